@@ -1,0 +1,1 @@
+//! What checks Althing from outside: a simulator, checkers, real peers.
