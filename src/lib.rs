@@ -8,3 +8,4 @@
 pub mod types;
 pub mod codec;
 pub mod crypto;
+pub mod chain;
