@@ -212,6 +212,26 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
+impl Op {
+    /// Calls `visit` with every value slot, in the order slots are numbered.
+    pub fn for_each_slot(&mut self, visit: &mut dyn FnMut(&mut ValueSlot)) {
+        match self {
+            Self::Put(put) => put.value.iter_mut().for_each(visit),
+            Self::Txn(txn) => {
+                for compare in &mut txn.compares {
+                    if let CompareTarget::Value(slot) = &mut compare.target {
+                        visit(slot);
+                    }
+                }
+                for op in txn.success.iter_mut().chain(&mut txn.failure) {
+                    op.for_each_slot(visit);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Deepest nesting of transactions that decodes; the limit a request meets first is `check`'s.
 const TXN_DEPTH_MAX: usize = 16;
 const LIST_MAX: usize = 4096;
