@@ -100,12 +100,8 @@ pub fn claim(
     replica: ReplicaId,
 ) -> Result<bool, IdentityError> {
     let own = encode(DIRECTORY_VERSION, replica, cluster_id);
-    match disk.open(IDENTITY_PATH, Open::Read) {
-        Ok(file) => {
-            let mut bytes = vec![0; usize::try_from(file.len()?.min(256)).expect("bounded")];
-            file.read_at(0, &mut bytes)?;
-            check(&Bytes::from(bytes), cluster_id, replica).map(|()| false)
-        }
+    match read_file(disk) {
+        Ok(bytes) => check(&bytes, cluster_id, replica).map(|()| false),
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             match segments(disk) {
                 Ok(numbers) if !numbers.is_empty() => return Err(IdentityError::Gone),
@@ -122,6 +118,24 @@ pub fn claim(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whose directory it is, for tools that only look.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn read(disk: &dyn Disk) -> Result<(ClusterId, ReplicaId), IdentityError> {
+    let bytes = read_file(disk)?;
+    let (_, replica, cluster_id) = decode(&bytes).ok_or(IdentityError::Damaged)?;
+    check(&bytes, &cluster_id, replica)?;
+    Ok((cluster_id, replica))
+}
+
+fn read_file(disk: &dyn Disk) -> Result<Bytes, DiskError> {
+    let file = disk.open(IDENTITY_PATH, Open::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(256)).expect("bounded")];
+    file.read_at(0, &mut bytes)?;
+    Ok(Bytes::from(bytes))
 }
 
 fn encode(version: u16, replica: ReplicaId, cluster_id: &ClusterId) -> Bytes {
@@ -175,6 +189,7 @@ mod tests {
         let (one, two) = (Digest([1; 32]), Digest([2; 32]));
         assert_eq!(claim(&disk, &one, ReplicaId(3)), Ok(true));
         assert_eq!(claim(&disk, &one, ReplicaId(3)), Ok(false));
+        assert_eq!(read(&disk), Ok((one, ReplicaId(3))));
         let other = claim(&disk, &two, ReplicaId(3));
         assert_eq!(other, Err(IdentityError::OtherNetwork { found: one, own: two }));
         let other = claim(&disk, &one, ReplicaId(4));

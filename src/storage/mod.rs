@@ -9,3 +9,8 @@ pub mod identity;
 pub mod log;
 pub mod checkpoint;
 pub mod values;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "a damaged index is deleted")]
+pub mod index;
+#[cfg(test)]
+mod testing;
