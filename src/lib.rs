@@ -8,3 +8,5 @@
 pub mod types;
 pub mod codec;
 pub mod crypto;
+#[cfg(feature = "server")]
+pub mod api;

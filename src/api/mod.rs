@@ -1,0 +1,2 @@
+//! etcd's gRPC services.
+pub mod pb;
