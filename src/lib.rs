@@ -8,5 +8,6 @@
 pub mod types;
 pub mod codec;
 pub mod crypto;
+pub mod chain;
 #[cfg(feature = "server")]
 pub mod api;
