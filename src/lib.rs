@@ -9,3 +9,5 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+#[cfg(feature = "server")]
+pub mod observe;
