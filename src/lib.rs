@@ -11,4 +11,6 @@ pub mod crypto;
 pub mod chain;
 pub mod storage;
 #[cfg(feature = "server")]
+pub mod observe;
+#[cfg(feature = "server")]
 pub mod api;
