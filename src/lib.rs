@@ -9,3 +9,5 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+pub mod state;
+pub mod apply;
