@@ -9,6 +9,7 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+pub mod ordering;
 pub mod state;
 pub mod apply;
 pub mod storage;
