@@ -9,6 +9,9 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+pub mod state;
+pub mod apply;
+pub mod watch;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod observe;
