@@ -9,3 +9,6 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
+pub mod config;
