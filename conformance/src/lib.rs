@@ -1,1 +1,10 @@
 //! What checks Althing from outside: a simulator, checkers, real peers.
+
+#[cfg(feature = "server")]
+pub mod client;
+#[cfg(feature = "server")]
+pub mod cluster;
+#[cfg(feature = "server")]
+pub mod kube;
+#[cfg(feature = "server")]
+pub mod peers;
