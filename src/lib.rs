@@ -17,4 +17,7 @@ pub mod storage;
 #[cfg(feature = "server")]
 pub mod observe;
 #[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
+pub mod config;
+#[cfg(feature = "server")]
 pub mod api;
