@@ -11,3 +11,5 @@ pub mod crypto;
 pub mod chain;
 #[cfg(feature = "server")]
 pub mod observe;
+#[cfg(feature = "server")]
+pub mod tls;
