@@ -8,5 +8,9 @@
 pub mod types;
 pub mod codec;
 pub mod crypto;
+pub mod chain;
+pub mod storage;
+#[cfg(feature = "server")]
+pub mod observe;
 #[cfg(feature = "server")]
 pub mod api;

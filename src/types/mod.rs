@@ -4,6 +4,7 @@ mod ids;
 mod quorum;
 
 pub use ids::{
-    ClusterId, Digest, Epoch, Height, LeaseId, LogPosition, Millis, OrgId, ReplicaId, Revision, View,
+    ClusterId, Digest, Epoch, Height, LeaseId, LogPosition, Millis, OrgId, ReplicaId, Revision,
+    View,
 };
 pub use quorum::Quorum;

@@ -1,0 +1,147 @@
+//! Exactly once: which sequence numbers of an origin's session are used.
+
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+
+/// How many sequence numbers above the floor may be in use: 4 bundles of 512 ops.
+pub const SESSION_WINDOW: u64 = 2048;
+
+const WORDS: usize = 32;
+
+/// One origin's window. `ordering` keeps one along the proposed chain to decide what may be proposed,
+/// `state` keeps one along the executed chain to decide what is done; both call this
+/// (consensus.md 9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionWindow {
+    session: u64,
+    floor: u64,
+    /// Bit `seq % 2048` for `seq` in `floor..floor + 2048`; the floor's own bit is never set.
+    used: [u64; WORDS],
+}
+
+impl Default for SessionWindow {
+    fn default() -> Self {
+        Self { session: 0, floor: 0, used: [0; WORDS] }
+    }
+}
+
+impl SessionWindow {
+    /// The newest session seen; older ones are closed.
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Every sequence number below it is used.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Whether `count` ops from `first_seq` on may still be proposed: a session that is not closed,
+    /// numbers inside the window, and at least one of them unused.
+    #[must_use]
+    pub fn admits(&self, session: u64, first_seq: u64, count: u64) -> bool {
+        let Some(end) = first_seq.checked_add(count) else { return false };
+        if session > self.session {
+            return end <= SESSION_WINDOW;
+        }
+        session == self.session
+            && end <= self.floor.saturating_add(SESSION_WINDOW)
+            && (first_seq..end).any(|seq| !self.is_used(seq))
+    }
+
+    fn is_used(&self, seq: u64) -> bool {
+        let (word, bit) = position(seq);
+        seq < self.floor || self.used[word] & bit != 0
+    }
+
+    /// Uses one number; false if it was used, its session is closed, or it lies beyond the window:
+    /// the op is then skipped.
+    pub fn mark(&mut self, session: u64, seq: u64) -> bool {
+        if session < self.session {
+            return false;
+        }
+        if session > self.session {
+            *self = Self { session, ..Self::default() };
+        }
+        if self.is_used(seq) || seq >= self.floor.saturating_add(SESSION_WINDOW) {
+            return false;
+        }
+        let (word, bit) = position(seq);
+        self.used[word] |= bit;
+        loop {
+            let (word, bit) = position(self.floor);
+            if self.used[word] & bit == 0 {
+                return true;
+            }
+            self.used[word] &= !bit;
+            self.floor += 1;
+        }
+    }
+}
+
+fn position(seq: u64) -> (usize, u64) {
+    let slot = seq % SESSION_WINDOW;
+    let word = usize::try_from(slot / 64).expect("below 32");
+    (word, 1 << (slot % 64))
+}
+
+impl Encode for SessionWindow {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.session);
+        writer.u64(self.floor);
+        self.used.iter().for_each(|word| writer.u64(*word));
+    }
+}
+
+impl Decode for SessionWindow {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let mut window = Self {
+            session: reader.u64("session")?,
+            floor: reader.u64("session floor")?,
+            used: [0; WORDS],
+        };
+        for word in &mut window.used {
+            *word = reader.u64("session bits")?;
+        }
+        let (word, bit) = position(window.floor);
+        if window.used[word] & bit != 0 {
+            return Err(DecodeError::Invalid("session floor"));
+        }
+        Ok(window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_number_is_used_once_in_any_order(order in prop::collection::vec(0_u64..3000, 1..400)) {
+            let mut window = SessionWindow::default();
+            let mut model = BTreeSet::new();
+            for seq in order {
+                let floor = (0..).find(|n| !model.contains(n)).unwrap_or(0);
+                let fresh = !model.contains(&seq) && seq < floor + SESSION_WINDOW;
+                let unopened = window.session() == 0;
+                prop_assert_eq!(window.admits(1, seq, 1) || unopened, fresh || unopened);
+                prop_assert_eq!(window.mark(1, seq), fresh);
+                if fresh { model.insert(seq); }
+            }
+            prop_assert_eq!(SessionWindow::from_bytes(window.to_bytes()), Ok(window));
+        }
+    }
+
+    #[test]
+    fn a_newer_session_closes_the_older() {
+        let mut window = SessionWindow::default();
+        assert!(window.mark(3, 0));
+        assert!(window.mark(4, 0));
+        assert!(!window.mark(3, 1));
+        assert!(!window.admits(3, 1, 1));
+    }
+}
