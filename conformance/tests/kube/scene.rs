@@ -84,12 +84,16 @@ fn event_expires(server: &ApiServer, written: Instant) {
 fn deployment(name: &str, replicas: u32) -> String {
     let labels = json!({"app": name});
     json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": NAMESPACE},
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "replicas": replicas, "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "none.example/c"}]},
+                "spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{"name": "c", "image": "none.example/c"}],
+                },
             },
         },
     })
@@ -142,15 +146,15 @@ fn watch_tells_each_change(server: &ApiServer, home: &Path) {
 }
 
 fn custom_resources(server: &ApiServer) {
+    let spec = json!({"type": "object", "properties": {"chapters": {"type": "integer"}}});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "sagas.scene.example"},
         "spec": {
             "group": "scene.example", "scope": "Namespaced",
             "names": {"plural": "sagas", "singular": "saga", "kind": "Saga"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                "type": "object", "properties": {"spec": {"type": "object", "properties": {
-                    "chapters": {"type": "integer"}}}}}}}],
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
         },
     });
     server.apply_file(&["create"], &definition.to_string());
@@ -295,8 +299,8 @@ fn both_show_the_same(one: &ApiServer, two: &ApiServer) {
             "configmaps,sagas.scene.example,deployments,secrets",
             "-A",
             "-o",
-            "custom-columns=KIND:.kind,NS:.metadata.namespace,NAME:.metadata.name,UID:.metadata.uid,\
-             RV:.metadata.resourceVersion",
+            "custom-columns=KIND:.kind,NS:.metadata.namespace,NAME:.metadata.name,\
+             UID:.metadata.uid,RV:.metadata.resourceVersion",
         ])
     };
     eventually("both apiservers show the same objects", PATIENCE, || show(one) == show(two));
@@ -306,7 +310,8 @@ fn both_show_the_same(one: &ApiServer, two: &ApiServer) {
 
 fn deletion_waits_for_finalizers(writer: &ApiServer, reader: &ApiServer) {
     let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "held", "namespace": NAMESPACE, "finalizers": ["scene.example/hold"]}});
+        "metadata": {
+            "name": "held", "namespace": NAMESPACE, "finalizers": ["scene.example/hold"]}});
     writer.apply_file(&["create"], &manifest.to_string());
     writer.run(&["-n", NAMESPACE, "delete", "configmap", "held", "--wait=false"]);
     let held = reader.json(&["-n", NAMESPACE, "get", "configmap", "held"]);
