@@ -9,3 +9,4 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+pub mod storage;
