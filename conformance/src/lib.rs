@@ -1,1 +1,3 @@
 //! What checks Althing from outside: a simulator, checkers, real peers.
+
+pub mod sim;
