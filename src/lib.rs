@@ -10,3 +10,7 @@ pub mod codec;
 pub mod crypto;
 pub mod chain;
 pub mod storage;
+#[cfg(feature = "server")]
+pub mod observe;
+#[cfg(feature = "server")]
+pub mod api;

@@ -1,0 +1,4 @@
+//! etcd's gRPC services.
+pub mod pb;
+mod errors;
+mod validate;
