@@ -9,6 +9,7 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+pub mod ordering;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod observe;
