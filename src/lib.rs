@@ -14,11 +14,20 @@ pub mod state;
 pub mod apply;
 pub mod watch;
 pub mod storage;
+
 #[cfg(feature = "server")]
 pub mod observe;
+#[cfg(feature = "server")]
 pub mod tls;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
 pub mod config;
+#[cfg(feature = "server")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell's one place for time, threads and the lock around the state"
+)]
+pub mod node;
 #[cfg(feature = "server")]
 pub mod api;
