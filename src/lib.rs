@@ -20,5 +20,3 @@ pub mod tls;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
 pub mod config;
-#[cfg(feature = "server")]
-pub mod api;
