@@ -14,7 +14,6 @@ pub mod state;
 pub mod apply;
 pub mod watch;
 pub mod storage;
-
 #[cfg(feature = "server")]
 pub mod observe;
 #[cfg(feature = "server")]
