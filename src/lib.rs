@@ -13,3 +13,5 @@ pub mod chain;
 pub mod observe;
 #[cfg(feature = "server")]
 pub mod tls;
+#[cfg(feature = "server")]
+pub mod net;
