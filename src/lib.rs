@@ -17,3 +17,9 @@ pub mod observe;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "commands read files, the environment and the clock, and start processes"
+)]
+pub mod cli;
