@@ -9,9 +9,14 @@ pub mod types;
 pub mod codec;
 pub mod crypto;
 pub mod chain;
+pub mod ordering;
+pub mod state;
+pub mod apply;
+pub mod watch;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod observe;
+pub mod tls;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
 pub mod config;

@@ -1,0 +1,1 @@
+//! Recovery against every damage.
