@@ -34,3 +34,9 @@ pub mod config;
 pub mod node;
 #[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "commands read files, the environment and the clock, and start processes"
+)]
+pub mod cli;

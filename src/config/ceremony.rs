@@ -71,7 +71,7 @@ impl PublicFile {
     /// # Errors
     /// [`GenesisError`].
     pub fn check(&self) -> Result<(), GenesisError> {
-        check_member(&self.member(0))
+        check_member(&self.member(0), Ownership::Many)
     }
 
     fn member(&self, at: u16) -> GenesisMember {

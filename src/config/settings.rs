@@ -84,6 +84,8 @@ pub struct ClientTls {
     pub client_certificate_required: bool,
     /// Make a certificate at start, valid this many years.
     pub automatic_years: Option<u16>,
+    /// Certificates of clients that are no longer trusted.
+    pub revoked: Option<PathBuf>,
     /// TLS 1.2 is not offered.
     pub only_tls13: bool,
     /// TLS 1.3 is not offered.
@@ -364,6 +366,7 @@ fn client_tls(values: &Values) -> Result<ClientTls, SettingsError> {
         certificate,
         key,
         trusted_ca,
+        revoked: path("client-crl-file"),
         automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
         only_tls13: least == Some(13),
         only_tls12: most == Some(12),

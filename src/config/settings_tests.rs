@@ -89,7 +89,7 @@ fn what_cannot_work_is_refused_with_its_reason() {
         ("--cert-file=a".to_owned(), "both or none"),
         ("--client-cert-auth".to_owned(), "needs --trusted-ca-file"),
         ("--discovery=http://d".to_owned(), "--discovery is not supported"),
-        ("--client-crl-file=x".to_owned(), "rotate the CA"),
+        ("--client-cert-allowed-hostname=x".to_owned(), "own CA"),
         ("--force-new-cluster".to_owned(), "--force-new-cluster is not supported"),
         ("--initial-cluster=a".to_owned(), "NAME=URL"),
         ("--initial-cluster-state=old".to_owned(), "new or existing"),
