@@ -10,6 +10,8 @@ pub mod codec;
 pub mod crypto;
 pub mod chain;
 pub mod ordering;
+pub mod state;
+pub mod apply;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod observe;
