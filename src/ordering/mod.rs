@@ -1,0 +1,15 @@
+//! PBFT as a value: inputs in, outputs out (protocol.md). Owns the order of blocks, every vote and
+//! every certificate; it knows no clock, socket, disk or random source, and does not interpret what
+//! it orders. The shell feeds [`Core::step`] and carries out what it emits.
+
+mod core;
+mod input;
+mod message;
+mod output;
+
+pub use self::core::Core;
+pub use input::{CoreConfig, Input, Recovery};
+pub use message::{
+    Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
+};
+pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
