@@ -96,6 +96,23 @@ impl Network {
         replica.process = Some(Process::start(replica.name, command, &replica.home.join("output")));
     }
 
+    /// Process ids of those that run.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.replicas.iter().filter_map(|replica| Some(replica.process.as_ref()?.id())).collect()
+    }
+
+    /// Every data directory.
+    pub fn data_directories(&self) -> Vec<PathBuf> {
+        self.replicas.iter().map(|replica| replica.home.join("data")).collect()
+    }
+
+    /// SIGTERM to all, and waits for their end.
+    pub fn stop(&mut self) {
+        for replica in &mut self.replicas {
+            replica.process = None;
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, index: usize) {
         let mut process = self.replicas[index].process.take().expect("a running replica");
