@@ -141,8 +141,8 @@ fn memory_and_restart(system: System, keys: u64) {
     let (rss_again, anonymous_again) = cluster.sample().memory_mib(cluster.size());
     println!(
         "{}: {keys} keys x 512 B, per process: RSS {rss} MiB (anonymous {anonymous}), \
-         disk {disk} MiB, {written} B written per put; restart to serving {:.1} s, then RSS {rss_again} MiB \
-         (anonymous {anonymous_again})",
+         disk {disk} MiB, {written} B written per put; restart to serving {:.1} s, \
+         then RSS {rss_again} MiB (anonymous {anonymous_again})",
         system.program(),
         restart.as_secs_f64()
     );
