@@ -28,6 +28,8 @@ pub struct Replica {
     pub name: &'static str,
     /// Its client URL.
     pub endpoint: String,
+    /// Where other replicas reach it.
+    pub peer_address: String,
     home: PathBuf,
     process: Option<Process>,
 }
@@ -94,6 +96,11 @@ impl Network {
         command.arg("--data-dir").arg(replica.home.join("data"));
         command.current_dir(&replica.home);
         replica.process = Some(Process::start(replica.name, command, &replica.home.join("output")));
+    }
+
+    /// Where the genesis and all homes are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Process ids of those that run.
@@ -177,11 +184,16 @@ impl Replica {
             "--peer-addr",
             &peer,
         ]);
-        Replica { name, endpoint, home, process: None }
+        Replica { name, endpoint, peer_address: peer, home, process: None }
     }
 
     fn public_file(&self) -> String {
         self.home.join(format!("{}.public.json", self.name)).display().to_string()
+    }
+
+    /// Its directory: keys, certificates, data.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// What a client of this organisation presents.
