@@ -78,13 +78,38 @@ pub fn channel(endpoint: &str, tls: Option<&TlsFiles>) -> Channel {
     }
 }
 
-/// The body of `GET path` by HTTP/1.1 on the client port; an error with the status line unless 200.
-pub fn http_get(endpoint: &str, tls: Option<&TlsFiles>, path: &str) -> std::io::Result<String> {
+/// An answer over HTTP/1.1.
+pub struct HttpAnswer {
+    /// The code.
+    pub status: u16,
+    head: String,
+    /// Without transfer coding.
+    pub body: String,
+}
+
+impl HttpAnswer {
+    /// The value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+/// One request by HTTP/1.1 on the client port.
+pub fn http(
+    endpoint: &str,
+    tls: Option<&TlsFiles>,
+    method: &str,
+    path: &str,
+) -> std::io::Result<HttpAnswer> {
     use std::io::{Error, Read, Write};
     let (_, address) = endpoint.split_once("://").expect("an endpoint address");
     let mut tcp = std::net::TcpStream::connect(address)?;
     tcp.set_read_timeout(Some(CALL_PATIENCE))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    );
     let mut answer = Vec::new();
     match tls {
         None => {
@@ -104,11 +129,33 @@ pub fn http_get(endpoint: &str, tls: Option<&TlsFiles>, path: &str) -> std::io::
     }
     let text = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.lines().next().unwrap_or("");
-    if status.split(' ').nth(1) != Some("200") {
-        return Err(Error::other(format!("{path}: {status}")));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| Error::other(format!("not HTTP: {head:?}")))?;
+    let mut answer = HttpAnswer { status, head: head.to_owned(), body: body.to_owned() };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = unchunked(body);
     }
-    Ok(body.to_owned())
+    Ok(answer)
+}
+
+fn unchunked(mut text: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = text.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        let Some(chunk) = rest.get(..size).filter(|_| size > 0) else { break };
+        body.push_str(chunk);
+        text = rest.get(size + 2..).unwrap_or("");
+    }
+    body
+}
+
+/// The body of `GET path`; an error unless the answer is 200.
+pub fn http_get(endpoint: &str, tls: Option<&TlsFiles>, path: &str) -> std::io::Result<String> {
+    let answer = http(endpoint, tls, "GET", path)?;
+    match answer.status {
+        200 => Ok(answer.body),
+        status => Err(std::io::Error::other(format!("{path}: {status} {}", answer.body))),
+    }
 }
 
 /// A connection to one server.

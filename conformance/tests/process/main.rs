@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod demo;
 mod load;
 
 use std::time::{Duration, Instant};
