@@ -77,11 +77,11 @@ impl ControlPlane {
             ("token-auth-file", path("tokens.csv")),
             ("authorization-mode", "RBAC".into()),
             ("service-account-issuer", "https://kubernetes.default.svc".into()),
-            ("service-account-key-file", path("accounts.key")),
+            ("service-account-key-file", path("accounts.pub")),
             ("service-account-signing-key-file", path("accounts.key")),
             ("event-ttl", format!("{}s", self.event_ttl_seconds)),
             // Short, so that the compactor runs within the scene.
-            ("etcd-compaction-interval", "30s".into()),
+            ("etcd-compaction-interval", "10s".into()),
             ("shutdown-delay-duration", "0s".into()),
         ];
         if let Some(tls) = &store.tls {
@@ -284,6 +284,7 @@ fn write_certificates(home: &Path) {
         ("server.crt", certificate.pem()),
         ("server.key", key.serialize_pem()),
         ("accounts.key", accounts.serialize_pem()),
+        ("accounts.pub", accounts.public_key_pem()),
     ] {
         fs::write(home.join(file), text).expect("certificate file");
     }

@@ -8,4 +8,6 @@ pub mod cluster;
 #[cfg(feature = "server")]
 pub mod kube;
 #[cfg(feature = "server")]
+pub mod network;
+#[cfg(feature = "server")]
 pub mod peers;

@@ -19,14 +19,13 @@ use rustix::process::{Pid, Signal, kill_process};
 pub fn find(program: &str) -> Option<PathBuf> {
     if program == "althing" {
         let built = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("althing"));
-        return std::env::var_os("ALTHING_BIN").map(PathBuf::from).or_else(built).filter(is_file);
+        return std::env::var_os("ALTHING_BIN")
+            .map(PathBuf::from)
+            .or_else(built)
+            .filter(|path| path.is_file());
     }
     let directories = std::env::var_os("ALTHING_PEERS_BIN")?;
     std::env::split_paths(&directories).map(|dir| dir.join(program)).find(|path| path.is_file())
-}
-
-fn is_file(path: &PathBuf) -> bool {
-    path.is_file()
 }
 
 /// Whether all `programs` are there. If not, records that `test` was skipped and for want of what.

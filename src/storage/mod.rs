@@ -6,3 +6,5 @@
 
 pub mod disk;
 pub mod log;
+pub mod checkpoint;
+pub mod values;

@@ -207,7 +207,7 @@ fn random_requests_get_the_same_replies() {
             let first = expected.iter().zip(&found).position(|(a, b)| a != b);
             let at = first.unwrap_or(expected.len().min(found.len()));
             differences.push(format!(
-                "seed {seed}: event {at} of the watch over everything\nexpected: {:?}\nfound:    {:?}",
+                "seed {seed}: event {at} of the watch\nexpected: {:?}\nfound:    {:?}",
                 expected.get(at),
                 found.get(at)
             ));

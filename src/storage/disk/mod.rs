@@ -1,6 +1,9 @@
 //! Files as the log and the checkpoints see them. Two implementations: the operating system's
 //! and the simulator's, which loses, tears and misdirects what was not synced.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use core::fmt;
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ const OVERLAP_HEIGHTS: u64 = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlocksPage {
     /// Consecutive, not empty.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<Arc<Block>>,
     /// Of the last block; it proves all by their parents.
     pub certificate: Certificate,
 }
@@ -36,7 +36,7 @@ pub struct BlocksPage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundBlock {
     /// The block.
-    pub block: Block,
+    pub block: Arc<Block>,
     /// Where it lies.
     pub placed: Placed,
     /// Of the nearest certified block at or above it.
@@ -134,7 +134,7 @@ impl BlockReader {
         let block = self.block_at(placed)?;
         let mut headers = Vec::new();
         for at in above.iter().rev() {
-            headers.push(self.block_at(at.placed)?.header);
+            headers.push(self.block_at(at.placed)?.header.clone());
         }
         Ok(Some(FoundBlock { block, placed, certificate, headers }))
     }
@@ -209,7 +209,7 @@ impl BlockReader {
         }
     }
 
-    fn block_at(&mut self, placed: Placed) -> Result<Block, LogError> {
+    fn block_at(&mut self, placed: Placed) -> Result<Arc<Block>, LogError> {
         match self.record_at(placed)? {
             Record::Block(block) => Ok(block),
             _ => unreachable!("only blocks are indexed as such"),
