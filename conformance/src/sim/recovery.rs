@@ -37,7 +37,7 @@ impl Found {
                 self.view_change = Some((epoch, view, message));
             }
             Record::Block(block) => {
-                self.blocks.insert(block.hash(), (placed, Arc::new(block)));
+                self.blocks.insert(block.hash(), (placed, block));
             }
             Record::Prepared(certificate) => keep_higher(&mut self.prepared, certificate),
             Record::Committed(certificate) => keep_higher(&mut self.committed, certificate),

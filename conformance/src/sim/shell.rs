@@ -1,7 +1,6 @@
 //! What a replica's shell does, in simulated time: feeds the core, carries out what it asks for, and shows
 //! every step to the checkers.
 
-use std::sync::Arc;
 
 use althing::chain::{Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
@@ -340,7 +339,7 @@ impl World {
             return Ok(());
         };
         self.count("page served");
-        let blocks = page.blocks.into_iter().map(Arc::new).collect();
+        let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
         self.transmit(slot, Recipients::One(to), &message)
     }
