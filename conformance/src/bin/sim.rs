@@ -15,6 +15,8 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   --calm REPLICAS            no faults, this many replicas
 ";
 
+const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
+
 struct Arguments {
     seeds: Vec<u64>,
     verbose: bool,
@@ -94,9 +96,7 @@ fn main() -> ExitCode {
                     "seed {seed} fails at {} us, event {}: {what}",
                     failure.time, failure.events
                 );
-                println!(
-                    "  cargo run -p conformance --no-default-features --profile sim --bin sim -- --seed {seed} --verbose"
-                );
+                println!("  {COMMAND} --seed {seed} --verbose");
                 failed.push(*seed);
             }
         }

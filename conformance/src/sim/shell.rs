@@ -1,7 +1,6 @@
 //! What a replica's shell does, in simulated time: feeds the core, carries out what it asks for, and shows
 //! every step to the checkers.
 
-
 use althing::chain::{Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
 use althing::ordering::{Alarm, Input, Message, Output, PAGE_BYTES_MAX, Recipients};
@@ -224,6 +223,7 @@ impl World {
         life.durable = batch.last;
         life.promises.durable(batch.last);
         life.reader.advance(batch.end);
+        life.machine.values.durable(batch.end);
         let (open, waiting) = core::mem::take(&mut life.waiting)
             .into_iter()
             .partition::<Vec<_>, _>(|message| message.gate <= batch.last);
