@@ -16,6 +16,7 @@ pub mod watch;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod observe;
+#[cfg(feature = "server")]
 pub mod tls;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
