@@ -301,7 +301,11 @@ impl From<OpError> for Refusal {
             OpError::LeaseExists => Self::LeaseExist,
             OpError::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
             OpError::NoSpace => Self::NoSpace,
+            OpError::Corrupt => Self::Corrupt,
             OpError::TimedOut => Self::Timeout,
+            // No request that passed `validate` is; a front that sends one gets what etcd says of
+            // an operation without content.
+            OpError::Malformed => Self::KeyNotFound,
         }
     }
 }

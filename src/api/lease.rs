@@ -11,10 +11,10 @@ use crate::api::pb::etcdserverpb as pb;
 use crate::api::{Api, identity};
 use crate::apply::{OpError, Reply};
 use crate::chain::{Author, Op};
+use crate::state::TTL_SECONDS_MAX;
 use crate::types::LeaseId;
 
-/// etcd's MaxLeaseTTL, in seconds.
-const TTL_SECONDS_MAX: i64 = 9_000_000_000;
+const MILLIS_PER_SECOND: u64 = 1000;
 
 /// Ids tried when the server picks one: a collision of 63 random bits is a bug long before.
 const ID_TRIES: usize = 3;
@@ -157,7 +157,8 @@ impl pb::lease_server::Lease for LeaseService {
             let leases = &shared.state.leases;
             let lease = leases.get(LeaseId(id))?;
             let attached = if keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
-            Some((leases.remaining(LeaseId(id)), lease.ttl_seconds, attached))
+            let left = leases.remaining(LeaseId(id))?.0 / MILLIS_PER_SECOND;
+            Some((i64::try_from(left).unwrap_or(i64::MAX), lease.ttl_seconds, attached))
         });
         Ok(Response::new(match found {
             Some((ttl, granted_ttl, keys)) => {
@@ -178,7 +179,9 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
-        let ids = api.handle.read(|shared| shared.state.leases.list());
+        let ids = api
+            .handle
+            .read(|shared| shared.state.leases.list().map(|lease| lease.id).collect::<Vec<_>>());
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: Some(api.header_now()), leases }))
     }

@@ -83,7 +83,7 @@ impl Api {
 
     /// The alarms raised in the replicated state.
     fn alarms(&self) -> Vec<(u64, crate::chain::AlarmKind)> {
-        self.handle.read(|shared| shared.state.alarms.iter().copied().collect())
+        self.handle.read(|shared| shared.state.alarms.list().collect())
     }
 
     /// A header at the store's revision.

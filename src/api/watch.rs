@@ -23,6 +23,7 @@ use crate::api::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::api::wakes::Registration;
 use crate::api::{Api, OVERHEAD_BYTES, identity};
 use crate::chain::ValueError;
+use crate::state::Span;
 use crate::types::Revision;
 use crate::watch::{
     CreateError, Delivery, Filters, KeyRange, Load, Store, Watch as Wanted, WatchStream,
@@ -30,6 +31,9 @@ use crate::watch::{
 
 /// The id in the answer to a watch that was not created.
 const NO_ID: i64 = -1;
+
+/// Events one watcher reads from history at a time (etcd: a thousand revisions).
+const CATCH_UP_EVENTS: usize = 1000;
 
 /// The service.
 pub(super) struct WatchService(pub(super) Arc<Api>);
@@ -218,9 +222,9 @@ impl Session {
             let kv = &shared.state.kv;
             let compact_revision = kv.compact_revision();
             let until = shared.ring.revision();
-            let history = |from: Revision, range: &KeyRange, revisions_max: usize| {
+            let history = |from: Revision, range: &KeyRange| {
                 let (key, range_end) = range.bounds();
-                kv.changes(from, until, (key, &range_end), revisions_max)
+                kv.changes(from, until, Span::new(key, &range_end), CATCH_UP_EVENTS)
             };
             let store = Store { ring: &shared.ring, compact_revision, history: &history };
             let (deliveries, more) = stream.poll(&store);

@@ -22,21 +22,34 @@ pub struct StateLeaf {
 }
 
 impl StateLeaf {
-    /// What is hashed for this leaf: fixed fields, key, zeros up to a multiple of 64, the last two
-    /// bytes being the key's length, so that a padded short key never equals a longer one.
+    /// Length of what is hashed for this leaf, a multiple of 64.
     #[must_use]
-    pub fn message(&self, key: &[u8]) -> Vec<u8> {
+    pub fn message_length(&self, key: &[u8]) -> usize {
+        (64 + key.len() + 2).next_multiple_of(64)
+    }
+
+    /// Writes what is hashed for this leaf over `message`, zeros of
+    /// [`StateLeaf::message_length`]: fixed fields, key, zeros, the last two bytes being the key's
+    /// length, so that a padded short key never equals a longer one.
+    pub fn write_message(&self, key: &[u8], message: &mut [u8]) {
         let length = u16::try_from(key.len()).expect("keys are at most 1 KiB");
-        let padded = (64 + key.len() + 2).next_multiple_of(64);
-        let mut message = Vec::with_capacity(padded);
-        for field in [self.modified.0, self.create.0, self.version, self.lease.0] {
-            message.extend_from_slice(&field.to_le_bytes());
+        assert_eq!(message.len(), self.message_length(key), "the message has its length");
+        let fields = [self.modified.0, self.create.0, self.version, self.lease.0];
+        for (field, bytes) in fields.iter().zip(message.chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&field.to_le_bytes());
         }
-        message.extend_from_slice(&self.commitment.0);
-        message.extend_from_slice(key);
-        message.resize(padded - 2, 0);
-        message.extend_from_slice(&length.to_le_bytes());
-        message
+        message[32..64].copy_from_slice(&self.commitment.0);
+        message[64..64 + key.len()].copy_from_slice(key);
+        let end = message.len() - 2;
+        message[end..].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// The leaf's hash.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> Digest {
+        let mut message = vec![0; self.message_length(key)];
+        self.write_message(key, &mut message);
+        hash(&Context::STATE_LEAF, &[&message])
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::chain::StateLeaf;
-use crate::state::kv::Trie;
+use crate::state::trie::Trie;
 use crate::types::{Digest, LeaseId, Millis, Revision};
 
 /// One lease.

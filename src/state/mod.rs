@@ -10,15 +10,20 @@ mod effects;
 pub mod kv;
 mod lease;
 mod sessions;
+mod span;
+#[cfg(test)]
+pub(crate) mod testing;
+mod trie;
 
 use bytes::Bytes;
 
 pub use alarm::Alarms;
 pub use counters::Counters;
 pub use effects::{Cause, Record};
-pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, Span, finish_range};
+pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 pub use sessions::Sessions;
+pub use span::Span;
 
 use crate::chain::{BlockHeader, Genesis, Membership, SubState, ValueRef, exec_root};
 use crate::codec::{Encode, Writer};

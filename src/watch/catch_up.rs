@@ -6,9 +6,6 @@ use crate::watch::ring::bytes_bound;
 use crate::watch::stream::POLL_BYTES;
 use crate::watch::{Delivery, Load, Slot, Store, WatchStream};
 
-/// Revisions one watcher reads from history at a time, as etcd's watchBatchMaxRevs.
-const REVISIONS_MAX: usize = 1000;
-
 /// Watchers that catch up in one poll, so that the store's lock is held shortly.
 const WATCHERS_MAX: usize = 16;
 
@@ -32,8 +29,9 @@ impl WatchStream {
             self.cancel(id);
             return;
         }
-        let events = (store.history)(cursor.next, &cursor.watch.range, REVISIONS_MAX + 1);
-        let until = batch_end(&events).unwrap_or(current.next());
+        let (events, end) = (store.history)(cursor.next, &cursor.watch.range);
+        let until = batch_end(&events).unwrap_or(end);
+        assert!(until > cursor.next, "history does not go on");
         let slots: Vec<Arc<Slot>> = events
             .into_iter()
             .filter(|event| event.revision < until)
@@ -53,12 +51,11 @@ impl WatchStream {
 }
 
 /// The revision that the next batch begins with; None if all of `events` are one batch. A batch ends
-/// between two revisions, at [`REVISIONS_MAX`] of them or when it is large enough.
+/// between two revisions, when it is large enough.
 fn batch_end(events: &[Event]) -> Option<Revision> {
     let mut bytes = 0;
-    let revisions = events.chunk_by(|a, b| a.revision == b.revision);
-    for (count, events) in revisions.enumerate() {
-        if count >= REVISIONS_MAX || bytes >= POLL_BYTES {
+    for events in events.chunk_by(|a, b| a.revision == b.revision) {
+        if bytes >= POLL_BYTES {
             return events.first().map(|event| event.revision);
         }
         bytes += events.iter().map(bytes_bound).sum::<usize>();

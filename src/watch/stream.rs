@@ -19,8 +19,9 @@ pub struct Store<'a> {
     pub ring: &'a Ring,
     /// The revision of the last compaction.
     pub compact_revision: Revision,
-    /// History: the events of a range from a revision on, at most so many revisions of them.
-    pub history: &'a dyn Fn(Revision, &KeyRange, usize) -> Vec<Event>,
+    /// History: the events of a range from a revision on, whole revisions, at least those of the
+    /// first if there are any; and the revision to go on from, above the store's if that was all.
+    pub history: &'a dyn Fn(Revision, &KeyRange) -> (Vec<Event>, Revision),
 }
 
 /// Why a watcher was not created.

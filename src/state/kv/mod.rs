@@ -4,8 +4,8 @@
 mod history;
 mod key_value;
 mod range;
-mod span;
-mod trie;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -14,13 +14,12 @@ use bytes::Bytes;
 
 pub use key_value::{Event, KeyValue, RangeError, RangeResult};
 pub use range::finish_range;
-pub use span::Span;
 
 pub(in crate::state) use history::{Entry, History, Version, charge_of};
-pub(in crate::state) use trie::Trie;
 
 use crate::chain::{ChangeKind, StateLeaf, ValueRef};
 use crate::codec::{Encode, Writer};
+use crate::state::trie::Trie;
 use crate::types::{Digest, LeaseId, Revision};
 
 /// Bytes of quota that a live key counts beside key and value: a page of the trie may hold one key

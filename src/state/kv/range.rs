@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::chain::{ChangeKind, Range, SortOrder, SortTarget, ValueError, ValueRef, ValueSource};
+use crate::state::Span;
 use crate::state::kv::{
-    Entry, Event, KeyValue, Kv, RangeError, RangeResult, Span, Version, key_value, tombstone,
+    Entry, Event, KeyValue, Kv, RangeError, RangeResult, Version, key_value, tombstone,
 };
 use crate::types::{LeaseId, Revision};
 

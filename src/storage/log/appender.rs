@@ -78,8 +78,7 @@ impl Track {
 
     fn mark(&self, height: Height) -> ReplayMark {
         let above = self.starts.iter().find(|(_, highest)| *highest > height);
-        let (mark, _) =
-            above.or(self.starts.back()).expect("there is always a current segment");
+        let (mark, _) = above.or(self.starts.back()).expect("there is always a current segment");
         mark.clone()
     }
 

@@ -27,7 +27,7 @@ const OVERLAP_HEIGHTS: u64 = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlocksPage {
     /// Consecutive, not empty.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<Arc<Block>>,
     /// Of the last block; it proves all by their parents.
     pub certificate: Certificate,
 }
@@ -36,7 +36,7 @@ pub struct BlocksPage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundBlock {
     /// The block.
-    pub block: Block,
+    pub block: Arc<Block>,
     /// Where it lies.
     pub placed: Placed,
     /// Of the nearest certified block at or above it.
@@ -82,6 +82,14 @@ impl BlockReader {
     /// More of the log is durable: [`super::Batch::end`].
     pub fn advance(&mut self, end: Placed) {
         self.end = self.end.max(end);
+    }
+
+    /// All records of a sealed segment, for the index.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn records(&self, segment: u32) -> Result<SegmentReader, LogError> {
+        SegmentReader::open(&*self.disk, &self.settings, segment)
     }
 
     /// Committed blocks from `from` to at most `until`, together about `bytes_max`, never fewer than
@@ -134,7 +142,7 @@ impl BlockReader {
         let block = self.block_at(placed)?;
         let mut headers = Vec::new();
         for at in above.iter().rev() {
-            headers.push(self.block_at(at.placed)?.header);
+            headers.push(self.block_at(at.placed)?.header.clone());
         }
         Ok(Some(FoundBlock { block, placed, certificate, headers }))
     }
@@ -209,7 +217,7 @@ impl BlockReader {
         }
     }
 
-    fn block_at(&mut self, placed: Placed) -> Result<Block, LogError> {
+    fn block_at(&mut self, placed: Placed) -> Result<Arc<Block>, LogError> {
         match self.record_at(placed)? {
             Record::Block(block) => Ok(block),
             _ => unreachable!("only blocks are indexed as such"),

@@ -69,7 +69,8 @@ impl SegmentHeader {
         if magic != SEGMENT_MAGIC {
             return Ok(None);
         }
-        if version != LOG_VERSION {
+        // A version of 0 is never written; it is what a torn header reads as.
+        if version != LOG_VERSION && version != 0 {
             return Err(LogError::Version { segment, found: version });
         }
         if header.chain_start() != checksum || header.segment != segment {

@@ -54,13 +54,7 @@ impl LogSettings {
     /// 1 MiB, then 64 MiB each (performance.md 4.1).
     #[must_use]
     pub fn new(cluster_id: ClusterId, replica: ReplicaId, salt: [u8; 16]) -> Self {
-        Self {
-            cluster_id,
-            replica,
-            salt,
-            first_segment_bytes: 1 << 20,
-            segment_bytes: 64 << 20,
-        }
+        Self { cluster_id, replica, salt, first_segment_bytes: 1 << 20, segment_bytes: 64 << 20 }
     }
 
     fn capacity(&self, segment: u32) -> u32 {

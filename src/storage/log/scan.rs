@@ -159,10 +159,6 @@ impl SegmentReader {
         self.header
     }
 
-    pub(super) fn start(&self) -> &Digest {
-        &self.start
-    }
-
     pub(super) fn offset(&self) -> u32 {
         self.offset
     }

@@ -49,14 +49,14 @@ impl World {
     }
 
     fn poll(&self, stream: &mut WatchStream) -> (Vec<Delivery>, bool) {
-        let history = |from: Revision, range: &KeyRange, revisions_max: usize| {
-            let wanted = self
-                .events
-                .iter()
-                .filter(|event| event.revision >= from && range.contains(&event.kv.key));
-            let wanted: Vec<Event> = wanted.cloned().collect();
-            let revisions = wanted.chunk_by(|a, b| a.revision == b.revision);
-            revisions.take(revisions_max).flatten().cloned().collect()
+        let history = |from: Revision, range: &KeyRange| {
+            let all = self.events.iter().filter(|event| event.revision >= from);
+            let all: Vec<Event> = all.cloned().collect();
+            let revisions: Vec<_> = all.chunk_by(|a, b| a.revision == b.revision).collect();
+            let batch = revisions.iter().take(3).copied().flatten();
+            let wanted = batch.filter(|event| range.contains(&event.kv.key)).cloned().collect();
+            let next = revisions.get(3).map(|events| events[0].revision);
+            (wanted, next.unwrap_or(self.ring.revision().next()))
         };
         let store = Store { ring: &self.ring, compact_revision: self.compacted, history: &history };
         stream.poll(&store)
