@@ -9,6 +9,7 @@ mod http;
 mod identity;
 mod org;
 mod output;
+mod replica;
 mod serve;
 mod version;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::output::Failure;
-use super::{drop_in, version};
+use super::{drop_in, replica, version};
 use crate::chain::{GenesisMember, Ownership};
 use crate::config::{
     GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
@@ -46,8 +46,7 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
         other => other.into(),
     })?;
     let prepared = prepare(settings)?;
-    let _ = prepared;
-    Ok(ExitCode::SUCCESS)
+    Ok(replica::run(prepared)?)
 }
 
 /// Finds out who this replica is and fills in what the genesis and the home say.
