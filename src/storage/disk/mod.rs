@@ -3,6 +3,9 @@
 
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "the one module that opens files")]
+pub mod os;
 
 use core::fmt;
 use std::sync::Arc;

@@ -84,6 +84,14 @@ impl BlockReader {
         self.end = self.end.max(end);
     }
 
+    /// All records of a sealed segment, for the index.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn records(&self, segment: u32) -> Result<SegmentReader, LogError> {
+        SegmentReader::open(&*self.disk, &self.settings, segment)
+    }
+
     /// Committed blocks from `from` to at most `until`, together about `bytes_max`, never fewer than
     /// one certificate proves. None if they are not held: above the last certificate, or pruned.
     ///

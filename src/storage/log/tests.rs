@@ -6,13 +6,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::{
-    Author, Block, BlockHeader, BlockParts, Bundle, BundleParts, Certificate, Entry, Op, Phase,
-    Put, Record, Skeleton, Value, ValueSlot,
-};
-use crate::crypto::Ed25519;
+use crate::chain::{Block, Record};
 use crate::storage::disk::{Disk, memory::MemoryDisk};
-use crate::types::{Digest, Epoch, Height, LeaseId, Millis, View};
+use crate::storage::testing::{block_on, chain_of, commit};
+use crate::types::{Digest, Epoch, Height, View};
 
 type Shown = Vec<(LogPosition, Placed, Record)>;
 
@@ -300,69 +297,11 @@ fn a_replay_from_a_mark_sees_what_lies_above_and_carries_the_rest() {
     assert_eq!(again, Ok(mark.carried));
 }
 
-fn block_on(parent: Option<&Block>, view: u64, value: &[u8]) -> Block {
-    let height = parent.map_or(Height(1), |block| block.header.height.next());
-    let value = Value { salt: [3; 16], bytes: Bytes::copy_from_slice(value) };
-    let slot = ValueSlot { index: 0, commitment: value.commitment() };
-    let put = Put {
-        key: Bytes::from_static(b"key"),
-        value: Some(slot),
-        lease: LeaseId(0),
-        prev_kv: false,
-        ignore_lease: false,
-    };
-    let parts = BundleParts {
-        origin: ReplicaId(1),
-        session: 1,
-        first_seq: height.0,
-        not_after_ms: Millis(1),
-        skeletons: vec![Skeleton { author: Author::default(), op: Op::Put(put) }],
-        values: vec![value],
-    };
-    let bundle = Bundle::sign(parts, &Digest([7; 32]), &Ed25519::from_seed(&[1; 32]));
-    BlockParts::new(vec![Entry::Bundle(bundle)]).into_block(BlockHeader {
-        flags: 0,
-        cluster_id: Digest([7; 32]),
-        epoch: Epoch(0),
-        height,
-        view: View(view),
-        proposer: ReplicaId(0),
-        time_ms: Millis(1),
-        parent: parent.map_or(Digest::ZERO, Block::hash),
-        body_root: Digest::ZERO,
-        skeleton_len: 0,
-        values_len: 0,
-        n_ops: 0,
-        exec_height: Height(0),
-        exec_root: Digest::ZERO,
-        config_hash: Digest::ZERO,
-    })
-}
-
-fn chain_of(length: usize) -> Vec<Block> {
-    let mut chain: Vec<Block> = Vec::new();
-    for number in 0..length {
-        chain.push(block_on(chain.last(), 0, format!("value {number}").as_bytes()));
-    }
-    chain
-}
-
-fn commit(block: &Block) -> Record {
-    Record::Committed(Certificate {
-        phase: Phase::Commit,
-        epoch: Epoch(0),
-        view: block.header.view,
-        height: block.header.height,
-        block_hash: block.hash(),
-        signatures: Vec::new(),
-    })
-}
-
 #[test]
 fn committed_blocks_are_found_by_height_among_abandoned_ones() {
     let chain = chain_of(20);
     let abandoned: Vec<Block> =
-        (1..20).map(|at| block_on(Some(&chain[at - 1]), 1, b"never committed")).collect();
+        (1..20).map(|at| block_on(Some(&chain[at - 1]), 1, &[(b"key", b"client")])).collect();
     let disk = Arc::new(MemoryDisk::default());
     let (mut recovered, _) = open(&disk).expect("a new log");
     let mut reader = BlockReader::new(Arc::clone(&disk) as _, settings(), recovered.appender.end());
