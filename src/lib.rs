@@ -35,6 +35,9 @@ pub mod node;
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "serves on threads of its own")]
+pub mod web;
+#[cfg(feature = "server")]
 #[allow(
     clippy::disallowed_methods,
     reason = "commands read files, the environment and the clock, and start processes"
