@@ -63,6 +63,101 @@ impl From<Status> for Failure {
     }
 }
 
+/// A connection that dials on first use; within a tokio runtime.
+pub fn channel(endpoint: &str, tls: Option<&TlsFiles>) -> Channel {
+    let plain = endpoint.replacen("https://", "http://", 1);
+    let description = Endpoint::from_shared(plain).expect("an endpoint address");
+    // Wide windows: a stream nobody reads for a while must not make the server slow it down.
+    let description = description
+        .connect_timeout(Duration::from_secs(5))
+        .initial_stream_window_size(16 << 20)
+        .initial_connection_window_size(64 << 20);
+    match tls {
+        None => description.connect_lazy(),
+        Some(files) => connect_tls(&description, endpoint, files),
+    }
+}
+
+/// An answer over HTTP/1.1.
+pub struct HttpAnswer {
+    /// The code.
+    pub status: u16,
+    head: String,
+    /// Without transfer coding.
+    pub body: String,
+}
+
+impl HttpAnswer {
+    /// The value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+/// One request by HTTP/1.1 on the client port.
+pub fn http(
+    endpoint: &str,
+    tls: Option<&TlsFiles>,
+    method: &str,
+    path: &str,
+) -> std::io::Result<HttpAnswer> {
+    use std::io::{Error, Read, Write};
+    let (_, address) = endpoint.split_once("://").expect("an endpoint address");
+    let mut tcp = std::net::TcpStream::connect(address)?;
+    tcp.set_read_timeout(Some(CALL_PATIENCE))?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    );
+    let mut answer = Vec::new();
+    match tls {
+        None => {
+            tcp.write_all(request.as_bytes())?;
+            tcp.read_to_end(&mut answer)?;
+        }
+        Some(files) => {
+            let mut config = tls_config(files);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let host = address.rsplit_once(':').expect("host:port").0.trim_matches(['[', ']']);
+            let host = ServerName::try_from(host.to_owned()).expect("a host name");
+            let session = rustls::ClientConnection::new(Arc::new(config), host);
+            let mut stream = rustls::StreamOwned::new(session.map_err(Error::other)?, tcp);
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_end(&mut answer)?;
+        }
+    }
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| Error::other(format!("not HTTP: {head:?}")))?;
+    let mut answer = HttpAnswer { status, head: head.to_owned(), body: body.to_owned() };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = unchunked(body);
+    }
+    Ok(answer)
+}
+
+fn unchunked(mut text: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = text.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        let Some(chunk) = rest.get(..size).filter(|_| size > 0) else { break };
+        body.push_str(chunk);
+        text = rest.get(size + 2..).unwrap_or("");
+    }
+    body
+}
+
+/// The body of `GET path`; an error unless the answer is 200.
+pub fn http_get(endpoint: &str, tls: Option<&TlsFiles>, path: &str) -> std::io::Result<String> {
+    let answer = http(endpoint, tls, "GET", path)?;
+    match answer.status {
+        200 => Ok(answer.body),
+        status => Err(std::io::Error::other(format!("{path}: {status} {}", answer.body))),
+    }
+}
+
 /// A connection to one server.
 pub struct Client {
     runtime: Arc<Runtime>,
@@ -75,17 +170,7 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = Arc::new(runtime.expect("a runtime"));
         let _guard = runtime.enter();
-        let plain = endpoint.replacen("https://", "http://", 1);
-        let description = Endpoint::from_shared(plain).expect("an endpoint address");
-        // Wide windows: a stream nobody reads for a while must not make the server slow it down.
-        let description = description
-            .connect_timeout(Duration::from_secs(5))
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(64 << 20);
-        let channel = match tls {
-            None => description.connect_lazy(),
-            Some(files) => connect_tls(&description, endpoint, files),
-        };
+        let channel = channel(endpoint, tls);
         Client { runtime: runtime.clone(), channel }
     }
 

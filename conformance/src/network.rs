@@ -28,6 +28,8 @@ pub struct Replica {
     pub name: &'static str,
     /// Its client URL.
     pub endpoint: String,
+    /// Where other replicas reach it.
+    pub peer_address: String,
     home: PathBuf,
     process: Option<Process>,
 }
@@ -96,6 +98,28 @@ impl Network {
         replica.process = Some(Process::start(replica.name, command, &replica.home.join("output")));
     }
 
+    /// Where the genesis and all homes are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Process ids of those that run.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.replicas.iter().filter_map(|replica| Some(replica.process.as_ref()?.id())).collect()
+    }
+
+    /// Every data directory.
+    pub fn data_directories(&self) -> Vec<PathBuf> {
+        self.replicas.iter().map(|replica| replica.home.join("data")).collect()
+    }
+
+    /// SIGTERM to all, and waits for their end.
+    pub fn stop(&mut self) {
+        for replica in &mut self.replicas {
+            replica.process = None;
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, index: usize) {
         let mut process = self.replicas[index].process.take().expect("a running replica");
@@ -160,11 +184,16 @@ impl Replica {
             "--peer-addr",
             &peer,
         ]);
-        Replica { name, endpoint, home, process: None }
+        Replica { name, endpoint, peer_address: peer, home, process: None }
     }
 
     fn public_file(&self) -> String {
         self.home.join(format!("{}.public.json", self.name)).display().to_string()
+    }
+
+    /// Its directory: keys, certificates, data.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// What a client of this organisation presents.

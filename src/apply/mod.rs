@@ -6,6 +6,8 @@ mod guard;
 mod outcome;
 mod put;
 mod reply;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 pub use outcome::Outcome;

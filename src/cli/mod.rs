@@ -5,6 +5,7 @@ mod certificates;
 mod demo;
 mod drop_in;
 mod genesis;
+mod http;
 mod identity;
 mod org;
 mod output;

@@ -54,8 +54,7 @@ fn make(init: Init) -> anyhow::Result<()> {
     for key in &public.governance_keys {
         println!("  governance key  {key} (governance.key: move it offline once the genesis is signed)");
     }
-    println!("Give {} to the others; no other file ever leaves this directory.", {
-        home.public_file(&plan.name).display()
-    });
+    let travels = home.public_file(&plan.name);
+    println!("Give {} to the others; no other file ever leaves this directory.", travels.display());
     Ok(())
 }

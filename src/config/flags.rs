@@ -279,7 +279,7 @@ pub fn help() -> String {
     text
 }
 
-fn title(section: Section) -> &'static str {
+pub(super) fn title(section: Section) -> &'static str {
     match section {
         Section::Member => "Member",
         Section::Clustering => "Clustering",

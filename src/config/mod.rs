@@ -9,6 +9,8 @@ mod file;
 mod files;
 mod flag_table;
 mod flags;
+#[cfg(test)]
+mod flags_doc;
 mod genesis_file;
 mod home;
 mod one_owner;

@@ -11,6 +11,8 @@ pub mod kv;
 mod lease;
 mod sessions;
 mod span;
+#[cfg(test)]
+pub(crate) mod testing;
 mod trie;
 
 use bytes::Bytes;

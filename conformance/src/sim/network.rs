@@ -32,8 +32,7 @@ impl Network {
         if !self.healed && self.random.chance(self.links.loss) {
             return Vec::new();
         }
-        let copies =
-            if !self.healed && self.random.chance(self.links.duplicate) { 2 } else { 1 };
+        let copies = if !self.healed && self.random.chance(self.links.duplicate) { 2 } else { 1 };
         (0..copies).map(|_| self.arrival(from, to, now)).collect()
     }
 

@@ -7,6 +7,7 @@
 
 mod etcdctl;
 mod fuzz;
+mod http;
 mod script;
 
 use std::path::PathBuf;

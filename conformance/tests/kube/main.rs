@@ -5,8 +5,11 @@
 
 mod scene;
 
+use std::time::Duration;
+
 use conformance::cluster::Target;
 use conformance::kube::{PROGRAMS, Store};
+use conformance::network::Network;
 use conformance::peers;
 
 #[test]
@@ -21,4 +24,25 @@ fn kubernetes_works_on_one_server() {
     };
     let store = Store { endpoints: target.endpoint.clone(), tls: None };
     scene::play(&store, &store, || {});
+}
+
+/// Each apiserver is on its own organisation's replica, neither of them the primary; the primary is
+/// killed while objects are written.
+#[test]
+fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
+    if !peers::available("kube::four_organisations", &[&PROGRAMS[..], &["althing"]].concat()) {
+        return;
+    }
+    let mut network = Network::start(4);
+    let primary = network.primary(0).expect("a primary");
+    let store = |index: usize| {
+        let replica = &network.replicas[index % 4];
+        Store { endpoints: replica.endpoint.clone(), tls: Some(replica.tls()) }
+    };
+    let (first, second) = (store(primary + 1), store(primary + 2));
+    scene::play(&first, &second, || {
+        network.kill(primary);
+        std::thread::sleep(Duration::from_secs(5));
+        network.restart(primary);
+    });
 }

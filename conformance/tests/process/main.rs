@@ -1,5 +1,8 @@
 //! Four replicas as processes, and what happens when some of them die.
 
+mod bad_input;
+mod clients;
+mod demo;
 mod load;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 use bytes::Bytes;
-use tonic::Status;
 
 use crate::api::errors::Refusal;
 use crate::api::pb::etcdserverpb as pb;
@@ -32,8 +31,8 @@ pub(in crate::api) fn delete_op(request: pb::DeleteRangeRequest) -> Op {
 /// A checked TxnRequest.
 ///
 /// # Errors
-/// A compare of a kind etcd does not know. (etcd lets it pass as true or false by accident.)
-pub(in crate::api) fn txn_op(request: pb::TxnRequest) -> Result<Proposal, Status> {
+/// An operation without content, which no checked request holds.
+pub(in crate::api) fn txn_op(request: pb::TxnRequest) -> Result<Proposal, Refusal> {
     let mut values = Vec::new();
     let txn = txn(request, &mut values)?;
     Ok((Op::Txn(txn), values))
@@ -104,17 +103,17 @@ fn put(request: pb::PutRequest, values: &mut Vec<Bytes>) -> Op {
     })
 }
 
-fn txn(request: pb::TxnRequest, values: &mut Vec<Bytes>) -> Result<Txn, Status> {
+fn txn(request: pb::TxnRequest, values: &mut Vec<Bytes>) -> Result<Txn, Refusal> {
     let mut compares = Vec::with_capacity(request.compare.len());
     for compare in request.compare {
-        compares.push(compare_of(compare, values)?);
+        compares.push(compare_of(compare, values));
     }
     let success = branch(request.success, values)?;
     let failure = branch(request.failure, values)?;
     Ok(Txn { compares, success, failure })
 }
 
-fn branch(operations: Vec<pb::RequestOp>, values: &mut Vec<Bytes>) -> Result<Vec<Op>, Status> {
+fn branch(operations: Vec<pb::RequestOp>, values: &mut Vec<Bytes>) -> Result<Vec<Op>, Refusal> {
     let mut ops = Vec::with_capacity(operations.len());
     for operation in operations {
         ops.push(match operation.request {
@@ -122,46 +121,57 @@ fn branch(operations: Vec<pb::RequestOp>, values: &mut Vec<Bytes>) -> Result<Vec
             Some(Request::RequestPut(request)) => put(request, values),
             Some(Request::RequestDeleteRange(request)) => delete_op(request),
             Some(Request::RequestTxn(request)) => Op::Txn(txn(request, values)?),
-            None => return Err(Refusal::KeyNotFound.into()),
+            None => return Err(Refusal::KeyNotFound),
         });
     }
     Ok(ops)
 }
 
-/// An operand of another kind than the target counts as 0 or empty, as in etcd's applyCompare.
-fn compare_of(compare: pb::Compare, values: &mut Vec<Bytes>) -> Result<Compare, Status> {
-    let unknown = |_| Status::invalid_argument("etcdserver: unknown compare in txn request");
-    let result = match PbResult::try_from(compare.result).map_err(unknown)? {
-        PbResult::Equal => CompareResult::Equal,
-        PbResult::Greater => CompareResult::Greater,
-        PbResult::Less => CompareResult::Less,
-        PbResult::NotEqual => CompareResult::NotEqual,
+/// A compare whose answer depends on nothing.
+fn constant(holds: bool) -> (CompareResult, CompareTarget) {
+    let result = if holds { CompareResult::Greater } else { CompareResult::Less };
+    (result, CompareTarget::Version(i64::MIN))
+}
+
+/// Follows etcd's applyCompare in what it does by accident too: an operand of another kind than the
+/// target counts as 0 or empty, an unknown target equals its operand, an unknown result holds,
+/// unless it is about the value of an absent key.
+fn compare_of(compare: pb::Compare, values: &mut Vec<Bytes>) -> Compare {
+    let result = match PbResult::try_from(compare.result) {
+        Ok(PbResult::Equal) => Some(CompareResult::Equal),
+        Ok(PbResult::Greater) => Some(CompareResult::Greater),
+        Ok(PbResult::Less) => Some(CompareResult::Less),
+        Ok(PbResult::NotEqual) => Some(CompareResult::NotEqual),
+        Err(_) => None,
     };
-    let union = compare.target_union;
-    let target = match PbTarget::try_from(compare.target).map_err(unknown)? {
-        PbTarget::Version => CompareTarget::Version(match union {
-            Some(TargetUnion::Version(operand)) => operand,
-            _ => 0,
-        }),
-        PbTarget::Create => CompareTarget::Create(match union {
-            Some(TargetUnion::CreateRevision(operand)) => operand,
-            _ => 0,
-        }),
-        PbTarget::Mod => CompareTarget::Mod(match union {
-            Some(TargetUnion::ModRevision(operand)) => operand,
-            _ => 0,
-        }),
-        PbTarget::Value => {
-            let operand = match union {
-                Some(TargetUnion::Value(operand)) => operand,
-                _ => Bytes::new(),
-            };
+    let (result, target) = match (result, PbTarget::try_from(compare.target)) {
+        (Some(result), Ok(target)) => (result, target_of(target, compare.target_union, values)),
+        (None, Ok(PbTarget::Value)) => (CompareResult::Greater, CompareTarget::Version(0)),
+        (None, _) => constant(true),
+        (Some(result), Err(_)) => constant(result == CompareResult::Equal),
+    };
+    Compare { result, target, key: compare.key, range_end: compare.range_end }
+}
+
+fn target_of(
+    target: PbTarget,
+    union: Option<TargetUnion>,
+    values: &mut Vec<Bytes>,
+) -> CompareTarget {
+    match (target, union) {
+        (PbTarget::Version, Some(TargetUnion::Version(operand))) => CompareTarget::Version(operand),
+        (PbTarget::Version, _) => CompareTarget::Version(0),
+        (PbTarget::Create, Some(TargetUnion::CreateRevision(operand))) => {
+            CompareTarget::Create(operand)
+        }
+        (PbTarget::Create, _) => CompareTarget::Create(0),
+        (PbTarget::Mod, Some(TargetUnion::ModRevision(operand))) => CompareTarget::Mod(operand),
+        (PbTarget::Mod, _) => CompareTarget::Mod(0),
+        (PbTarget::Value, Some(TargetUnion::Value(operand))) => {
             CompareTarget::Value(slot(operand, values))
         }
-        PbTarget::Lease => CompareTarget::Lease(match union {
-            Some(TargetUnion::Lease(operand)) => operand,
-            _ => 0,
-        }),
-    };
-    Ok(Compare { result, target, key: compare.key, range_end: compare.range_end })
+        (PbTarget::Value, _) => CompareTarget::Value(slot(Bytes::new(), values)),
+        (PbTarget::Lease, Some(TargetUnion::Lease(operand))) => CompareTarget::Lease(operand),
+        (PbTarget::Lease, _) => CompareTarget::Lease(0),
+    }
 }

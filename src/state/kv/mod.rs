@@ -4,6 +4,8 @@
 mod history;
 mod key_value;
 mod range;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

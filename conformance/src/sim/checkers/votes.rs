@@ -113,7 +113,9 @@ impl Ledger {
                 let round = (view_change.epoch, view_change.view);
                 if view_change.replica == sender {
                     if !promises.left.contains(&round) {
-                        return Err(format!("{sender} sent {round:?} VIEW-CHANGE before it was durable"));
+                        return Err(format!(
+                            "{sender} sent {round:?} VIEW-CHANGE before it was durable"
+                        ));
                     }
                     let left = self.left.entry(sender).or_insert(round);
                     *left = (*left).max(round);
@@ -148,7 +150,10 @@ impl Ledger {
         }
         let honest = !self.liars.contains(&voter);
         if honest && self.left.get(&voter).is_some_and(|left| round < *left) {
-            return Err(format!("{voter} votes {:?} in {round:?} after it left that view", vote.phase));
+            return Err(format!(
+                "{voter} votes {:?} in {round:?} after it left that view",
+                vote.phase
+            ));
         }
         for (hash, at) in vote.signed.hashes.iter().zip(0..) {
             let height = vote.signed.from_height.plus(at);
