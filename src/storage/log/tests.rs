@@ -176,7 +176,7 @@ fn a_lost_write_in_front_of_a_later_batch_is_refused() {
     let from = (placed.offset - FRAME_HEAD_BYTES) as usize;
     bytes[from..from + 112].fill(0);
     disk.put(&path, bytes);
-    let error = open(&disk).err().expect("a promise is lost");
+    let error = open(&disk).expect_err("a promise is lost");
     let offset = from as u64;
     assert!(matches!(error, LogError::Rot { segment: 1, offset: at, position: lost, .. }
         if at == offset && lost == *position));
@@ -300,7 +300,7 @@ fn a_replay_from_a_mark_sees_what_lies_above_and_carries_the_rest() {
 #[test]
 fn committed_blocks_are_found_by_height_among_abandoned_ones() {
     let chain = chain_of(20);
-    let abandoned: Vec<Block> =
+    let abandoned: Vec<Arc<Block>> =
         (1..20).map(|at| block_on(Some(&chain[at - 1]), 1, &[(b"key", b"client")])).collect();
     let disk = Arc::new(MemoryDisk::default());
     let (mut recovered, _) = open(&disk).expect("a new log");
