@@ -11,3 +11,4 @@ pub mod crypto;
 pub mod chain;
 pub mod state;
 pub mod apply;
+pub mod verify;

@@ -12,6 +12,8 @@ mod lease;
 mod sessions;
 mod span;
 #[cfg(test)]
+mod proof_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 mod trie;
 
@@ -25,7 +27,10 @@ pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, T
 pub use sessions::Sessions;
 pub use span::Span;
 
-use crate::chain::{BlockHeader, Genesis, Membership, SubState, ValueRef, exec_root};
+use crate::chain::{
+    BlockHeader, Genesis, Membership, StateProof, SubState, ValueError, ValueRef, ValueSource,
+    exec_root,
+};
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
 use crate::types::{Digest, LeaseId, Millis, Revision};
@@ -52,6 +57,8 @@ pub struct State {
     membership: Membership,
     /// The running digest over all effects: the history follows from it.
     effects: Digest,
+    /// Of all sub-states, behind the last executed block.
+    roots: Vec<(SubState, Digest)>,
     root: Digest,
 }
 
@@ -67,9 +74,10 @@ impl State {
             counters: Counters::default(),
             membership: genesis.membership(),
             effects: Digest::ZERO,
+            roots: Vec::new(),
             root: Digest::ZERO,
         };
-        state.root = exec_root(&state.roots());
+        state.refresh_root();
         state
     }
 
@@ -96,6 +104,22 @@ impl State {
     pub fn next_expiry(&self) -> Option<Millis> {
         let wait = self.leases.earliest()?.minus(self.leases.clock().0);
         Some(self.counters.time_ms.plus(wait.0))
+    }
+
+    /// Shows, against [`State::exec_root`], what the last block left of a key.
+    ///
+    /// # Errors
+    /// A value, of the key or its neighbours, cannot be read: its commitment lies with it.
+    pub fn prove(&self, key: &[u8], values: &dyn ValueSource) -> Result<StateProof, ValueError> {
+        let finding = self.kv.prove(key, values)?;
+        let count = self.kv.key_count() as u64;
+        let key = Bytes::copy_from_slice(key);
+        Ok(StateProof { key, count, finding, roots: self.roots.clone() })
+    }
+
+    fn refresh_root(&mut self) {
+        self.roots = self.roots();
+        self.root = exec_root(&self.roots);
     }
 
     /// The sub-states' roots, in order; brings the tries' hashes up to date.
@@ -135,7 +159,7 @@ impl State {
         if wanted {
             self.counters.checkpointed();
         }
-        self.root = exec_root(&self.roots());
+        self.refresh_root();
         self.kv.sweep(SWEEP_CHANGES.max(2 * record.changes.len()));
         wanted
     }

@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use crate::chain::{ChangeKind, ValueRef};
-use crate::types::{LeaseId, Revision};
+use crate::chain::{ChangeKind, StateLeaf, ValueRef};
+use crate::types::{Digest, LeaseId, Revision};
 
 /// One version of a key without the key. `version` 0 stands for "absent".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,12 @@ pub struct Version {
 impl Version {
     pub fn exists(&self) -> bool {
         self.version != 0
+    }
+
+    /// What the trie's leaf says of this version.
+    pub fn leaf(&self, commitment: Digest) -> StateLeaf {
+        let Self { modified, create, version, lease, .. } = *self;
+        StateLeaf { modified, create, version, lease, commitment }
     }
 }
 

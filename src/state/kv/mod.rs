@@ -17,7 +17,7 @@ pub use range::finish_range;
 
 pub(in crate::state) use history::{Entry, History, Version, charge_of};
 
-use crate::chain::{ChangeKind, StateLeaf, ValueRef};
+use crate::chain::{ChangeKind, StateFinding, ValueError, ValueRef, ValueSource};
 use crate::codec::{Encode, Writer};
 use crate::state::trie::Trie;
 use crate::types::{Digest, LeaseId, Revision};
@@ -164,7 +164,7 @@ impl Kv {
             let create = if old.exists() { old.create } else { revision };
             let version = old.version + 1;
             new = Version { modified: revision, create, version, lease, value, link: id };
-            (new, StateLeaf { modified: revision, create, version, lease, commitment })
+            (new, new.leaf(commitment))
         });
         self.history.push((revision, self.sub), ChangeKind::Put, key, old, true);
         if old.exists() {
@@ -249,6 +249,18 @@ impl Kv {
         let pin = Arc::new(());
         self.pins.push((self.compact_revision, Arc::downgrade(&pin)));
         pin
+    }
+
+    /// What the trie shows of a key.
+    pub(in crate::state) fn prove(
+        &self,
+        key: &[u8],
+        values: &dyn ValueSource,
+    ) -> Result<StateFinding, ValueError> {
+        self.index.prove(key, &|_, version: &Version| {
+            let commitment = values.read(version.value)?.commitment();
+            Ok(version.leaf(commitment))
+        })
     }
 
     pub(in crate::state) fn root(&mut self) -> Digest {
