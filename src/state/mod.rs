@@ -9,10 +9,14 @@ mod counters;
 mod effects;
 pub mod kv;
 mod lease;
+mod restore;
 mod sessions;
+mod snapshot;
 mod span;
 #[cfg(test)]
 mod proof_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trie;
@@ -24,7 +28,9 @@ pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use restore::{KeptChunk, Restore};
 pub use sessions::Sessions;
+pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
 use crate::chain::{
@@ -33,7 +39,7 @@ use crate::chain::{
 };
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
-use crate::types::{Digest, LeaseId, Millis, Revision};
+use crate::types::{ClusterId, Digest, LeaseId, Millis, Revision};
 
 /// Bytes of quota that a lease counts.
 pub const LEASE_CHARGE: u64 = 64;
@@ -54,6 +60,7 @@ pub struct State {
     pub alarms: Alarms,
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
+    cluster_id: ClusterId,
     membership: Membership,
     /// The running digest over all effects: the history follows from it.
     effects: Digest,
@@ -72,6 +79,7 @@ impl State {
             sessions: Sessions::default(),
             alarms: Alarms::default(),
             counters: Counters::default(),
+            cluster_id: genesis.cluster_id(),
             membership: genesis.membership(),
             effects: Digest::ZERO,
             roots: Vec::new(),
