@@ -9,6 +9,8 @@ mod counters;
 mod effects;
 pub mod kv;
 mod lease;
+#[doc(hidden)]
+pub mod measure;
 mod restore;
 mod sessions;
 mod snapshot;
