@@ -12,6 +12,7 @@ pub mod chain;
 pub mod ordering;
 pub mod state;
 pub mod apply;
+pub mod verify;
 pub mod watch;
 pub mod storage;
 #[cfg(feature = "server")]
