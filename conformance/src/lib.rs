@@ -1,5 +1,6 @@
 //! What checks Althing from outside: a simulator, checkers, real peers.
 
+pub mod sim;
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]

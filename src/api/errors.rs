@@ -2,6 +2,12 @@
 
 use tonic::{Code, Status};
 
+use crate::api::convert::ResolveError;
+use crate::apply::OpError;
+use crate::chain::ValueError;
+use crate::node::NodeError;
+use crate::state::RangeError;
+
 /// A refusal as etcd words it. `api/v3rpc/rpctypes/error.go` of etcd 3.7 is the list; clients
 /// compare the whole text, so a letter changed here breaks them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +265,69 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         Status::new(refusal.row().0, refusal.text())
+    }
+}
+
+impl From<NodeError> for Refusal {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::NoLeader => Self::NoLeader,
+            NodeError::Timeout => Self::Timeout,
+            NodeError::TimeoutLeaderFail => Self::TimeoutLeaderFailed,
+            NodeError::Stopped => Self::Stopped,
+            NodeError::TooManyRequests => Self::TooManyRequests,
+            NodeError::TooLarge => Self::RequestTooLarge,
+            NodeError::Corrupt => Self::Corrupt,
+        }
+    }
+}
+
+impl From<RangeError> for Refusal {
+    fn from(error: RangeError) -> Self {
+        match error {
+            RangeError::Compacted => Self::Compacted,
+            RangeError::Future => Self::FutureRevision,
+        }
+    }
+}
+
+impl From<OpError> for Refusal {
+    fn from(error: OpError) -> Self {
+        match error {
+            OpError::Compacted => Self::Compacted,
+            OpError::FutureRevision => Self::FutureRevision,
+            OpError::KeyNotFound => Self::KeyNotFound,
+            OpError::LeaseNotFound => Self::LeaseNotFound,
+            OpError::LeaseExists => Self::LeaseExist,
+            OpError::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
+            OpError::NoSpace => Self::NoSpace,
+            OpError::Corrupt => Self::Corrupt,
+            OpError::TimedOut => Self::Timeout,
+            // No request that passed `validate` is; a front that sends one gets what etcd says of
+            // an operation without content.
+            OpError::Malformed => Self::KeyNotFound,
+        }
+    }
+}
+
+impl From<ValueError> for Refusal {
+    fn from(error: ValueError) -> Self {
+        match error {
+            ValueError::Erased(_) => Self::Compacted,
+            ValueError::Rotten(_) | ValueError::Disk(_) => Self::Corrupt,
+        }
+    }
+}
+
+impl From<ResolveError> for Status {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Refused(error) => Refusal::from(error).into(),
+            ResolveError::Value(error) => Refusal::from(error).into(),
+            ResolveError::OtherKind => {
+                Self::internal("the reply is of another kind than the request")
+            }
+        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! etcd's static checks, in etcd's order (`server/etcdserver/api/v3rpc/key.go`): what the bytes of
 //! a request alone decide, before anything is asked of the state.
 //!
-//! Two rules are stricter than etcd's. Nested transactions end at [`TXN_DEPTH_MAX`] (etcd bounds
-//! the depth only by the operations left). And one transaction may change a key once: etcd misses
-//! a put beside a delete whose end is "\0" and a delete in a later nested transaction.
+//! One rule is stricter than etcd's: nested transactions end at [`TXN_DEPTH_MAX`], where etcd bounds
+//! the depth only by the operations left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -83,104 +82,85 @@ fn txn_operations(request: &TxnRequest, allowed: usize, depth: usize) -> Result<
 /// What a list of operations may change: keys put and ranges deleted, in any branch below it.
 #[derive(Default)]
 struct Changes {
-    puts: Vec<Bytes>,
-    deletes: Vec<(Bytes, End)>,
+    puts: BTreeSet<Bytes>,
+    deletes: Deleted,
 }
 
-/// Where a deleted range ends; the order is that of the variants.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
-    Before(Bytes),
-    Never,
-}
-
-fn range_of(request: &DeleteRangeRequest) -> (Bytes, End) {
-    let end = match request.range_end.as_ref() {
-        [] => End::Before([request.key.as_ref(), &[0]].concat().into()),
-        [0] => End::Never,
-        _ => End::Before(request.range_end.clone()),
-    };
-    (request.key.clone(), end)
-}
-
-/// The changes of one branch, after checking that no two of its operations touch the same key,
-/// deletes among themselves apart. The branches of a nested transaction exclude each other.
+/// The changes of one branch, if no two of its operations touch the same key, as far as etcd looks:
+/// deletes may overlap, the branches of one nested transaction exclude each other, and a delete in
+/// a nested transaction is not held against puts in an earlier one.
 fn branch_changes(operations: &[RequestOp]) -> Result<Changes, Refusal> {
-    let mut puts: BTreeMap<Bytes, usize> = BTreeMap::new();
-    let mut deletes: Vec<(Bytes, End, usize)> = Vec::new();
-    for (owner, operation) in operations.iter().enumerate() {
-        let changes = operation_changes(operation)?;
-        for key in changes.puts {
-            // Both branches of one nested transaction may put the same key: same owner.
-            if puts.insert(key, owner).is_some_and(|earlier| earlier != owner) {
-                return Err(Refusal::DuplicateKey);
+    let mut changes = Changes::default();
+    for operation in operations {
+        if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
+            changes.deletes.insert(delete.key.clone(), end_of(delete));
+        }
+    }
+    for operation in operations {
+        if let Some(Request::RequestTxn(nested)) = &operation.request {
+            let success = branch_changes(&nested.success)?;
+            let failure = branch_changes(&nested.failure)?;
+            for key in success.puts.union(&failure.puts) {
+                changes.put(key)?;
             }
+            changes.deletes.extend(success.deletes);
+            changes.deletes.extend(failure.deletes);
         }
-        deletes.extend(changes.deletes.into_iter().map(|(start, end)| (start, end, owner)));
     }
-    deletes.sort();
-    if overlaps(&puts, &deletes) {
-        return Err(Refusal::DuplicateKey);
+    for operation in operations {
+        if let Some(Request::RequestPut(put)) = &operation.request {
+            changes.put(&put.key)?;
+        }
     }
-    let deletes = deletes.into_iter().map(|(start, end, _)| (start, end)).collect();
-    Ok(Changes { puts: puts.into_keys().collect(), deletes })
+    Ok(changes)
 }
 
-fn operation_changes(operation: &RequestOp) -> Result<Changes, Refusal> {
-    match &operation.request {
-        Some(Request::RequestPut(put)) => {
-            Ok(Changes { puts: vec![put.key.clone()], deletes: Vec::new() })
-        }
-        Some(Request::RequestDeleteRange(delete)) => {
-            Ok(Changes { puts: Vec::new(), deletes: vec![range_of(delete)] })
-        }
-        Some(Request::RequestTxn(nested)) => {
-            let mut changes = branch_changes(&nested.success)?;
-            let other = branch_changes(&nested.failure)?;
-            changes.puts.extend(other.puts);
-            changes.deletes.extend(other.deletes);
-            Ok(changes)
-        }
-        Some(Request::RequestRange(_)) | None => Ok(Changes::default()),
+/// Where a deleted range ends, taken literally: for this check etcd gives "\0" no special meaning,
+/// so that a delete of everything from a key on overlaps nothing.
+fn end_of(delete: &DeleteRangeRequest) -> Bytes {
+    if delete.range_end.is_empty() {
+        [delete.key.as_ref(), &[0]].concat().into()
+    } else {
+        delete.range_end.clone()
     }
 }
 
-/// Whether a put key lies in a range that another operation deletes. One sweep over both in key
-/// order; of the ranges begun so far only the furthest end matters, and the furthest of another
-/// owner for keys whose own operation deletes furthest.
-fn overlaps(puts: &BTreeMap<Bytes, usize>, deletes: &[(Bytes, End, usize)]) -> bool {
-    let mut begun = deletes.iter().peekable();
-    let mut furthest: Option<(&End, usize)> = None;
-    let mut other: Option<(&End, usize)> = None;
-    for (key, &owner) in puts {
-        while let Some((_, end, deleter)) = begun.next_if(|(start, ..)| start <= key) {
-            let candidate = Some((end, *deleter));
-            match furthest {
-                Some((far, far_owner)) if far_owner == *deleter => {
-                    furthest = Some((end.max(far), far_owner));
-                }
-                Some((far, _)) if end > far => {
-                    other = furthest;
-                    furthest = candidate;
-                }
-                Some(_) => other = other.filter(|(far, _)| *far >= end).or(candidate),
-                None => furthest = candidate,
+impl Changes {
+    fn put(&mut self, key: &Bytes) -> Result<(), Refusal> {
+        if self.deletes.contains(key) || !self.puts.insert(key.clone()) {
+            return Err(Refusal::DuplicateKey);
+        }
+        Ok(())
+    }
+}
+
+/// A set of ranges [start, end), kept disjoint.
+#[derive(Default)]
+struct Deleted(BTreeMap<Bytes, Bytes>);
+
+impl Deleted {
+    fn insert(&mut self, mut start: Bytes, mut end: Bytes) {
+        if end <= start {
+            return;
+        }
+        while let Some((touching, until)) = self.0.range(..=end.clone()).next_back() {
+            if *until < start {
+                break;
             }
+            let (touching, until) = (touching.clone(), until.clone());
+            self.0.remove(&touching);
+            start = start.min(touching);
+            end = end.max(until);
         }
-        let covering = furthest.filter(|(_, deleter)| *deleter != owner).or(other);
-        if covering.is_some_and(|(end, _)| end.is_after(key)) {
-            return true;
-        }
+        self.0.insert(start, end);
     }
-    false
-}
 
-impl End {
-    fn is_after(&self, key: &Bytes) -> bool {
-        match self {
-            Self::Before(end) => key < end,
-            Self::Never => true,
-        }
+    fn extend(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(start, end)| self.insert(start, end));
+    }
+
+    fn contains(&self, key: &Bytes) -> bool {
+        self.0.range(..=key.clone()).next_back().is_some_and(|(_, end)| key < end)
     }
 }
 

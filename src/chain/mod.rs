@@ -14,6 +14,7 @@ mod header;
 mod op;
 mod record;
 mod session;
+mod state_leaf;
 mod value;
 
 pub use author::Author;
@@ -31,4 +32,5 @@ pub use op::{
 };
 pub use record::Record;
 pub use session::{SESSION_WINDOW, SessionWindow};
+pub use state_leaf::{StateLeaf, SubState, exec_root};
 pub use value::{Value, ValueError, ValueRef, ValueSlot, ValueSource};

@@ -10,7 +10,7 @@ mod scheme;
 mod signed;
 
 pub use context::Context;
-pub use many::hash_many_64;
+pub use many::{hash_many, hash_many_64};
 pub use scheme::{Ed25519, PublicKey, Scheme, Signature, verify_ed25519, weak_key};
 pub use signed::{SIGNED_BYTES, SignedKind, signed_bytes};
 

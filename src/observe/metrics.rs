@@ -86,21 +86,18 @@ fn describe(metric: &Metric) {
 }
 
 /// A handle to count with. Taken once and kept: taking it looks the name up.
-#[must_use]
 pub fn counter(metric: &Metric, values: &[&str]) -> ::metrics::Counter {
     assert!(metric.kind == MetricKind::Counter, "{} is a counter", metric.name);
     ::metrics::with_recorder(|recorder| recorder.register_counter(&key(metric, values), &METADATA))
 }
 
 /// A handle to set. Taken once and kept.
-#[must_use]
 pub fn gauge(metric: &Metric, values: &[&str]) -> ::metrics::Gauge {
     assert!(metric.kind == MetricKind::Gauge, "{} is a gauge", metric.name);
     ::metrics::with_recorder(|recorder| recorder.register_gauge(&key(metric, values), &METADATA))
 }
 
 /// A handle to record samples with. Taken once and kept.
-#[must_use]
 pub fn histogram(metric: &Metric, values: &[&str]) -> ::metrics::Histogram {
     assert!(matches!(metric.kind, MetricKind::Histogram(_)), "{} is a histogram", metric.name);
     ::metrics::with_recorder(|recorder| {

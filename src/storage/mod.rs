@@ -5,4 +5,12 @@
 //! Every byte is described in `docs/storage-format.md`.
 
 pub mod disk;
+pub mod identity;
 pub mod log;
+pub mod checkpoint;
+pub mod values;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "a damaged index is deleted")]
+pub mod index;
+#[cfg(test)]
+mod testing;

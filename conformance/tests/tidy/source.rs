@@ -70,7 +70,8 @@ fn test_files(paths: &[String]) -> Vec<String> {
             None => path.trim_end_matches(".rs").to_owned(),
         };
         for pair in lines.windows(2) {
-            let declared = pair[1].strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+            let bare = pair[1].trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+            let declared = bare.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
             if let (true, Some(name)) = (pair[0].starts_with("#[cfg(test)]"), declared) {
                 found.push(format!("{folder}/{name}.rs"));
                 let inside = format!("{folder}/{name}/");

@@ -9,6 +9,7 @@ mod samples;
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use althing::chain::{Phase, Record};
 use althing::codec::{Decode, Encode};
@@ -203,7 +204,7 @@ fn every_record_keeps_its_bytes() {
                 message: Bytes::from_static(b"message"),
             },
         ),
-        ("block", Record::Block(block)),
+        ("block", Record::Block(Arc::new(block))),
         ("prepared", Record::Prepared(samples::certificate(Phase::Prepare))),
         ("committed", Record::Committed(samples::certificate(Phase::Commit))),
         ("effects", Record::Effects(samples::effects())),

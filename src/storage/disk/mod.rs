@@ -1,6 +1,12 @@
 //! Files as the log and the checkpoints see them. Two implementations: the operating system's
 //! and the simulator's, which loses, tears and misdirects what was not synced.
 
+#[cfg(test)]
+pub(crate) mod memory;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "the one module that opens files")]
+pub mod os;
+
 use core::fmt;
 use std::sync::Arc;
 

@@ -1,0 +1,238 @@
+//! The one dispatch: executes a committed block on the state. Total and deterministic: whatever bytes
+//! were ordered, every replica does the same, and a user's error is a reply. The one thing that stops it
+//! is a value of its own that cannot be read.
+
+mod guard;
+mod outcome;
+mod put;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod txn;
+
+pub use outcome::Outcome;
+pub use reply::{OpError, Reply};
+
+use crate::chain::{
+    AlarmAction, Block, Bundle, DeleteRange, Effects, Entry, Op, Value, ValueError, ValueRef,
+    ValueSlot, ValueSource,
+};
+use crate::state::{Cause, Record, Span, State};
+use crate::types::{LeaseId, ReplicaId, Revision};
+
+/// Why an op does not go on.
+enum Stop {
+    /// The user's error: a reply.
+    User(OpError),
+    /// A value cannot be read: the replica halts.
+    Value(ValueError),
+}
+
+impl<E: Into<OpError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::User(error.into())
+    }
+}
+
+type Done<T> = Result<T, Stop>;
+
+/// The values an op's slots name, and those kept earlier.
+struct Operands<'a> {
+    /// Of the bundle; empty if erased.
+    values: &'a [Value],
+    /// Where this replica keeps them.
+    refs: &'a [ValueRef],
+    source: &'a dyn ValueSource,
+}
+
+impl Operands<'_> {
+    fn place(&self, slot: &ValueSlot) -> ValueRef {
+        *self.refs.get(slot.index as usize).expect("execute compared slots with references")
+    }
+
+    fn read(&self, at: ValueRef) -> Done<Value> {
+        self.source.read(at).map_err(Stop::Value)
+    }
+
+    fn operand(&self, slot: &ValueSlot) -> Done<Value> {
+        match self.values.get(slot.index as usize) {
+            Some(value) => Ok(value.clone()),
+            None => self.read(self.place(slot)),
+        }
+    }
+}
+
+/// One op under execution.
+struct Step<'a> {
+    state: &'a mut State,
+    record: &'a mut Record,
+    operands: &'a Operands<'a>,
+    cause: Cause<'a>,
+    origin: ReplicaId,
+    /// Whether this replica answers it; else reads inside it are left out, which no state depends on.
+    answered: bool,
+    checkpoint: &'a mut bool,
+}
+
+/// Executes a block.
+///
+/// `refs` says per entry and slot where this replica keeps the values; `reply_for` whose bundles are
+/// answered.
+///
+/// # Errors
+/// A value that a compare or `ignore_value` needs cannot be read; the state is then half written and
+/// the replica must halt.
+pub fn execute(
+    state: &mut State,
+    block: &Block,
+    refs: &[Vec<ValueRef>],
+    values: &dyn ValueSource,
+    reply_for: ReplicaId,
+) -> Result<Outcome, ValueError> {
+    assert_eq!(block.header.height, state.counters.height.next(), "blocks execute in chain order");
+    assert_eq!(refs.len(), block.entries.len(), "references come entry by entry");
+    let mut record = Record::default();
+    let mut replies = Vec::new();
+    let mut checkpoint = false;
+    let mut ordinal = 0;
+    state.begin_block(&block.header);
+    state.expire(&mut record);
+    for (entry, refs) in block.entries.iter().zip(refs) {
+        match entry {
+            Entry::Rejoin(rejoin) => {
+                if state.membership().member(rejoin.replica).is_some() {
+                    state.sessions.rejoin(rejoin.replica);
+                }
+                ordinal += 1;
+            }
+            Entry::Bundle(bundle) => {
+                assert_eq!(refs.len(), bundle.slots().len(), "one reference per slot");
+                let operands = Operands { values: &bundle.values, refs, source: values };
+                let answered = bundle.origin == reply_for;
+                for at in 0..bundle.skeletons.len() {
+                    let Some(seq) = take(state, bundle, at) else { continue };
+                    let place = u32::try_from(at).expect("a bundle holds at most 512 ops");
+                    let skeleton = &bundle.skeletons[at];
+                    let mut step = Step {
+                        state,
+                        record: &mut record,
+                        operands: &operands,
+                        cause: Cause::op(ordinal + place, bundle.origin, &skeleton.author),
+                        origin: bundle.origin,
+                        answered,
+                        checkpoint: &mut checkpoint,
+                    };
+                    let late = block.header.time_ms > bundle.not_after_ms;
+                    let reply = step.run(&skeleton.op, late)?;
+                    if answered {
+                        replies.push((bundle.session, seq, reply));
+                    }
+                }
+                ordinal += u32::try_from(bundle.skeletons.len()).expect("at most 512");
+            }
+        }
+    }
+    let checkpoint_wanted = state.end_block(&record, checkpoint);
+    let Record { events, changes, .. } = record;
+    Ok(Outcome {
+        effects: Effects { height: block.header.height, exec_root: state.exec_root(), changes },
+        replies,
+        events,
+        revision: state.kv.revision(),
+        next_expiry: state.next_expiry(),
+        checkpoint_wanted,
+    })
+}
+
+/// Uses the sequence number of op `at`; None for a duplicate, which is skipped.
+fn take(state: &mut State, bundle: &Bundle, at: usize) -> Option<u64> {
+    let seq = bundle.first_seq.checked_add(at as u64)?;
+    state.sessions.mark(bundle.origin, bundle.session, seq).then_some(seq)
+}
+
+impl Step<'_> {
+    fn run(&mut self, op: &Op, late: bool) -> Result<Reply, ValueError> {
+        let done = if late { Err(OpError::TimedOut.into()) } else { self.dispatch(op) };
+        self.state.end_revision();
+        match done {
+            Ok(reply) => Ok(reply),
+            Err(Stop::User(error)) => {
+                Ok(Reply::Error { revision: self.state.kv.revision(), error })
+            }
+            Err(Stop::Value(error)) => Err(error),
+        }
+    }
+
+    fn dispatch(&mut self, op: &Op) -> Done<Reply> {
+        guard::check(self.state, op, self.operands)?;
+        match op {
+            Op::Put(put) => self.put_alone(put),
+            Op::DeleteRange(delete) => Ok(self.delete(delete)),
+            Op::Range(range) => self.range(range),
+            Op::Txn(txn) => self.txn(txn),
+            Op::Compact { revision } => {
+                self.state.compact(*revision).map_err(OpError::from)?;
+                Ok(Reply::Compact { revision: self.revision() })
+            }
+            Op::LeaseGrant { id, ttl_seconds } => {
+                let granted = self.state.grant(*id, *ttl_seconds).map_err(OpError::from)?;
+                let revision = self.revision();
+                Ok(Reply::LeaseGrant { revision, id: *id, ttl_seconds: granted })
+            }
+            Op::LeaseRevoke { id } => self.revoke(*id),
+            Op::LeaseKeepAlive { id } => {
+                let revision = self.revision();
+                let ttl_seconds = self.state.renew(*id).unwrap_or(0);
+                Ok(Reply::LeaseKeepAlive { revision, id: *id, ttl_seconds })
+            }
+            Op::Alarm { action, member, kind } => {
+                let alarms = match action {
+                    AlarmAction::Activate if self.state.alarms.raise(*member, *kind) => {
+                        vec![(*member, *kind)]
+                    }
+                    AlarmAction::Activate => Vec::new(),
+                    AlarmAction::Deactivate => self.state.alarms.clear(*member, *kind),
+                };
+                Ok(Reply::Alarm { revision: self.revision(), alarms })
+            }
+            Op::CheckpointNow => {
+                *self.checkpoint |= self.state.counters.ask(self.origin);
+                Ok(Reply::Checkpoint { revision: self.revision() })
+            }
+        }
+    }
+
+    /// The store's revision, with what this op has changed.
+    fn revision(&self) -> Revision {
+        self.state.kv.current()
+    }
+
+    fn revoke(&mut self, id: LeaseId) -> Done<Reply> {
+        if !self.state.revoke(id, &self.cause, self.record) {
+            return Err(OpError::LeaseNotFound.into());
+        }
+        Ok(Reply::LeaseRevoke { revision: self.revision() })
+    }
+
+    fn delete(&mut self, delete: &DeleteRange) -> Reply {
+        let keys = self.state.kv.keys(Span::new(&delete.key, &delete.range_end));
+        let mut prev = Vec::new();
+        for key in &keys {
+            let old = self.state.delete(key, &self.cause, self.record);
+            if delete.prev_kv && self.answered {
+                prev.extend(old);
+            }
+        }
+        let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+        Reply::DeleteRange { revision: self.revision(), deleted, prev }
+    }
+
+    fn range(&mut self, range: &crate::chain::Range) -> Done<Reply> {
+        let result = if self.answered {
+            self.state.kv.range(range).map_err(OpError::from)?
+        } else {
+            crate::state::RangeResult::default()
+        };
+        Ok(Reply::Range { revision: self.revision(), request: range.clone(), result })
+    }
+}

@@ -1,0 +1,21 @@
+use crate::apply::Reply;
+use crate::chain::Effects;
+use crate::state::Event;
+use crate::types::{Millis, Revision};
+
+/// What executing a block yields. Data, revision and events become visible together.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// For the log, and the root for later headers.
+    pub effects: Effects,
+    /// (session, sequence number, reply) of the ops this replica admitted; none for a skipped duplicate.
+    pub replies: Vec<(u64, u64, Reply)>,
+    /// In order of (revision, sub-revision).
+    pub events: Vec<Event>,
+    /// The store's revision behind the block.
+    pub revision: Revision,
+    /// When the next lease expires, in block time.
+    pub next_expiry: Option<Millis>,
+    /// Whether every replica makes a checkpoint of the state behind this block.
+    pub checkpoint_wanted: bool,
+}

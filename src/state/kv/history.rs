@@ -1,0 +1,187 @@
+//! Every change since the compact revision, in order of (revision, sub-revision), each holding the
+//! version it superseded: compaction takes entries from the front, watchers that lag read along it
+//! (state.md 4.8).
+
+use std::collections::VecDeque;
+
+use crate::chain::{ChangeKind, ValueRef};
+use crate::types::{LeaseId, Revision};
+
+/// One version of a key without the key. `version` 0 stands for "absent".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    pub modified: Revision,
+    pub create: Revision,
+    pub version: i64,
+    pub lease: LeaseId,
+    pub value: ValueRef,
+    /// Id of the change that made this version; of an absent version, of the delete before, if any.
+    pub link: u32,
+}
+
+impl Version {
+    pub fn exists(&self) -> bool {
+        self.version != 0
+    }
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: Box<[u8]>,
+    pub revision: Revision,
+    pub sub: u32,
+    pub kind: ChangeKind,
+    /// What the key was before; its link is the key's change before.
+    pub old: Version,
+    /// The key's next change, if it had one.
+    newer: Option<u32>,
+    /// Charges of all entries up to and with this one, since genesis.
+    pub charged: u64,
+}
+
+/// Bytes of quota that a superseded version or a tombstone counts beside key and value.
+const ENTRY_CHARGE: u64 = 128;
+
+/// The ring.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    entries: VecDeque<Entry>,
+    /// Id of the front entry; ids count up by one and wrap.
+    base: u32,
+    /// Charges of all entries ever pushed: replicated.
+    charged: u64,
+}
+
+impl History {
+    /// An empty ring whose charges continue from `charged`.
+    pub fn starting_at(charged: u64) -> Self {
+        Self { charged, ..Self::default() }
+    }
+
+    pub fn charged(&self) -> u64 {
+        self.charged
+    }
+
+    /// An id that names no entry.
+    pub fn no_link(&self) -> u32 {
+        self.base.wrapping_sub(1)
+    }
+
+    /// The id the next push gets.
+    pub fn next_id(&self) -> u32 {
+        let length = u32::try_from(self.entries.len()).expect("history holds below 2^32 changes");
+        self.base.wrapping_add(length)
+    }
+
+    fn place(&self, id: u32) -> Option<usize> {
+        let place = id.wrapping_sub(self.base) as usize;
+        (place < self.entries.len()).then_some(place)
+    }
+
+    /// The entry, if it is still there and of this key: ids wrap, and a stale one must not be taken
+    /// for another key's.
+    pub fn get(&self, id: u32, key: &[u8]) -> Option<&Entry> {
+        self.entries.get(self.place(id)?).filter(|entry| *entry.key == *key)
+    }
+
+    /// The change of the same key before this one, if it is still there.
+    fn older(&self, id: u32) -> Option<u32> {
+        let place = self.place(id)?;
+        let entry = self.entries.get(place)?;
+        let older = self.place(entry.old.link)?;
+        let same = older < place && self.entries.get(older)?.key == entry.key;
+        same.then_some(entry.old.link)
+    }
+
+    /// Appends a change; `charge` says whether the superseded version counts towards the quota.
+    pub fn push(
+        &mut self,
+        place: (Revision, u32),
+        kind: ChangeKind,
+        key: &[u8],
+        old: Version,
+        charge: bool,
+    ) -> u32 {
+        let id = self.next_id();
+        let (revision, sub) = place;
+        if let Some(back) = self.entries.back() {
+            assert!((back.revision, back.sub) < place, "history is ordered by revision");
+        }
+        if charge {
+            self.charged += charge_of(key, &old);
+        }
+        let charged = self.charged;
+        let entry = Entry { key: key.into(), revision, sub, kind, old, newer: None, charged };
+        self.entries.push_back(entry);
+        if let Some(older) = self.older(id)
+            && let Some(at) = self.place(older)
+        {
+            self.entries[at].newer = Some(id);
+        }
+        id
+    }
+
+    /// The version of `key` at `at`, `now` being its latest one (or an absent one with a link).
+    pub fn version_at(&self, key: &[u8], now: Version, at: Revision) -> Option<Version> {
+        if now.modified <= at && now.exists() {
+            return Some(now);
+        }
+        let mut id = now.link;
+        self.get(id, key)?;
+        loop {
+            let entry = self.entries.get(self.place(id)?)?;
+            if entry.revision <= at {
+                return None;
+            }
+            if entry.old.exists() && entry.old.modified <= at {
+                return Some(entry.old);
+            }
+            id = self.older(id)?;
+        }
+    }
+
+    /// What a put made: the version its next change superseded, or None if it is the latest.
+    pub fn made_by(&self, entry: &Entry) -> Option<(&Entry, Version)> {
+        let newer = self.entries.get(self.place(entry.newer?)?)?;
+        Some((newer, newer.old))
+    }
+
+    /// All entries from `revision` on.
+    pub fn since(&self, revision: Revision) -> impl Iterator<Item = &Entry> {
+        let from = self.entries.partition_point(|entry| entry.revision < revision);
+        self.entries.range(from..)
+    }
+
+    /// How many entries lie above `revision`.
+    pub fn len_above(&self, revision: Revision) -> usize {
+        self.entries.len() - self.entries.partition_point(|entry| entry.revision <= revision)
+    }
+
+    /// Charges of all entries at or below `revision`, or None if none is left of them.
+    pub fn charged_until(&self, revision: Revision) -> Option<u64> {
+        let behind = self.entries.partition_point(|entry| entry.revision <= revision);
+        self.entries.get(behind.checked_sub(1)?).map(|entry| entry.charged)
+    }
+
+    /// Takes the front entry if it lies below `limit`; with its id.
+    pub fn pop_below(&mut self, limit: Revision) -> Option<(u32, Entry)> {
+        if self.entries.front()?.revision >= limit {
+            return None;
+        }
+        let id = self.base;
+        let entry = self.entries.pop_front()?;
+        self.base = self.base.wrapping_add(1);
+        Some((id, entry))
+    }
+
+    /// How many entries it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// What a superseded version counts. A first put supersedes nothing.
+pub fn charge_of(key: &[u8], old: &Version) -> u64 {
+    if old.exists() { ENTRY_CHARGE + key.len() as u64 + u64::from(old.value.length) } else { 0 }
+}

@@ -1,0 +1,218 @@
+//! The replicated state: a function of genesis and the executed blocks, byte for byte the same on every
+//! replica. It never asks a clock, a file or another replica; where this replica keeps a value
+//! ([`ValueRef`]) is the one local fact it holds, and no root covers it.
+//!
+//! `apply` changes it, `watch` and the shell read it.
+
+mod alarm;
+mod counters;
+mod effects;
+pub mod kv;
+mod lease;
+mod sessions;
+mod span;
+#[cfg(test)]
+pub(crate) mod testing;
+mod trie;
+
+use bytes::Bytes;
+
+pub use alarm::Alarms;
+pub use counters::Counters;
+pub use effects::{Cause, Record};
+pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
+pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use sessions::Sessions;
+pub use span::Span;
+
+use crate::chain::{BlockHeader, Genesis, Membership, SubState, ValueRef, exec_root};
+use crate::codec::{Encode, Writer};
+use crate::crypto::{Context, hash};
+use crate::types::{Digest, LeaseId, Millis, Revision};
+
+/// Bytes of quota that a lease counts.
+pub const LEASE_CHARGE: u64 = 64;
+
+/// Changes that one block's execution sweeps at most, beside as many as it made.
+const SWEEP_CHANGES: usize = 1024;
+
+/// Everything that affects future execution.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Keys.
+    pub kv: Kv,
+    /// Leases and their clock.
+    pub leases: Leases,
+    /// Which requests are done.
+    pub sessions: Sessions,
+    /// Alarms in force.
+    pub alarms: Alarms,
+    /// The last block, and when a checkpoint is due.
+    pub counters: Counters,
+    membership: Membership,
+    /// The running digest over all effects: the history follows from it.
+    effects: Digest,
+    root: Digest,
+}
+
+impl State {
+    /// The state before the first block.
+    #[must_use]
+    pub fn genesis(genesis: &Genesis) -> Self {
+        let mut state = Self {
+            kv: Kv::default(),
+            leases: Leases::default(),
+            sessions: Sessions::default(),
+            alarms: Alarms::default(),
+            counters: Counters::default(),
+            membership: genesis.membership(),
+            effects: Digest::ZERO,
+            root: Digest::ZERO,
+        };
+        state.root = exec_root(&state.roots());
+        state
+    }
+
+    /// The root over all sub-states after the last executed block.
+    #[must_use]
+    pub fn exec_root(&self) -> Digest {
+        self.root
+    }
+
+    /// Members and parameters in force.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Logical bytes that count towards the quota.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.kv.used_bytes() + self.leases.len() as u64 * LEASE_CHARGE
+    }
+
+    /// When the next lease expires, in block time; in the past while expired ones wait.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Millis> {
+        let wait = self.leases.earliest()?.minus(self.leases.clock().0);
+        Some(self.counters.time_ms.plus(wait.0))
+    }
+
+    /// The sub-states' roots, in order; brings the tries' hashes up to date.
+    fn roots(&mut self) -> Vec<(SubState, Digest)> {
+        let numbers = self.kv.numbers();
+        let mut store = Writer::new();
+        numbers.encode(&mut store);
+        let clock = self.leases.clock().0.to_le_bytes();
+        let whole = |bytes: &[u8]| hash(&Context::STATE_ROOT, &[bytes]);
+        vec![
+            (SubState::Keys, self.kv.root()),
+            (SubState::Store, whole(store.as_slice())),
+            (SubState::Leases, self.leases.root()),
+            (SubState::Clock, whole(&clock)),
+            (SubState::Sessions, whole(&self.sessions.to_bytes())),
+            (SubState::Alarms, whole(&self.alarms.to_bytes())),
+            (SubState::Counters, whole(&self.counters.to_bytes())),
+            (SubState::Config, self.membership.config_hash()),
+            (SubState::Effects, self.effects),
+        ]
+    }
+
+    /// Enters a block: counters, block time, the lease clock.
+    pub(crate) fn begin_block(&mut self, header: &BlockHeader) {
+        let gained = header.time_ms.minus(self.counters.time_ms.0);
+        self.leases.advance(gained.0);
+        self.counters.enter(header);
+    }
+
+    /// Leaves a block: the effects digest, whether a checkpoint is due, the root, and a slice of the
+    /// sweep. Answers whether a checkpoint is to be made of this very state.
+    pub(crate) fn end_block(&mut self, record: &Record, checkpoint_asked: bool) -> bool {
+        self.effects = record.chain(self.effects);
+        self.counters.changed |= !record.changes.is_empty();
+        let used = self.used_bytes();
+        let wanted = checkpoint_asked || self.counters.due(&self.membership.parameters, used);
+        if wanted {
+            self.counters.checkpointed();
+        }
+        self.root = exec_root(&self.roots());
+        self.kv.sweep(SWEEP_CHANGES.max(2 * record.changes.len()));
+        wanted
+    }
+
+    /// Writes a key, moving it to `lease` (0 for none).
+    pub(crate) fn put(
+        &mut self,
+        key: &Bytes,
+        lease: LeaseId,
+        value: (ValueRef, Digest),
+        cause: &Cause<'_>,
+        record: &mut Record,
+    ) -> Option<KeyValue> {
+        let event = self.kv.put(key, lease, value.0, value.1);
+        let old = event.prev.as_ref().map_or(LeaseId(0), |prev| prev.lease);
+        if old != lease {
+            self.leases.detach(old, key);
+            self.leases.attach(lease, event.kv.key.clone());
+        }
+        let prev = event.prev.clone();
+        record.add(event, key.clone(), value.1, cause);
+        prev
+    }
+
+    /// Deletes a key; what it was.
+    pub(crate) fn delete(
+        &mut self,
+        key: &Bytes,
+        cause: &Cause<'_>,
+        record: &mut Record,
+    ) -> Option<KeyValue> {
+        let event = self.kv.delete(key)?;
+        let prev = event.prev.clone();
+        if let Some(prev) = &prev {
+            self.leases.detach(prev.lease, key);
+        }
+        record.add(event, key.clone(), Digest::ZERO, cause);
+        prev
+    }
+
+    /// Ends an op's revision.
+    pub(crate) fn end_revision(&mut self) {
+        self.kv.end_revision();
+    }
+
+    /// Moves the compact revision.
+    pub(crate) fn compact(&mut self, revision: Revision) -> Result<(), CompactError> {
+        self.kv.compact(revision)
+    }
+
+    /// Grants a lease; the time to live in force.
+    pub(crate) fn grant(&mut self, id: LeaseId, ttl_seconds: i64) -> Result<i64, GrantError> {
+        let granted = self.leases.grant(id, ttl_seconds)?;
+        self.counters.changed = true;
+        Ok(granted)
+    }
+
+    /// Renews a lease that is not due; its granted time to live.
+    pub(crate) fn renew(&mut self, id: LeaseId) -> Option<i64> {
+        self.leases.renew(id)
+    }
+
+    /// Revokes a lease and deletes its keys in order, in one revision; false if it is unknown.
+    pub(crate) fn revoke(&mut self, id: LeaseId, cause: &Cause<'_>, record: &mut Record) -> bool {
+        let Some(lease) = self.leases.remove(id) else { return false };
+        self.counters.changed = true;
+        for key in &lease.keys {
+            self.delete(key, cause, record);
+        }
+        self.end_revision();
+        true
+    }
+
+    /// Revokes what the lease clock says is due, bounded per block.
+    pub(crate) fn expire(&mut self, record: &mut Record) {
+        for id in self.leases.due() {
+            self.revoke(id, &Cause::expiry(id), record);
+        }
+    }
+}
