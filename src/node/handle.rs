@@ -127,6 +127,13 @@ impl Handle {
         self.inner.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether this replica's state is not the network's: then it serves no key.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        let status = self.inner.status.read().unwrap_or_else(PoisonError::into_inner);
+        status.quarantined.is_some()
+    }
+
     /// The network's genesis.
     #[must_use]
     pub fn genesis(&self) -> &Genesis {

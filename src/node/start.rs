@@ -13,7 +13,7 @@ use crate::chain::{Genesis, Membership, Record};
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
+use crate::node::bulk::{SendFrame, bulk_thread};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
 use crate::node::execute::Executor;
