@@ -146,6 +146,7 @@ impl Kv {
         item: &Item,
         commitment: Digest,
     ) {
+        let own = Bytes::copy_from_slice(key);
         let id = self.history.next_id();
         let no_link = self.history.no_link();
         let absent = |kv: &mut Self| {
@@ -155,7 +156,7 @@ impl Kv {
         match item {
             Item::Put { version, .. } => {
                 let old = self.index.get(key).unwrap_or_else(|| absent(self));
-                self.history.push(item.place(), ChangeKind::Put, key, old);
+                self.history.push(item.place(), ChangeKind::Put, own.clone(), old);
                 self.restore_live(key, Version { link: id, ..*version }, commitment);
             }
             Item::Delete { .. } => {
@@ -166,8 +167,8 @@ impl Kv {
                     }
                     None => absent(self),
                 };
-                self.history.push(item.place(), ChangeKind::Delete, key, old);
-                self.deleted.insert((**key).into(), id);
+                self.history.push(item.place(), ChangeKind::Delete, own.clone(), old);
+                self.deleted.insert(own, id);
             }
         }
     }
