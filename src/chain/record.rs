@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::chain::{Block, Certificate, Effects, Membership};
@@ -28,7 +30,7 @@ pub enum Record {
         message: Bytes,
     },
     /// A block, accepted or caught up.
-    Block(Block),
+    Block(Arc<Block>),
     /// q PREPAREs.
     Prepared(Certificate),
     /// q COMMITs.
@@ -138,7 +140,7 @@ impl Decode for Record {
                 view: View(reader.u64("record view")?),
                 message: reader.bytes(MESSAGE_MAX, "record message")?,
             },
-            3 => Self::Block(Block::decode(reader)?),
+            3 => Self::Block(Arc::new(Block::decode(reader)?)),
             4 => Self::Prepared(Certificate::decode(reader)?),
             5 => Self::Committed(Certificate::decode(reader)?),
             6 => Self::Effects(Effects::decode(reader)?),

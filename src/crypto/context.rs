@@ -26,6 +26,8 @@ impl Context {
     pub const STATUS: Self = Self::named("althing v1 status");
     /// The genesis; its hash is the cluster id.
     pub const GENESIS: Self = Self::named("althing v1 genesis");
+    /// A peer's TLS key with its holder and expiry.
+    pub const TLS_KEY: Self = Self::named("althing v1 tls-key");
     /// Members and parameters in force.
     pub const CONFIG: Self = Self::named("althing v1 config");
     /// A leaf of a state trie.

@@ -1,0 +1,165 @@
+//! The two clusters, started alike: mutual TLS for clients and between servers, data on one disk.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use conformance::client::{Client, field};
+use conformance::cluster::TlsFiles;
+use conformance::etcd_cluster::EtcdCluster;
+use conformance::network::Network;
+use conformance::peers;
+
+use crate::measure::Sample;
+
+/// Who is measured.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum System {
+    /// Three nodes of etcd.
+    Etcd,
+    /// Four replicas, one of which may lie.
+    Althing,
+}
+
+impl System {
+    /// The server's program.
+    pub fn program(self) -> &'static str {
+        match self {
+            System::Etcd => "etcd",
+            System::Althing => "althing",
+        }
+    }
+}
+
+/// Where a client connects, and with what.
+pub type Address = (String, TlsFiles);
+
+/// A running cluster.
+pub struct Cluster {
+    /// Whose.
+    pub system: System,
+    servers: Servers,
+}
+
+enum Servers {
+    Etcd(EtcdCluster),
+    Althing(Box<Network>),
+}
+
+impl Cluster {
+    /// Starts a fresh one and waits until every server answers.
+    pub fn start(system: System) -> Cluster {
+        let servers = match system {
+            System::Etcd => Servers::Etcd(EtcdCluster::start()),
+            System::Althing => Servers::Althing(Box::new(Network::start(4))),
+        };
+        let cluster = Cluster { system, servers };
+        cluster.wait_until_ready();
+        cluster
+    }
+
+    /// Number of servers.
+    pub fn size(&self) -> u64 {
+        self.addresses().len() as u64
+    }
+
+    /// Which file is run, by how many processes.
+    pub fn describe(&self) -> String {
+        let program = peers::find(self.system.program()).expect("found before");
+        format!("{} servers of {}", self.size(), program.display())
+    }
+
+    fn addresses(&self) -> Vec<Address> {
+        match &self.servers {
+            Servers::Etcd(etcd) => {
+                (0..etcd.size()).map(|index| (etcd.endpoint(index), etcd.tls.clone())).collect()
+            }
+            Servers::Althing(network) => {
+                network.replicas.iter().map(|r| (r.endpoint.clone(), r.tls())).collect()
+            }
+        }
+    }
+
+    /// All servers, or the leader alone.
+    pub fn endpoints(&self, all: bool) -> Vec<Address> {
+        let addresses = self.addresses();
+        if all {
+            return addresses;
+        }
+        let statuses: Vec<_> = addresses
+            .iter()
+            .map(|(url, tls)| {
+                let status = Client::new(url, Some(tls)).call("Maintenance/Status", "");
+                status.unwrap_or_else(|failure| panic!("status of {url}: {failure:?}"))
+            })
+            .collect();
+        let leader = field(&statuses[0], "leader");
+        let leads = |index: &usize| field(&statuses[*index], "header.member_id") == leader;
+        let index = (0..addresses.len()).find(leads).expect("the leader is a member");
+        vec![addresses[index].clone()]
+    }
+
+    fn wait_until_ready(&self) {
+        for (url, tls) in self.addresses() {
+            peers::eventually(&format!("{url} answers"), Duration::from_secs(300), || {
+                let client = Client::new(&url, Some(&tls));
+                client.call_within("KV/Range", "key:'r'", Duration::from_secs(5)).is_ok()
+            });
+        }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        match &self.servers {
+            Servers::Etcd(etcd) => etcd.process_ids(),
+            Servers::Althing(network) => network.process_ids(),
+        }
+    }
+
+    /// CPU, memory, bytes written, all processes together.
+    pub fn sample(&self) -> Sample {
+        let mut sample = Sample::of(&self.processes());
+        for (url, tls) in self.addresses() {
+            sample.read_metrics(&url, &tls);
+        }
+        sample
+    }
+
+    /// Bytes in all data directories.
+    pub fn disk_bytes(&self) -> u64 {
+        let directories: Vec<PathBuf> = match &self.servers {
+            Servers::Etcd(etcd) => vec![etcd.directory().to_owned()],
+            Servers::Althing(network) => network.data_directories(),
+        };
+        directories.iter().map(|directory| size_of(directory)).sum()
+    }
+
+    /// Ends every server in order.
+    pub fn stop(&mut self) {
+        match &mut self.servers {
+            Servers::Etcd(etcd) => etcd.stop(),
+            Servers::Althing(network) => network.stop(),
+        }
+    }
+
+    /// Starts every server on its disk and waits until all serve.
+    pub fn start_again(&mut self) {
+        match &mut self.servers {
+            Servers::Etcd(etcd) => (0..etcd.size()).for_each(|index| etcd.launch(index)),
+            Servers::Althing(network) => {
+                for index in 0..network.replicas.len() {
+                    network.launch(index);
+                }
+            }
+        }
+        self.wait_until_ready();
+    }
+}
+
+fn size_of(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).expect("a data directory");
+    let sizes = entries.map(|entry| {
+        let entry = entry.expect("a directory entry");
+        let metadata = entry.metadata().expect("a file's size");
+        if metadata.is_dir() { size_of(&entry.path()) } else { metadata.len() }
+    });
+    sizes.sum()
+}

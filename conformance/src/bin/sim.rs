@@ -1,0 +1,112 @@
+//! Runs seeds of the simulated world.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use conformance::sim::plan::Plan;
+use conformance::sim::run;
+
+const HELP: &str = "Runs seeds of the simulated world: production ordering, apply, state and log.
+
+  sim --seed N [--verbose]   one seed; --verbose prints every event
+  sim --runs N [--from N]    N seeds, from 1 or from the one named
+  sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
+  --calm REPLICAS            no faults, this many replicas
+";
+
+const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
+
+struct Arguments {
+    seeds: Vec<u64>,
+    verbose: bool,
+    calm: Option<usize>,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let (mut seed, mut runs, mut from, mut replay) = (None, None, 1, None);
+    let (mut verbose, mut calm) = (false, None);
+    let mut given = std::env::args().skip(1);
+    while let Some(flag) = given.next() {
+        if flag == "--verbose" {
+            verbose = true;
+            continue;
+        }
+        let value = given.next().ok_or(format!("{flag} needs a value"))?;
+        let number = || value.parse::<u64>().map_err(|_| format!("{flag} {value}: not a number"));
+        match flag.as_str() {
+            "--seed" => seed = Some(number()?),
+            "--runs" => runs = Some(number()?),
+            "--from" => from = number()?,
+            "--calm" => calm = Some(usize::try_from(number()?).map_err(|e| e.to_string())?),
+            "--replay" => replay = Some(value),
+            _ => return Err(format!("{flag}: no such flag")),
+        }
+    }
+    let seeds = match (seed, runs, replay) {
+        (Some(seed), None, None) => vec![seed],
+        (None, Some(runs), None) => (from..from.saturating_add(runs)).collect(),
+        (None, None, Some(path)) => read_seeds(&path)?,
+        _ => return Err("give one of --seed, --runs, --replay".to_owned()),
+    };
+    Ok(Arguments { seeds, verbose, calm })
+}
+
+fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter(|line| !line.is_empty())
+        .map(|line| line.parse().map_err(|_| format!("{path}: `{line}` is no seed")))
+        .collect()
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            eprintln!("{why}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    // A panic is reported with its seed; its own message is not lost, see `run`.
+    if !arguments.verbose {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let begun = Instant::now();
+    let (mut events, mut failed) = (0, Vec::new());
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let one = arguments.seeds.len() == 1;
+    for seed in &arguments.seeds {
+        let plan = arguments.calm.map_or_else(|| Plan::draw(*seed), |n| Plan::calm(*seed, n));
+        if one {
+            println!("{plan:#?}");
+        }
+        match run(plan, arguments.verbose) {
+            Ok(summary) => {
+                events += summary.events;
+                summary.seen.iter().for_each(|(what, n)| *seen.entry(what).or_default() += n);
+                if one {
+                    println!("{summary:#?}");
+                }
+            }
+            Err(failure) => {
+                let what: String = failure.what.chars().take(1500).collect();
+                println!(
+                    "seed {seed} fails at {} us, event {}: {what}",
+                    failure.time, failure.events
+                );
+                println!("  {COMMAND} --seed {seed} --verbose");
+                failed.push(*seed);
+            }
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("seen: {seen:?}");
+    println!(
+        "{} seeds, {} failed {failed:?}, {events} events in {seconds:.1} s",
+        arguments.seeds.len(),
+        failed.len()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

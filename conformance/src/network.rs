@@ -1,0 +1,235 @@
+//! Several Althing replicas, one organisation each, made by the ceremony an operator would follow:
+//! every home is filled by its own `org init`, only public files and signatures meet.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use prost_reflect::DynamicMessage;
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+use crate::client::{Client, Failure, number};
+use crate::cluster::TlsFiles;
+use crate::peers::{self, Process};
+
+/// Organisations in the order of their replicas.
+pub const ORGANISATIONS: [&str; 7] = ["acme", "birch", "cedar", "delta", "elm", "fir", "gorse"];
+
+/// A network of replicas as child processes.
+pub struct Network {
+    directory: TempDir,
+    /// By number, as in [`ORGANISATIONS`].
+    pub replicas: Vec<Replica>,
+}
+
+/// One organisation's replica.
+pub struct Replica {
+    /// The organisation.
+    pub name: &'static str,
+    /// Its client URL.
+    pub endpoint: String,
+    /// Where other replicas reach it.
+    pub peer_address: String,
+    home: PathBuf,
+    process: Option<Process>,
+}
+
+/// Runs `althing` to its end and wants success; what it printed on stdout.
+pub fn althing(arguments: &[&str]) -> String {
+    let output = peers::command("althing").args(arguments).output().expect("althing runs");
+    assert!(
+        output.status.success(),
+        "althing {}: {}\n{}{}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Network {
+    /// Performs the ceremony for `count` organisations and starts all replicas.
+    pub fn start(count: usize) -> Network {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let replicas: Vec<Replica> = ORGANISATIONS[..count]
+            .iter()
+            .map(|name| Replica::init(name, directory.path()))
+            .collect();
+        let mut network = Network { directory, replicas };
+        network.found();
+        for index in 0..count {
+            network.launch(index);
+        }
+        for index in 0..count {
+            network.wait_until_ready(index);
+        }
+        network
+    }
+
+    /// The genesis, assembled from public files, signed in each home, sealed.
+    fn found(&self) {
+        let path = |file: &str| self.directory.path().join(file).display().to_string();
+        let genesis = path("genesis.json");
+        let publics: Vec<String> = self.replicas.iter().map(Replica::public_file).collect();
+        let publics: Vec<&str> = publics.iter().map(String::as_str).collect();
+        althing(&[&["genesis", "assemble"], &publics[..], &["-o", &genesis]].concat());
+        let mut signatures = Vec::new();
+        for replica in &self.replicas {
+            let signature = path(&format!("{}.sig", replica.name));
+            let home = replica.home.display().to_string();
+            althing(&["genesis", "sign", &genesis, "--home", &home, "-o", &signature]);
+            signatures.push(signature);
+        }
+        let signatures: Vec<&str> = signatures.iter().map(String::as_str).collect();
+        althing(&[&["genesis", "seal", &genesis], &signatures[..]].concat());
+    }
+
+    /// Starts replica `index`, which must not run, on what its disk holds.
+    pub fn launch(&mut self, index: usize) {
+        let genesis = self.directory.path().join("genesis.json");
+        let replica = &mut self.replicas[index];
+        assert!(replica.process.is_none(), "{} runs already", replica.name);
+        let mut command = peers::command("althing");
+        command.arg("serve").arg("--genesis").arg(&genesis);
+        command.arg("--home").arg(&replica.home);
+        command.arg("--data-dir").arg(replica.home.join("data"));
+        command.current_dir(&replica.home);
+        replica.process = Some(Process::start(replica.name, command, &replica.home.join("output")));
+    }
+
+    /// Where the genesis and all homes are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Process ids of those that run.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.replicas.iter().filter_map(|replica| Some(replica.process.as_ref()?.id())).collect()
+    }
+
+    /// Every data directory.
+    pub fn data_directories(&self) -> Vec<PathBuf> {
+        self.replicas.iter().map(|replica| replica.home.join("data")).collect()
+    }
+
+    /// SIGTERM to all, and waits for their end.
+    pub fn stop(&mut self) {
+        for replica in &mut self.replicas {
+            replica.process = None;
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, index: usize) {
+        let mut process = self.replicas[index].process.take().expect("a running replica");
+        process.kill();
+    }
+
+    /// Starts replica `index` again and waits until it answers a linearizable read.
+    pub fn restart(&mut self, index: usize) {
+        self.launch(index);
+        self.wait_until_ready(index);
+    }
+
+    /// Waits for a linearizable read through replica `index`.
+    pub fn wait_until_ready(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        peers::eventually(&format!("{} answers", replica.name), Duration::from_secs(60), || {
+            let process = replica.process.as_mut().expect("a running replica");
+            if let Some(status) = process.exited() {
+                panic!("{} ended with {status}:\n{}", replica.name, process.last_output());
+            }
+            let patience = Duration::from_secs(3);
+            replica.client().call_within("KV/Range", "key: 'ready'", patience).is_ok()
+        });
+    }
+
+    /// The number of the replica that `Status.leader` names, asked at replica `at`.
+    pub fn primary(&self, at: usize) -> Option<usize> {
+        let status = self.replicas[at].status().ok()?;
+        let leader = member_number(&status, "leader");
+        let alive = self.replicas.iter().enumerate().filter(|(_, r)| r.process.is_some());
+        let mut ids = alive.filter_map(|(i, r)| Some((i, r.status().ok()?)));
+        ids.find(|(_, s)| member_number(s, "header.member_id") == leader).map(|(index, _)| index)
+    }
+
+    /// What `althing status -o json` says, asked at replica `at`.
+    pub fn status(&self, at: usize) -> Json {
+        let home = self.replicas[at].home.display().to_string();
+        serde_json::from_str(&althing(&["status", "--home", &home, "-o", "json"])).expect("JSON")
+    }
+}
+
+/// A member id is an unsigned 64-bit number; compared as text.
+fn member_number(message: &DynamicMessage, path: &str) -> String {
+    format!("{:?}", crate::client::field(message, path))
+}
+
+impl Replica {
+    fn init(name: &'static str, directory: &Path) -> Replica {
+        let home = directory.join(name);
+        let endpoint = format!("https://127.0.0.1:{}", peers::free_port());
+        let peer = format!("127.0.0.1:{}", peers::free_port());
+        let path = home.display().to_string();
+        althing(&[
+            "org",
+            "init",
+            "--name",
+            name,
+            "--home",
+            &path,
+            "--client-url",
+            &endpoint,
+            "--peer-addr",
+            &peer,
+        ]);
+        Replica { name, endpoint, peer_address: peer, home, process: None }
+    }
+
+    fn public_file(&self) -> String {
+        self.home.join(format!("{}.public.json", self.name)).display().to_string()
+    }
+
+    /// Its directory: keys, certificates, data.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// What a client of this organisation presents.
+    pub fn tls(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.home.join("ca.crt"),
+            certificate: self.home.join("client.crt"),
+            key: self.home.join("client.key"),
+        }
+    }
+
+    /// A new connection.
+    pub fn client(&self) -> Client {
+        Client::new(&self.endpoint, Some(&self.tls()))
+    }
+
+    /// Whether it was started and not killed since.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// What it has printed.
+    pub fn output(&self) -> String {
+        let bytes = std::fs::read(self.home.join("output")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// `Maintenance.Status`.
+    pub fn status(&self) -> Result<DynamicMessage, Failure> {
+        self.client().call_within("Maintenance/Status", "", Duration::from_secs(5))
+    }
+
+    /// The revision up to which it has executed, by a serializable read.
+    pub fn revision(&self) -> Result<i64, Failure> {
+        let patience = Duration::from_secs(5);
+        let reply = self.client().call_within("KV/Range", "key:'r' serializable:true", patience)?;
+        Ok(number(&reply, "header.revision"))
+    }
+}

@@ -1,0 +1,75 @@
+//! One chain: one block and one root per height on all honest replicas, each block on the one before.
+
+use std::collections::BTreeMap;
+
+use althing::chain::Block;
+use althing::types::{Digest, Height};
+
+/// What the honest replicas executed.
+pub struct Agreement {
+    blocks: BTreeMap<Height, Digest>,
+    times: BTreeMap<Height, u64>,
+    roots: BTreeMap<Height, Digest>,
+}
+
+impl Agreement {
+    /// Before the first block.
+    #[must_use]
+    pub fn new(genesis_root: Digest) -> Self {
+        let blocks = BTreeMap::from([(Height(0), Digest::ZERO)]);
+        let roots = BTreeMap::from([(Height(0), genesis_root)]);
+        Self { blocks, times: BTreeMap::from([(Height(0), 0)]), roots }
+    }
+
+    /// The highest height anyone executed.
+    #[must_use]
+    pub fn top(&self) -> Height {
+        self.blocks.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The root after a height, if anyone executed it.
+    #[must_use]
+    pub fn root(&self, height: Height) -> Option<Digest> {
+        self.roots.get(&height).copied()
+    }
+
+    /// A replica is about to execute a block; true if it is the first to do so.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn executes(&mut self, block: &Block) -> Result<bool, String> {
+        let header = &block.header;
+        let height = header.height;
+        if let Some(other) = self.blocks.get(&height) {
+            if *other != block.hash() {
+                return Err(format!("two blocks at {height}: {other:?} and {:?}", block.hash()));
+            }
+            return Ok(false);
+        }
+        let below = height.minus(1);
+        if self.blocks.get(&below) != Some(&header.parent) {
+            return Err(format!("block {height} does not stand on the block before it"));
+        }
+        if self.times.get(&below).is_some_and(|time| header.time_ms.0 < *time) {
+            return Err(format!("block {height} goes back in time"));
+        }
+        if self.roots.get(&header.exec_height) != Some(&header.exec_root) {
+            return Err(format!("block {height} carries a wrong root of {}", header.exec_height));
+        }
+        self.blocks.insert(height, block.hash());
+        self.times.insert(height, header.time_ms.0);
+        Ok(true)
+    }
+
+    /// A replica executed a block.
+    ///
+    /// # Errors
+    /// Another root than the others'.
+    pub fn executed(&mut self, height: Height, root: Digest) -> Result<(), String> {
+        let first = *self.roots.entry(height).or_insert(root);
+        if first == root {
+            return Ok(());
+        }
+        Err(format!("two roots after {height}: {first:?} and {root:?}"))
+    }
+}

@@ -1,0 +1,8 @@
+//! What must hold after every step, one file each, written anew: no checker calls a predicate of the code
+//! it judges.
+
+pub mod agreement;
+pub mod model;
+pub mod requests;
+pub mod verifier;
+pub mod votes;

@@ -1,0 +1,38 @@
+//! A seeded world: production ordering, apply, state and log under a simulated network and disk.
+//!
+//! Nothing in it asks a clock or a random source; a seed is a run, and two runs of a seed have one audit
+//! hash. `docs/testing.md` says how to run and replay it.
+
+pub mod audit;
+pub mod checkers;
+pub mod disk;
+pub mod machine;
+pub mod network;
+pub mod node;
+pub mod plan;
+pub mod random;
+pub mod recovery;
+pub mod scheme;
+pub mod workload;
+pub mod world;
+
+mod shell;
+
+use plan::Plan;
+use world::{Failure, Summary, World};
+
+/// Runs a plan to its end; a panic inside is a failure too.
+///
+/// # Errors
+/// The first broken rule.
+pub fn run(plan: Plan, verbose: bool) -> Result<Summary, Failure> {
+    let run = std::panic::AssertUnwindSafe(|| World::new(plan, verbose)?.run());
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "without words".to_owned());
+        Err(Failure { time: 0, events: 0, what: format!("panic: {text}") })
+    })
+}

@@ -1,0 +1,178 @@
+//! One instance of a replica as the shell would run it: what survives a crash, and what does not.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use althing::chain::{Block, Genesis, Membership};
+use althing::crypto::Scheme;
+use althing::ordering::{Core, CoreConfig, Message, Recipients};
+use althing::storage::log::{Appender, Batch, BlockReader, LogSettings, Placed};
+use althing::types::{Digest, Height, LogPosition, ReplicaId, View};
+
+use crate::sim::checkers::requests::OpenRead;
+use crate::sim::checkers::votes::Promises;
+use crate::sim::disk::SimDisk;
+use crate::sim::machine::Machine;
+use crate::sim::plan::Micros;
+use crate::sim::random::Random;
+use crate::sim::recovery::{Start, start};
+use crate::sim::workload::Workload;
+
+/// A message whose gate is not durable yet.
+pub struct Waiting {
+    /// The record it waits for.
+    pub gate: LogPosition,
+    /// To whom.
+    pub to: Recipients,
+    /// What.
+    pub message: Message,
+}
+
+/// A process: all of it is gone after a crash.
+pub struct Life {
+    /// Counts the starts of this instance; events of an older one mean nothing.
+    pub number: u64,
+    /// When it started.
+    pub since: Micros,
+    /// Production ordering.
+    pub core: Core,
+    /// Production apply on production state.
+    pub machine: Machine,
+    /// Production log.
+    pub appender: Appender,
+    /// Reads committed blocks back.
+    pub reader: BlockReader,
+    /// Handed to the log thread, not synced yet.
+    pub batch: Option<Batch>,
+    /// What is.
+    pub durable: LogPosition,
+    /// Messages behind their gates.
+    pub waiting: Vec<Waiting>,
+    /// Committed, not executed yet.
+    pub to_execute: VecDeque<Arc<Block>>,
+    /// Where logged blocks lie.
+    pub placed: BTreeMap<Digest, Placed>,
+    /// What the durable log promises.
+    pub promises: Promises,
+    /// When the next tick is scheduled.
+    pub tick_at: Option<Micros>,
+    /// The last monotonic and wall time given.
+    pub clocks: (u64, u64),
+    /// Number of the next op.
+    pub next_seq: u64,
+    /// Ops sent and not answered, with when they were sent.
+    pub open: BTreeMap<u64, Micros>,
+    /// Reads asked and not answered.
+    pub reads: BTreeMap<u64, OpenRead>,
+    /// Reads that may answer from this height on.
+    pub ready: Vec<(u64, Height)>,
+    /// Number of the next read.
+    pub next_read: u64,
+    /// Highest view, committed and executed height shown so far.
+    pub shown: (View, Height, Height),
+    /// Whether an op sent well after the end of the faults was answered in time.
+    pub served: bool,
+}
+
+/// What all instances of a replica share with the world.
+pub struct Identity {
+    /// Which replica.
+    pub id: ReplicaId,
+    /// Signs as it.
+    pub scheme: Arc<dyn Scheme>,
+    /// The network.
+    pub genesis: Arc<Genesis>,
+    /// Its first members.
+    pub membership: Membership,
+    /// Its id.
+    pub cluster_id: Digest,
+    /// The state's root before the first block.
+    pub genesis_root: Digest,
+}
+
+/// A replica's instance: disk and identity outlive its processes.
+pub struct Node {
+    /// Which replica.
+    pub identity: Identity,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Starts so far: also its durable session counter.
+    pub starts: u64,
+    /// Running, or crashed.
+    pub life: Option<Life>,
+    /// Stopped for a while; what arrives waits.
+    pub paused: bool,
+    /// How far its wall clock is ahead, in ms.
+    pub skew_ms: i64,
+    /// Its clients.
+    pub workload: Workload,
+    /// Fixed for its log.
+    pub salt: [u8; 16],
+}
+
+impl Node {
+    /// The log's settings: small segments, so that they change often.
+    #[must_use]
+    pub fn log_settings(&self) -> LogSettings {
+        LogSettings {
+            first_segment_bytes: 32 << 10,
+            segment_bytes: 128 << 10,
+            ..LogSettings::new(self.identity.cluster_id, self.identity.id, self.salt)
+        }
+    }
+
+    /// Starts a process from what the disk holds.
+    ///
+    /// # Errors
+    /// The disk failed, or holds what a crash cannot leave.
+    pub fn boot(&mut self, now: Micros, random: &mut Random) -> Result<(), String> {
+        let identity = &self.identity;
+        let mut machine = Machine::new(&identity.genesis, identity.id, self.disk.clone());
+        let settings = self.log_settings();
+        let Start { log, recovery, placed, promises } = start(&self.disk, &settings, &mut machine)?;
+        self.starts += 1;
+        let durable = log.log_end;
+        let shown = Height(machine.height().0);
+        let reader = BlockReader::new(Arc::new(self.disk.clone()), settings, log.appender.end());
+        let core = Core::new(CoreConfig {
+            cluster_id: identity.cluster_id,
+            own: identity.id,
+            membership: identity.membership.clone(),
+            scheme: Arc::clone(&identity.scheme),
+            start_nonce: random.bytes(),
+            genesis_ms: identity.genesis.created_ms,
+            genesis_root: identity.genesis_root,
+            recovery,
+        });
+        self.life = Some(Life {
+            number: self.starts,
+            since: now,
+            core,
+            machine,
+            appender: log.appender,
+            reader,
+            batch: None,
+            durable,
+            waiting: Vec::new(),
+            to_execute: VecDeque::new(),
+            placed,
+            promises,
+            tick_at: None,
+            clocks: (u64::MAX, 0),
+            next_seq: 0,
+            open: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            ready: Vec::new(),
+            next_read: 0,
+            shown: (View(0), Height(0), shown),
+            served: false,
+        });
+        Ok(())
+    }
+
+    /// The session of this process's bundles.
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.starts
+    }
+}

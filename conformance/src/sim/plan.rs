@@ -1,0 +1,144 @@
+//! What a seed means: how many replicas, which faults, how fast things are. Each seed leaves out a random
+//! half of the fault kinds, so that rare ones meet in every combination.
+
+use crate::sim::random::Random;
+
+/// Microseconds of virtual time.
+pub type Micros = u64;
+
+/// One second of virtual time.
+pub const SECOND: Micros = 1_000_000;
+/// One millisecond of virtual time.
+pub const MILLI: Micros = 1_000;
+
+/// How links behave, in parts of 1,000 and microseconds.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Lost messages.
+    pub loss: u64,
+    /// Messages that arrive twice.
+    pub duplicate: u64,
+    /// Whether messages of one link overtake each other.
+    pub reorder: bool,
+    /// Shortest delay.
+    pub delay_min: Micros,
+    /// Usual longest delay.
+    pub delay_max: Micros,
+    /// Messages that take up to half a second.
+    pub straggle: u64,
+}
+
+/// Everything that a seed decides before the first event.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Voting replicas.
+    pub n: usize,
+    /// Replicas that run twice with one key; counted against f.
+    pub twins: usize,
+    /// Real ed25519 instead of keyed hashes.
+    pub ed25519: bool,
+    /// Before the network heals.
+    pub links: Links,
+    /// Mean time between crashes; 0 for none.
+    pub crash_every: Micros,
+    /// Crashes may take all replicas at once.
+    pub crash_all: bool,
+    /// Mean time between cuts of the network; 0 for none.
+    pub cut_every: Micros,
+    /// Mean time between pauses of a replica; 0 for none.
+    pub pause_every: Micros,
+    /// Usual longest time of a sync.
+    pub sync_max: Micros,
+    /// Syncs that take up to 300 ms, in parts of 1,000.
+    pub sync_slow: u64,
+    /// Longest time between the execution's begin and end.
+    pub execute_max: Micros,
+    /// Largest deviation of a wall clock, in ms.
+    pub skew_ms: u64,
+    /// Mean time between the bundles of one replica.
+    pub bundle_every: Micros,
+    /// Mean time between the linearizable reads of one replica.
+    pub read_every: Micros,
+    /// Length of the phase with faults.
+    pub faulty_for: Micros,
+    /// After the faults end, every op of a live origin finishes within this.
+    pub finish_within: Micros,
+}
+
+impl Plan {
+    /// Draws the plan of a seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let n = *random.pick(&[1, 3, 4, 4, 4, 4, 4, 5, 7]);
+        let f = (n - 1) / 3;
+        let mut half = || random.chance(500);
+        let (lossy, doubling, reorder, slow) = (half(), half(), half(), half());
+        let (crash, crash_all, cut, pause) = (half(), half(), half(), half());
+        let (twins, slow_disk, slow_apply, skew) = (half() && half(), half(), half(), half());
+        let links = Links {
+            loss: if lossy { random.between(1, 150) } else { 0 },
+            duplicate: if doubling { random.between(1, 300) } else { 0 },
+            reorder,
+            delay_min: random.between(50, 500),
+            delay_max: if slow { random.between(1, 60) * MILLI } else { random.between(600, 3000) },
+            straggle: if slow { random.between(1, 30) } else { 0 },
+        };
+        let mut every = |on: bool, least: Micros, most: Micros| {
+            if on { random.between(least, most) } else { 0 }
+        };
+        Self {
+            seed,
+            n,
+            twins: if twins { f.min(1) } else { 0 },
+            ed25519: seed % 20 == 7,
+            links,
+            crash_every: every(crash, SECOND / 4, 3 * SECOND),
+            crash_all,
+            cut_every: every(cut, SECOND / 2, 4 * SECOND),
+            pause_every: every(pause, SECOND / 2, 4 * SECOND),
+            sync_max: every(true, 200, if slow_disk { 20 * MILLI } else { 2 * MILLI }),
+            sync_slow: every(slow_disk, 1, 30),
+            execute_max: every(true, 50, if slow_apply { 50 * MILLI } else { MILLI }),
+            skew_ms: if skew { 200 } else { 0 },
+            bundle_every: every(true, 3 * MILLI, 60 * MILLI),
+            read_every: every(true, 10 * MILLI, 200 * MILLI),
+            faulty_for: every(true, 3 * SECOND, 15 * SECOND),
+            finish_within: 60 * SECOND,
+        }
+    }
+
+    /// A plan without faults, to see the normal case.
+    #[must_use]
+    pub fn calm(seed: u64, n: usize) -> Self {
+        let links = Links {
+            loss: 0,
+            duplicate: 0,
+            reorder: false,
+            delay_min: 100,
+            delay_max: 500,
+            straggle: 0,
+        };
+        Self {
+            seed,
+            n,
+            twins: 0,
+            ed25519: false,
+            links,
+            crash_every: 0,
+            crash_all: false,
+            cut_every: 0,
+            pause_every: 0,
+            sync_max: MILLI,
+            sync_slow: 0,
+            execute_max: 200,
+            skew_ms: 0,
+            bundle_every: 10 * MILLI,
+            read_every: 50 * MILLI,
+            faulty_for: 3 * SECOND,
+            finish_within: 10 * SECOND,
+        }
+    }
+}

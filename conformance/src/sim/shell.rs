@@ -1,0 +1,517 @@
+//! What a replica's shell does, in simulated time: feeds the core, carries out what it asks for, and shows
+//! every step to the checkers.
+
+use althing::chain::{Range, Record, ValueSource};
+use althing::codec::{Decode, Encode};
+use althing::ordering::{Alarm, Input, Message, Output, PAGE_BYTES_MAX, Recipients};
+use althing::types::{Height, LogPosition, Millis, ReplicaId};
+use bytes::Bytes;
+
+use crate::sim::checkers::requests::OpenRead;
+use crate::sim::disk::Survivors;
+use crate::sim::node::Waiting;
+use crate::sim::plan::{MILLI, Micros, SECOND};
+use crate::sim::workload::Numbers;
+use crate::sim::world::{Event, Local, World};
+
+/// How long a client waits.
+const PATIENCE_MS: u64 = 7_000;
+/// Most ops of one replica under way.
+const OPEN_MAX: usize = 300;
+
+impl World {
+    fn wall_ms(&self, slot: usize) -> u64 {
+        let true_ms = 1_790_000_000_000 + self.now / MILLI;
+        true_ms.saturating_add_signed(self.nodes[slot].skew_ms)
+    }
+
+    /// One input for a core, and everything that follows from it at once.
+    pub(super) fn step(&mut self, slot: usize, input: Input) -> Result<(), String> {
+        let (now, wall) = (self.now, self.wall_ms(slot));
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let mono_ms = (now - life.since) / MILLI;
+        let mut out = Vec::new();
+        if life.clocks != (mono_ms, wall) {
+            life.clocks = (mono_ms, wall);
+            life.core.step(Input::Tick { mono_ms }, &mut out);
+            life.core.step(Input::Wall { unix_ms: Millis(wall) }, &mut out);
+        }
+        if !matches!(input, Input::Tick { .. }) {
+            life.core.step(input, &mut out);
+        }
+        for output in out {
+            self.output(slot, output)?;
+        }
+        self.settle(slot)
+    }
+
+    /// After a step: marks only rise, the log thread is kept busy, the next tick is set.
+    fn settle(&mut self, slot: usize) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let status = life.core.status();
+        let shown = (status.view, status.committed, status.executed);
+        let fell = shown.0 < life.shown.0 || shown.1 < life.shown.1 || shown.2 < life.shown.2;
+        if fell || status.executed > status.committed {
+            return Err(format!("{slot} shows {shown:?} after {:?}", life.shown));
+        }
+        let new_view = shown.0 > life.shown.0;
+        life.shown = shown;
+        let batch = if life.batch.is_none() { life.appender.take_batch() } else { None };
+        let begun = batch.is_some();
+        life.batch = life.batch.take().or(batch);
+        let deadline = life.core.next_deadline().map(|ms| life.since + ms * MILLI);
+        let wanted = deadline.map(|at| at.max(self.now + MILLI));
+        let sooner = wanted.filter(|at| life.tick_at.is_none_or(|set| *at < set));
+        life.tick_at = sooner.or(life.tick_at);
+        let number = life.number;
+        if let Some(at) = sooner {
+            self.schedule_at(at, Event::Local { slot, life: number, what: Local::Tick });
+        }
+        if begun {
+            let delay = self.sync_time();
+            self.schedule_local(slot, delay, Local::Synced);
+        }
+        if new_view {
+            self.count("view left");
+        }
+        Ok(())
+    }
+
+    fn sync_time(&mut self) -> Micros {
+        let slow = self.healed_at.is_none() && self.random.chance(self.plan.sync_slow);
+        let most = if slow { 300 * MILLI } else { self.plan.sync_max };
+        self.random.between(100, most.max(100))
+    }
+
+    pub(super) fn tick(&mut self, slot: usize) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        life.tick_at = None;
+        self.step(slot, Input::Tick { mono_ms: 0 })
+    }
+
+    fn output(&mut self, slot: usize, output: Output) -> Result<(), String> {
+        let id = self.nodes[slot].identity.id;
+        let honest = self.honest(slot);
+        match output {
+            Output::Append { position, record } => self.append(slot, position, &record),
+            Output::Send { to, message, gate } => {
+                let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+                if gate > life.durable {
+                    life.waiting.push(Waiting { gate, to, message });
+                    return Ok(());
+                }
+                self.transmit(slot, to, &message)
+            }
+            Output::Execute { block } => {
+                let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+                life.to_execute.push_back(block);
+                if life.to_execute.len() == 1 {
+                    self.execute_next(slot);
+                }
+                Ok(())
+            }
+            Output::ReadReady { id, height } => {
+                let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+                life.ready.push((id, height));
+                self.answer_reads(slot)
+            }
+            Output::ReadFailed { id } => {
+                let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+                life.reads.remove(&id);
+                self.count("read failed");
+                Ok(())
+            }
+            Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
+                Err(format!("{id} accuses {}, who is honest", evidence.accused()))
+            }
+            Output::Evidence(_) => {
+                self.count("evidence");
+                Ok(())
+            }
+            Output::Alarm(Alarm::BadPeer { peer, what })
+                if honest && !self.liars.contains(&peer) =>
+            {
+                Err(format!("{id} blames {peer}, who is honest: {what}"))
+            }
+            Output::Alarm(_) => {
+                self.count("alarm");
+                Ok(())
+            }
+            Output::Quarantine { reason } | Output::Halt { reason } if honest => {
+                Err(format!("{id} gives up: {reason}"))
+            }
+            Output::Quarantine { .. } | Output::Halt { .. } => Ok(()),
+        }
+    }
+
+    fn append(
+        &mut self,
+        slot: usize,
+        position: LogPosition,
+        record: &Record,
+    ) -> Result<(), String> {
+        self.say(slot, || format!("append {position} {}", name_of(record)));
+        self.audit.note(self.now, slot, "append", &[record.tag()]);
+        match record {
+            Record::Prepared(certificate) | Record::Committed(certificate) => {
+                if let Some(why) = self.verifier.refuse(certificate) {
+                    return Err(format!("{slot} keeps a certificate that proves nothing: {why}"));
+                }
+            }
+            Record::ViewChangeSent { .. } => self.count("view change"),
+            Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
+                self.count("view entered on a base");
+            }
+            _ => {}
+        }
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let placed = life.appender.append(position, record);
+        life.promises.appended(position, record);
+        if let Record::Block(block) = record {
+            life.machine.remember(placed, block);
+            life.placed.insert(block.hash(), placed);
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
+        let id = self.nodes[slot].identity.id;
+        let Some(life) = &self.nodes[slot].life else { return Ok(()) };
+        self.ledger.sent(id, message, &life.promises, &self.verifier)?;
+        let bytes = message.to_bytes();
+        self.say(slot, || format!("send {to:?} {}", kind_of(message)));
+        self.audit.note(self.now, slot, "send", &bytes);
+        for other in 0..self.nodes.len() {
+            let peer = self.nodes[other].identity.id;
+            let addressed = match to {
+                Recipients::One(one) => peer == one,
+                Recipients::Others => peer != id,
+            };
+            if !addressed || other == slot {
+                continue;
+            }
+            for at in self.network.arrivals(slot, other, self.now) {
+                let bytes = bytes.clone();
+                self.schedule_at(at, Event::Deliver { to: other, from: id, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        to: usize,
+        from: ReplicaId,
+        bytes: Bytes,
+    ) -> Result<(), String> {
+        if self.nodes[to].life.is_none() {
+            return Ok(());
+        }
+        self.audit.note(self.now, to, "deliver", &bytes);
+        let message = Message::from_bytes(bytes)
+            .map_err(|error| format!("{from} sent what does not decode: {error}"))?;
+        self.say(to, || format!("from {from}: {}", kind_of(&message)));
+        self.step(to, Input::Recv { peer: from, message })
+    }
+
+    pub(super) fn synced(&mut self, slot: usize) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let Some(batch) = life.batch.take() else { return Ok(()) };
+        batch
+            .write(&self.nodes[slot].disk)
+            .map_err(|error| format!("{slot} cannot write its log: {error}"))?;
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        life.durable = batch.last;
+        life.promises.durable(batch.last);
+        life.reader.advance(batch.end);
+        life.machine.values.durable(batch.end);
+        let (open, waiting) = core::mem::take(&mut life.waiting)
+            .into_iter()
+            .partition::<Vec<_>, _>(|message| message.gate <= batch.last);
+        life.waiting = waiting;
+        for Waiting { to, message, .. } in open {
+            self.transmit(slot, to, &message)?;
+        }
+        self.step(slot, Input::Durable { position: batch.last })
+    }
+
+    fn execute_next(&mut self, slot: usize) {
+        let delay = self.random.between(20, self.plan.execute_max.max(20));
+        self.schedule_local(slot, delay, Local::Executed);
+    }
+
+    pub(super) fn executed(&mut self, slot: usize) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let Some(block) = life.to_execute.pop_front() else { return Ok(()) };
+        let more = !life.to_execute.is_empty();
+        let (height, hash) = (block.header.height, block.hash());
+        if height != life.machine.height().next() {
+            return Err(format!("{slot} executes {height} after {}", life.machine.height()));
+        }
+        let placed = *life.placed.get(&hash).ok_or(format!("{slot} executes {height} unlogged"))?;
+        if self.agreement.executes(&block)? {
+            self.model.execute(&block);
+            if self.ledger.chosen(height).is_some_and(|chosen| chosen != hash) {
+                return Err(format!("{slot} executes another block at {height} than q committed"));
+            }
+        }
+        let outcome = life
+            .machine
+            .execute(&block, placed)
+            .map_err(|error| format!("{slot} cannot execute {height}: {error}"))?;
+        self.agreement.executed(height, outcome.effects.exec_root)?;
+        self.model.compare(&outcome.effects, outcome.revision.0)?;
+        self.say(slot, || format!("executed {height}, revision {}", outcome.revision));
+        self.audit.note(self.now, slot, "executed", &outcome.effects.exec_root.0);
+        self.answer_writes(slot, &outcome)?;
+        let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
+        if next_expiry.is_some() {
+            self.count("leases exist");
+        }
+        self.step(slot, Input::Executed { effects, next_expiry })?;
+        if more {
+            self.execute_next(slot);
+        }
+        self.answer_reads(slot)
+    }
+
+    fn answer_writes(
+        &mut self,
+        slot: usize,
+        outcome: &althing::apply::Outcome,
+    ) -> Result<(), String> {
+        let honest = self.honest(slot);
+        let node = &mut self.nodes[slot];
+        let own_session = node.session();
+        let Some(life) = &mut node.life else { return Ok(()) };
+        for (session, seq, reply) in &outcome.replies {
+            if *session != own_session {
+                continue;
+            }
+            let name = (node.identity.id.0, *session, *seq);
+            let sent = life.open.remove(seq);
+            if honest && sent.is_some() {
+                self.requests.answered(name, reply, outcome.revision.0, &self.model)?;
+            }
+            let late = matches!(
+                reply,
+                althing::apply::Reply::Error { error: althing::apply::OpError::TimedOut, .. }
+            );
+            let after =
+                self.healed_at.is_some_and(|at| sent.is_some_and(|sent| sent > at + SECOND));
+            life.served |= after && !late;
+        }
+        Ok(())
+    }
+
+    fn answer_reads(&mut self, slot: usize) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let height = life.machine.height();
+        let (ready, later) = core::mem::take(&mut life.ready)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, needed)| *needed <= height);
+        life.ready = later;
+        for (id, _) in ready {
+            let Some(read) = life.reads.remove(&id) else { continue };
+            let range = Range { key: read.key.clone(), ..Range::default() };
+            let kv = &life.machine.state.kv;
+            let result = kv.range(&range).map_err(|error| format!("a read failed: {error:?}"))?;
+            let found = match result.kvs.first() {
+                Some(kv) => {
+                    let value = life.machine.values.read(kv.value);
+                    let value = value.map_err(|error| format!("a read failed: {error}"))?;
+                    Some((kv.modified.0, value.bytes))
+                }
+                None => None,
+            };
+            self.requests.read(&read, kv.revision().0, found, &self.model)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, slot: usize, to: ReplicaId, range: (Height, Height)) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let page = life
+            .reader
+            .read_blocks(range.0, range.1, PAGE_BYTES_MAX)
+            .map_err(|error| format!("{slot} cannot read its log: {error}"))?;
+        let Some(page) = page else {
+            self.count("page not held");
+            return Ok(());
+        };
+        self.count("page served");
+        let blocks = page.blocks;
+        let message = Message::Blocks { blocks, certificate: page.certificate };
+        self.transmit(slot, Recipients::One(to), &message)
+    }
+
+    pub(super) fn write(&mut self, slot: usize) -> Result<(), String> {
+        let wall = self.wall_ms(slot);
+        let node = &mut self.nodes[slot];
+        let session = node.session();
+        let Some(life) = &mut node.life else { return Ok(()) };
+        let after_faults = self.healed_at.is_some();
+        if life.open.len() < OPEN_MAX && !(after_faults && life.served) {
+            let newest = life.machine.state.counters.time_ms.0;
+            let numbers = Numbers {
+                session,
+                first_seq: life.next_seq,
+                not_after_ms: Millis(wall.max(newest) + PATIENCE_MS),
+            };
+            let revision = life.machine.state.kv.revision().0;
+            let identity = &node.identity;
+            let (cluster_id, scheme) = (&identity.cluster_id, identity.scheme.as_ref());
+            let bundle = node.workload.bundle(&numbers, revision, cluster_id, scheme);
+            for seq in bundle.first_seq..bundle.end_seq() {
+                life.open.insert(seq, self.now);
+            }
+            life.next_seq = bundle.end_seq();
+            self.step(slot, Input::Submit { bundle })?;
+        }
+        let every = if after_faults { 200 * MILLI } else { self.plan.bundle_every };
+        let delay = self.random.between(every / 4, 2 * every);
+        self.schedule_local(slot, delay, Local::Write);
+        Ok(())
+    }
+
+    pub(super) fn read(&mut self, slot: usize) -> Result<(), String> {
+        let at_least = self.requests.seen;
+        let (now, node) = (self.now, &mut self.nodes[slot]);
+        let Some(life) = &mut node.life else { return Ok(()) };
+        let after_faults = self.healed_at.is_some();
+        let wanted = life.reads.len() < 20 && !(after_faults && life.served);
+        let id = life.next_read;
+        if wanted {
+            life.next_read += 1;
+            let key = node.workload.key();
+            life.reads.insert(id, OpenRead { key, at_least, since: now });
+            self.step(slot, Input::ReadRequest { id })?;
+        }
+        let every = self.plan.read_every;
+        let delay = self.random.between(every / 4, 2 * every);
+        self.schedule_local(slot, delay, Local::Read);
+        Ok(())
+    }
+
+    /// The process and its machine die; the disk keeps what it must and chance leaves of the rest.
+    pub(super) fn crash(&mut self, slot: usize) {
+        let Some(life) = self.nodes[slot].life.take() else { return };
+        self.say(slot, || "crashes".to_owned());
+        self.count("crash");
+        let disk = self.nodes[slot].disk.clone();
+        if let Some(batch) = life.batch {
+            disk.fail_after(self.random.below(4));
+            if batch.write(&disk).is_err() {
+                self.count("crash inside a write");
+            }
+        }
+        let policies = [Survivors::Nothing, Survivors::Everything, Survivors::Random];
+        let policy = *self.random.pick(&policies);
+        disk.crash(policy, &mut self.random);
+        self.tell_links(slot, false);
+        let down = self.random.between(20 * MILLI, 3 * SECOND);
+        self.schedule(down, Event::Restart { slot });
+    }
+
+    pub(super) fn restart(&mut self, slot: usize) -> Result<(), String> {
+        let faults = self.healed_at.is_none() && self.nodes[slot].starts > 0;
+        if faults && self.random.chance(100) {
+            let disk = self.nodes[slot].disk.clone();
+            disk.fail_after(self.random.below(12));
+            let failed = self.nodes[slot].boot(self.now, &mut self.random).is_err();
+            self.nodes[slot].life = None;
+            disk.crash(Survivors::Random, &mut self.random);
+            if failed {
+                self.count("crash in recovery");
+            }
+            self.schedule(100 * MILLI, Event::Restart { slot });
+            return Ok(());
+        }
+        self.nodes[slot]
+            .boot(self.now, &mut self.random)
+            .map_err(|error| format!("{slot} does not start: {error}"))?;
+        let Some(life) = &self.nodes[slot].life else { return Ok(()) };
+        let height = life.machine.height();
+        for (height, root) in life.machine.last_roots(usize::MAX) {
+            self.agreement.executed(height, root)?;
+        }
+        self.say(slot, || format!("starts at height {height}"));
+        self.tell_links(slot, true);
+        self.step(slot, Input::Tick { mono_ms: 0 })?;
+        let (write, read) = (self.random.below(50 * MILLI), self.random.below(100 * MILLI));
+        self.schedule_local(slot, write, Local::Write);
+        self.schedule_local(slot, read, Local::Read);
+        Ok(())
+    }
+
+    /// Both ends of every link of an instance learn that it stands or broke.
+    fn tell_links(&mut self, slot: usize, up: bool) {
+        let id = self.nodes[slot].identity.id;
+        for other in 0..self.nodes.len() {
+            let peer = self.nodes[other].identity.id;
+            if peer == id || self.nodes[other].life.is_none() {
+                continue;
+            }
+            let delay = self.random.between(100, 20 * MILLI);
+            self.schedule_local(other, delay, Local::Link { peer: id, up });
+            if up {
+                self.schedule_local(slot, delay, Local::Link { peer, up });
+            }
+        }
+    }
+}
+
+fn name_of(record: &Record) -> String {
+    match record {
+        Record::ViewEntered { view, base_height, .. } => {
+            format!("ViewEntered {view} on {base_height}")
+        }
+        Record::ViewChangeSent { view, .. } => format!("ViewChangeSent {view}"),
+        Record::Block(block) => format!("Block {} {:?}", block.header.height, block.hash()),
+        Record::Prepared(certificate) => {
+            format!("Prepared view {} height {}", certificate.view, certificate.height)
+        }
+        Record::Committed(certificate) => {
+            format!("Committed view {} height {}", certificate.view, certificate.height)
+        }
+        Record::Effects(effects) => format!("Effects {}", effects.height),
+        other => format!("record {}", other.tag()),
+    }
+}
+
+fn kind_of(message: &Message) -> String {
+    match message {
+        Message::PrePrepare { block, .. } => {
+            let header = &block.header;
+            format!("PRE-PREPARE view {} height {} {:?}", header.view, header.height, block.hash())
+        }
+        Message::Votes(votes) => {
+            let vote = |vote: &althing::chain::Vote| {
+                let signed = &vote.signed;
+                let (from, count) = (signed.from_height, signed.hashes.len());
+                format!("{:?} view {} from {from} x{count}", vote.phase, vote.view)
+            };
+            votes.iter().map(vote).collect::<Vec<_>>().join(", ")
+        }
+        Message::ViewChange(view_change) => {
+            format!("VIEW-CHANGE {} of {}", view_change.view, view_change.replica)
+        }
+        Message::NewView(new_view) => format!("NEW-VIEW {}", new_view.view),
+        Message::Status(status) => {
+            let (view, mode) = (status.view, status.mode);
+            format!("STATUS view {view} {mode:?} {}/{}", status.committed, status.executed)
+        }
+        Message::Certificate(certificate) => {
+            format!("certificate {:?} height {}", certificate.phase, certificate.height)
+        }
+        Message::Bundle(bundle) => format!("bundle of {} from {}", bundle.origin, bundle.first_seq),
+        Message::GetBlocks { from, until } => format!("GetBlocks {from}..{until}"),
+        Message::Blocks { blocks, .. } => format!("Blocks x{}", blocks.len()),
+        Message::ReadIndex { .. } => "ReadIndex".to_owned(),
+        Message::ReadAnswer(answer) => format!("ReadAnswer {}", answer.mark),
+        Message::ReadProof { mark } => format!("ReadProof {mark}"),
+        Message::GetBody { hash } => format!("GetBody {hash:?}"),
+        Message::Body(block) => format!("Body {}", block.header.height),
+    }
+}

@@ -1,0 +1,159 @@
+//! What clients of one replica ask for: puts, deletes, transactions and leases on a few keys, so that they
+//! meet.
+
+use althing::chain::{
+    Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put,
+    Skeleton, Txn, Value, ValueSlot,
+};
+use althing::crypto::Scheme;
+use althing::types::{ClusterId, LeaseId, Millis, ReplicaId, Revision};
+use bytes::Bytes;
+
+use crate::sim::random::Random;
+
+const KEYS: u64 = 12;
+const LEASES: u64 = 4;
+
+/// One replica's clients.
+pub struct Workload {
+    random: Random,
+    origin: ReplicaId,
+}
+
+/// Ops with their values, slots numbered.
+#[derive(Default)]
+struct Draft {
+    skeletons: Vec<Skeleton>,
+    values: Vec<Value>,
+}
+
+/// Where a bundle goes.
+pub struct Numbers {
+    /// The origin's session.
+    pub session: u64,
+    /// The first op's number.
+    pub first_seq: u64,
+    /// When its ops are given up.
+    pub not_after_ms: Millis,
+}
+
+impl Workload {
+    /// With chance of its own.
+    #[must_use]
+    pub fn new(origin: ReplicaId, random: Random) -> Self {
+        Self { random, origin }
+    }
+
+    /// A key that some op may have written.
+    pub fn key(&mut self) -> Bytes {
+        Bytes::from(format!("/key/{:02}", self.random.below(KEYS)))
+    }
+
+    /// A signed bundle of one to four ops.
+    pub fn bundle(
+        &mut self,
+        numbers: &Numbers,
+        store_revision: i64,
+        cluster_id: &ClusterId,
+        scheme: &dyn Scheme,
+    ) -> Bundle {
+        let mut draft = Draft::default();
+        for _ in 0..self.random.between(1, 4) {
+            let op = self.op(&mut draft.values, store_revision);
+            let client_name = Bytes::from_static(b"sim");
+            let author = Author { client_name, ..Author::default() };
+            draft.skeletons.push(Skeleton { author, op });
+        }
+        let parts = BundleParts {
+            origin: self.origin,
+            session: numbers.session,
+            first_seq: numbers.first_seq,
+            not_after_ms: numbers.not_after_ms,
+            skeletons: draft.skeletons,
+            values: draft.values,
+        };
+        Bundle::sign(parts, cluster_id, scheme)
+    }
+
+    fn slot(&mut self, values: &mut Vec<Value>) -> ValueSlot {
+        let length = self.random.index(40);
+        let text = format!("{:016x}", self.random.next()).repeat(3);
+        let bytes = Bytes::from(text).slice(..length.min(16));
+        let value = Value { salt: self.random.bytes(), bytes };
+        let index = u32::try_from(values.len()).expect("few");
+        let commitment = value.commitment();
+        values.push(value);
+        ValueSlot { index, commitment }
+    }
+
+    fn lease(&mut self) -> LeaseId {
+        let own = u64::from(self.origin.0) * 100;
+        LeaseId(i64::try_from(own + 1 + self.random.below(LEASES)).expect("small"))
+    }
+
+    fn put(&mut self, key: Bytes, values: &mut Vec<Value>) -> Op {
+        let lease = if self.random.chance(100) { self.lease() } else { LeaseId(0) };
+        let value = Some(self.slot(values));
+        let prev_kv = self.random.chance(200);
+        Op::Put(Put { key, value, lease, prev_kv, ignore_lease: false })
+    }
+
+    fn delete(&mut self, key: Bytes) -> Op {
+        let range = self.random.chance(200);
+        let range_end = if range { Bytes::from_static(b"/key/99") } else { Bytes::new() };
+        Op::DeleteRange(DeleteRange { key, range_end, prev_kv: self.random.chance(200) })
+    }
+
+    fn txn(&mut self, values: &mut Vec<Value>, store_revision: i64) -> Op {
+        let (key, other) = (self.key(), self.key());
+        let target = match self.random.below(4) {
+            0 => CompareTarget::Version(0),
+            1 => CompareTarget::Mod(store_revision - 3),
+            2 => CompareTarget::Value(self.slot(values)),
+            _ => CompareTarget::Create(0),
+        };
+        let results = [
+            CompareResult::Equal,
+            CompareResult::Greater,
+            CompareResult::Less,
+            CompareResult::NotEqual,
+        ];
+        let result = *self.random.pick(&results);
+        let compare = Compare { result, target, key: key.clone(), range_end: Bytes::new() };
+        let mut success = vec![self.put(key.clone(), values)];
+        if other != key {
+            success.push(self.put(other.clone(), values));
+        }
+        let failure = vec![if self.random.chance(500) {
+            self.put(other, values)
+        } else {
+            let range_end = Bytes::new();
+            Op::DeleteRange(DeleteRange { key: other, range_end, prev_kv: false })
+        }];
+        Op::Txn(Txn { compares: vec![compare], success, failure })
+    }
+
+    fn op(&mut self, values: &mut Vec<Value>, store_revision: i64) -> Op {
+        match self.random.below(100) {
+            0..60 => {
+                let key = self.key();
+                self.put(key, values)
+            }
+            60..70 => {
+                let key = self.key();
+                self.delete(key)
+            }
+            70..85 => self.txn(values, store_revision),
+            85..91 => {
+                let ttl_seconds = i64::try_from(self.random.between(1, 4)).expect("small");
+                Op::LeaseGrant { id: self.lease(), ttl_seconds }
+            }
+            91..95 => Op::LeaseKeepAlive { id: self.lease() },
+            95..98 => Op::LeaseRevoke { id: self.lease() },
+            _ => {
+                let back = i64::try_from(self.random.below(50)).expect("small");
+                Op::Compact { revision: Revision(store_revision - back) }
+            }
+        }
+    }
+}

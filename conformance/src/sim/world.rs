@@ -1,0 +1,543 @@
+//! The world of one seed: a heap of events, the instances, the network between them, and everything that
+//! watches.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use althing::chain::{Genesis, GenesisMember, Ownership, Parameters};
+use althing::crypto::{Ed25519, Scheme};
+use althing::ordering::Input;
+use althing::state::State;
+use althing::types::{Height, Millis, OrgId, ReplicaId};
+use bytes::Bytes;
+
+use crate::sim::audit::Audit;
+use crate::sim::checkers::agreement::Agreement;
+use crate::sim::checkers::model::Model;
+use crate::sim::checkers::requests::Requests;
+use crate::sim::checkers::verifier::Verifier;
+use crate::sim::checkers::votes::Ledger;
+use crate::sim::disk::SimDisk;
+use crate::sim::network::Network;
+use crate::sim::node::{Identity, Node};
+use crate::sim::plan::{MILLI, Micros, Plan, SECOND};
+use crate::sim::random::Random;
+use crate::sim::scheme::KeyRing;
+use crate::sim::workload::Workload;
+
+/// Unix time at the start of every world.
+const EPOCH_MS: u64 = 1_790_000_000_000;
+
+/// What may happen.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A message arrives.
+    Deliver {
+        /// At this instance.
+        to: usize,
+        /// From this replica.
+        from: ReplicaId,
+        /// Encoded.
+        bytes: Bytes,
+    },
+    /// Something about one process; nothing if it is gone.
+    Local {
+        /// The instance.
+        slot: usize,
+        /// The process.
+        life: u64,
+        /// What.
+        what: Local,
+    },
+    /// A crashed instance starts again.
+    Restart {
+        /// Which.
+        slot: usize,
+    },
+    /// A paused instance goes on.
+    Resume {
+        /// Which.
+        slot: usize,
+    },
+    /// Some instance crashes, or all do.
+    Crash,
+    /// The network is cut.
+    Cut,
+    /// The network is whole again.
+    Join,
+    /// Some instance stops for a while.
+    Pause,
+    /// The halves of a twin get other listeners.
+    Divide,
+    /// The faults end.
+    Heal,
+    /// Is everything done?
+    Look,
+}
+
+/// What happens inside one process.
+#[derive(Clone, Debug)]
+pub enum Local {
+    /// Time for the core.
+    Tick,
+    /// The batch is on disk.
+    Synced,
+    /// The next block is executed.
+    Executed,
+    /// Clients write.
+    Write,
+    /// A client reads.
+    Read,
+    /// A link changes.
+    Link {
+        /// To whom.
+        peer: ReplicaId,
+        /// Whether it stands.
+        up: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Micros,
+    tie: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.tie, self.number).cmp(&(other.at, other.tie, other.number))
+    }
+}
+
+/// What a run shows when all went well.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Over all events.
+    pub audit: String,
+    /// Events.
+    pub events: u64,
+    /// Virtual time.
+    pub time: Micros,
+    /// The chain's height.
+    pub height: u64,
+    /// Writes acknowledged.
+    pub writes: usize,
+    /// Linearizable reads answered.
+    pub reads: u64,
+    /// How often rare things happened.
+    pub seen: BTreeMap<&'static str, u64>,
+}
+
+/// A rule that was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When.
+    pub time: Micros,
+    /// Events until then.
+    pub events: u64,
+    /// What.
+    pub what: String,
+}
+
+/// The world.
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) now: Micros,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    pub(super) random: Random,
+    pub(super) network: Network,
+    pub(super) nodes: Vec<Node>,
+    pub(super) liars: BTreeSet<ReplicaId>,
+    pub(super) verifier: Verifier,
+    pub(super) ledger: Ledger,
+    pub(super) agreement: Agreement,
+    pub(super) model: Model,
+    pub(super) requests: Requests,
+    pub(super) audit: Audit,
+    pub(super) seen: BTreeMap<&'static str, u64>,
+    pub(super) healed_at: Option<Micros>,
+    pub(super) verbose: bool,
+    done: bool,
+}
+
+fn members(keys: &[althing::crypto::PublicKey]) -> Vec<GenesisMember> {
+    let member = |(key, id): (&althing::crypto::PublicKey, u16)| GenesisMember {
+        id: ReplicaId(id),
+        organisation: OrgId(id),
+        name: format!("org{id}"),
+        key: *key,
+        governance_keys: Vec::new(),
+        client_urls: Vec::new(),
+        peer_address: String::new(),
+    };
+    keys.iter().zip(0..).map(member).collect()
+}
+
+/// Each replica's way to sign, and its public key.
+type Keys = (Vec<Arc<dyn Scheme>>, Vec<althing::crypto::PublicKey>);
+
+fn keys(plan: &Plan, random: &mut Random) -> Keys {
+    let secrets: Vec<[u8; 32]> = (0..plan.n).map(|_| random.bytes()).collect();
+    if plan.ed25519 {
+        let public = |secret| Ed25519::from_seed(secret).public_key();
+        let scheme = |secret| Arc::new(Ed25519::from_seed(secret)) as Arc<dyn Scheme>;
+        (secrets.iter().map(scheme).collect(), secrets.iter().map(public).collect())
+    } else {
+        let (ring, public) = KeyRing::new(&secrets);
+        (secrets.iter().map(|secret| ring.scheme(*secret)).collect(), public)
+    }
+}
+
+impl World {
+    /// The world of a plan, before its first event.
+    ///
+    /// # Errors
+    /// A replica does not start on an empty disk.
+    pub fn new(plan: Plan, verbose: bool) -> Result<Self, Failure> {
+        // The plan was drawn from the seed itself; the world draws from elsewhere.
+        let mut random = Random::new(plan.seed ^ 0x5eed_0000_0000_0001);
+        let (schemes, public) = keys(&plan, &mut random);
+        let genesis = Arc::new(Genesis {
+            ownership: Ownership::Many,
+            demo: false,
+            salt: random.bytes(),
+            created_ms: Millis(EPOCH_MS),
+            members: members(&public),
+            parameters: Parameters::default(),
+        });
+        let cluster_id = genesis.cluster_id();
+        let genesis_root = State::genesis(&genesis).exec_root();
+        let liars: BTreeSet<ReplicaId> = (0..plan.twins)
+            .map(|_| ReplicaId(u16::try_from(random.index(plan.n)).expect("few")))
+            .collect();
+        let mut ids: Vec<usize> = (0..plan.n).collect();
+        ids.extend(liars.iter().map(|id| usize::from(id.0)));
+        let nodes = ids.iter().map(|&at| {
+            let id = ReplicaId(u16::try_from(at).expect("few"));
+            let skew =
+                random.below(2 * plan.skew_ms + 1).cast_signed() - plan.skew_ms.cast_signed();
+            Node {
+                identity: Identity {
+                    id,
+                    scheme: Arc::clone(&schemes[at]),
+                    genesis: Arc::clone(&genesis),
+                    membership: genesis.membership(),
+                    cluster_id,
+                    genesis_root,
+                },
+                disk: SimDisk::default(),
+                starts: 0,
+                life: None,
+                paused: false,
+                skew_ms: skew,
+                workload: Workload::new(id, random.fork()),
+                salt: random.bytes(),
+            }
+        });
+        let nodes: Vec<Node> = nodes.collect();
+        let mut world = Self {
+            verifier: Verifier::new(cluster_id, public, Arc::clone(&schemes[0])),
+            ledger: Ledger::new(plan.n, liars.clone()),
+            agreement: Agreement::new(genesis_root),
+            model: Model::new(),
+            requests: Requests::default(),
+            network: Network::new(plan.links.clone(), random.fork()),
+            audit: Audit::default(),
+            seen: BTreeMap::new(),
+            healed_at: None,
+            heap: BinaryHeap::new(),
+            scheduled: 0,
+            now: 0,
+            done: false,
+            nodes,
+            liars,
+            random,
+            plan,
+            verbose,
+        };
+        world.begin().map_err(|what| world.failure(what))?;
+        Ok(world)
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        for slot in 0..self.nodes.len() {
+            self.restart(slot)?;
+        }
+        let plan = self.plan.clone();
+        let nemeses = [
+            (plan.crash_every, Event::Crash),
+            (plan.cut_every, Event::Cut),
+            (plan.pause_every, Event::Pause),
+        ];
+        for (every, event) in nemeses {
+            self.again(every, event);
+        }
+        if plan.twins > 0 {
+            self.schedule(0, Event::Divide);
+        }
+        self.schedule(plan.faulty_for, Event::Heal);
+        Ok(())
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn run(mut self) -> Result<Summary, Failure> {
+        while let Some(Reverse(next)) = self.heap.pop() {
+            assert!(next.at >= self.now, "time does not go back");
+            self.now = next.at;
+            if let Err(what) = self.happen(next.event) {
+                return Err(self.failure(what));
+            }
+            if self.done {
+                return Ok(self.summary());
+            }
+        }
+        Err(self.failure("nothing happens any more".to_owned()))
+    }
+
+    fn failure(&self, what: String) -> Failure {
+        Failure { time: self.now, events: self.audit.events(), what }
+    }
+
+    fn summary(self) -> Summary {
+        Summary {
+            audit: self.audit.digest(),
+            events: self.audit.events(),
+            time: self.now,
+            height: self.agreement.top().0,
+            writes: self.requests.acknowledged(),
+            reads: self.requests.reads,
+            seen: self.seen,
+        }
+    }
+
+    /// Lets an event happen after `delay`.
+    pub(super) fn schedule(&mut self, delay: Micros, event: Event) {
+        self.schedule_at(self.now + delay, event);
+    }
+
+    pub(super) fn schedule_at(&mut self, at: Micros, event: Event) {
+        self.scheduled += 1;
+        let (tie, number) = (self.random.below(1 << 20), self.scheduled);
+        self.heap.push(Reverse(Scheduled { at, tie, number, event }));
+    }
+
+    /// Lets something happen inside the process that runs at `slot` now.
+    pub(super) fn schedule_local(&mut self, slot: usize, delay: Micros, what: Local) {
+        let Some(life) = self.nodes[slot].life.as_ref().map(|life| life.number) else { return };
+        self.schedule(delay, Event::Local { slot, life, what });
+    }
+
+    fn again(&mut self, every: Micros, event: Event) {
+        if every > 0 && self.healed_at.is_none() {
+            let delay = self.random.between(every / 4, 2 * every);
+            self.schedule(delay, event);
+        }
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn say(&self, slot: usize, what: impl FnOnce() -> String) {
+        if self.verbose {
+            eprintln!("{:>10} us  {slot}  {}", self.now, what());
+        }
+    }
+
+    pub(super) fn honest(&self, slot: usize) -> bool {
+        !self.liars.contains(&self.nodes[slot].identity.id)
+    }
+
+    /// The instances of a replica.
+    pub(super) fn slots_of(&self, id: ReplicaId) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|slot| self.nodes[*slot].identity.id == id).collect()
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Deliver { to, .. } | Event::Local { slot: to, .. } if self.nodes[to].paused => {
+                // It arrives when the process goes on.
+                self.schedule(20 * MILLI, event);
+                Ok(())
+            }
+            Event::Deliver { to, from, bytes } => self.deliver(to, from, bytes),
+            Event::Local { slot, life, what } => {
+                if self.nodes[slot].life.as_ref().is_none_or(|now| now.number != life) {
+                    return Ok(());
+                }
+                self.local(slot, what)
+            }
+            Event::Restart { slot } if self.nodes[slot].life.is_none() => self.restart(slot),
+            Event::Restart { .. } => Ok(()),
+            Event::Resume { slot } => {
+                self.nodes[slot].paused = false;
+                Ok(())
+            }
+            Event::Look => self.look(),
+            fault => {
+                self.fault(fault);
+                Ok(())
+            }
+        }
+    }
+
+    fn local(&mut self, slot: usize, what: Local) -> Result<(), String> {
+        match what {
+            Local::Tick => self.tick(slot),
+            Local::Synced => self.synced(slot),
+            Local::Executed => self.executed(slot),
+            Local::Write => self.write(slot),
+            Local::Read => self.read(slot),
+            Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),
+            Local::Link { peer, up: false } => self.step(slot, Input::PeerDown { peer }),
+        }
+    }
+
+    fn fault(&mut self, fault: Event) {
+        if self.healed_at.is_some() && !matches!(fault, Event::Divide) {
+            return;
+        }
+        let slots = self.nodes.len();
+        match fault {
+            Event::Crash => {
+                if self.plan.crash_all && self.random.chance(150) {
+                    self.count("all crashed");
+                    (0..slots).for_each(|slot| self.crash(slot));
+                } else {
+                    let slot = self.random.index(slots);
+                    self.crash(slot);
+                }
+                self.again(self.plan.crash_every, Event::Crash);
+            }
+            Event::Cut => {
+                self.count("network cut");
+                self.network.cut_at_random(slots);
+                let length = self.random.between(50 * MILLI, 4 * SECOND);
+                self.schedule(length, Event::Join);
+                self.again(self.plan.cut_every, Event::Cut);
+            }
+            Event::Join => self.network.join(),
+            Event::Pause => {
+                let slot = self.random.index(slots);
+                if !self.nodes[slot].paused {
+                    self.count("paused");
+                    self.nodes[slot].paused = true;
+                    let length = self.random.between(20 * MILLI, 4 * SECOND);
+                    self.schedule(length, Event::Resume { slot });
+                }
+                self.again(self.plan.pause_every, Event::Pause);
+            }
+            Event::Divide => {
+                let halves = self.liars.clone();
+                for id in halves {
+                    if let [one, two] = self.slots_of(id)[..] {
+                        self.network.divide_twins((one, two), slots);
+                    }
+                }
+                self.count("twins divided");
+                self.schedule(SECOND, Event::Divide);
+            }
+            Event::Heal => self.heal(),
+            _ => {}
+        }
+    }
+
+    fn heal(&mut self) {
+        self.say(0, || "the faults end".to_owned());
+        self.healed_at = Some(self.now);
+        self.network.heal();
+        for slot in 0..self.nodes.len() {
+            self.nodes[slot].paused = false;
+            if self.nodes[slot].life.is_none() {
+                self.schedule(MILLI, Event::Restart { slot });
+            }
+        }
+        self.schedule(100 * MILLI, Event::Look);
+    }
+
+    /// Is every request answered and everybody at the same height?
+    fn look(&mut self) -> Result<(), String> {
+        let healed_at = self.healed_at.expect("looked only after the faults");
+        let top = self.agreement.top();
+        let missing = |node: &Node| match &node.life {
+            None => Some("is down".to_owned()),
+            Some(life) if !life.served => Some("serves no write".to_owned()),
+            Some(life) if !life.open.is_empty() => {
+                Some(format!("has {} open writes", life.open.len()))
+            }
+            Some(life) if !life.reads.is_empty() => Some("has open reads".to_owned()),
+            Some(life) if life.machine.height() != top => {
+                Some(format!("is at {} of {top}", life.machine.height()))
+            }
+            Some(_) => None,
+        };
+        let slots = 0..self.nodes.len();
+        let lacks: Vec<String> = slots
+            .filter(|slot| self.honest(*slot))
+            .filter_map(|slot| missing(&self.nodes[slot]).map(|what| format!("{slot} {what}")))
+            .collect();
+        if lacks.is_empty() {
+            self.done = true;
+            return self.final_look(top);
+        }
+        if self.now > healed_at + self.plan.finish_within {
+            return Err(format!(
+                "no end after the faults: {}; {}",
+                lacks.join(", "),
+                self.states()
+            ));
+        }
+        self.schedule(100 * MILLI, Event::Look);
+        Ok(())
+    }
+
+    /// Nothing that a client was told is lost.
+    fn final_look(&self, top: Height) -> Result<(), String> {
+        let revision = self.model.revisions.get(&top.0).copied().unwrap_or(1);
+        if revision < self.requests.seen {
+            return Err(format!("a client saw {}, the end is {revision}", self.requests.seen));
+        }
+        Ok(())
+    }
+
+    /// What every core says of itself.
+    pub(super) fn states(&self) -> String {
+        let state = |(slot, node): (usize, &Node)| match &node.life {
+            None => format!("{slot}: down"),
+            Some(life) => {
+                let status = life.core.status();
+                format!(
+                    "{slot}: {:?} in view {} of {:?}, committed {}, executed {}, {} bundles",
+                    status.mode,
+                    status.view,
+                    status.primary,
+                    status.committed,
+                    status.executed,
+                    status.pool_bundles
+                )
+            }
+        };
+        self.nodes.iter().enumerate().map(state).collect::<Vec<_>>().join("; ")
+    }
+}

@@ -1,0 +1,108 @@
+//! The etcd API, request by request: the same scripts on a real etcd 3.7.3 and on Althing.
+//!
+//! `scripts/NAME.txt` holds requests, `recorded/NAME.txt` what etcd 3.7.3 answered. With peers, the
+//! recording is first checked against a live etcd, so it cannot go stale; without, Althing is still
+//! compared with it. `ALTHING_RECORD=1` writes recordings anew; `ALTHING_UNDER_TEST=etcd` runs a
+//! second etcd in Althing's place, and whatever differs then is the script's own fault.
+
+mod etcdctl;
+mod fuzz;
+mod http;
+mod script;
+
+use std::path::PathBuf;
+
+use conformance::cluster::Target;
+use conformance::peers;
+
+/// The program judged: `althing`, or what `ALTHING_UNDER_TEST` names.
+fn program_under_test() -> String {
+    std::env::var("ALTHING_UNDER_TEST").unwrap_or_else(|_| "althing".into())
+}
+
+fn start(program: &str, flags: &[&str]) -> Target {
+    match program {
+        "etcd" => Target::etcd(flags),
+        _ => Target::althing(flags),
+    }
+}
+
+fn file(folder: &str, name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/api/{folder}/{name}.txt"))
+}
+
+/// Runs the script `name` on both, each fresh, with `flags`.
+fn compare(name: &str, flags: &[&str]) {
+    let text = std::fs::read_to_string(file("scripts", name)).expect("a script");
+    let steps = script::parse(&text);
+    let recorded = file("recorded", name);
+    if peers::available(&format!("api::{name} on etcd"), &["etcd"]) {
+        let live = script::transcript(&start("etcd", flags), &steps);
+        if std::env::var_os("ALTHING_RECORD").is_some() {
+            std::fs::write(&recorded, &live).expect("a recording");
+        }
+        let stored = std::fs::read_to_string(&recorded).unwrap_or_default();
+        script::assert_same(&format!("{name}: recording and live etcd"), &stored, &live);
+    }
+    let program = program_under_test();
+    if peers::available(&format!("api::{name} on {program}"), &[&program]) {
+        let stored = std::fs::read_to_string(&recorded).expect("a recording");
+        let found = script::transcript(&start(&program, flags), &steps);
+        script::assert_same(&format!("{name}: etcd and {program}"), &stored, &found);
+    }
+}
+
+#[test]
+fn range_answers_as_etcd_does() {
+    compare("range", &[]);
+}
+
+#[test]
+fn put_and_delete_answer_as_etcd_does() {
+    compare("put_delete", &[]);
+}
+
+#[test]
+fn transactions_answer_as_etcd_does() {
+    compare("txn", &[]);
+}
+
+#[test]
+fn compaction_answers_as_etcd_does() {
+    compare("compact", &[]);
+}
+
+#[test]
+fn watches_answer_as_etcd_does() {
+    compare("watch", &[]);
+}
+
+#[test]
+fn watches_beside_compaction_answer_as_etcd_does() {
+    compare("watch_compact", &[]);
+}
+
+#[test]
+fn leases_answer_as_etcd_does() {
+    compare("lease", &[]);
+}
+
+#[test]
+fn limits_are_those_of_etcd() {
+    compare("limits", &[]);
+}
+
+#[test]
+fn other_services_answer_as_etcd_does() {
+    compare("other", &[]);
+}
+
+#[test]
+fn kubernetes_shapes_answer_as_etcd_does() {
+    compare("kubernetes", &[]);
+}
+
+#[test]
+fn streamed_ranges_answer_as_etcd_does() {
+    compare("range_stream", &[]);
+}

@@ -1,0 +1,166 @@
+//! Writers that remember what was acknowledged, and the check that all of it is still there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use conformance::client::{Client, field, number};
+use conformance::cluster::TlsFiles;
+use conformance::network::{Network, Replica};
+use prost_reflect::Value;
+
+/// An acknowledged write: key, value, the revision the reply named.
+#[derive(Clone)]
+struct Acknowledged {
+    key: String,
+    value: String,
+    revision: i64,
+}
+
+/// What one writer saw.
+struct Written {
+    acknowledged: Vec<Acknowledged>,
+    longest_gap: Duration,
+    failures: u64,
+}
+
+/// Writers under way, one thread per replica given.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    writers: Vec<JoinHandle<Written>>,
+}
+
+/// The finished load.
+pub struct Ledger {
+    acknowledged: Vec<Acknowledged>,
+    /// The longest time any one writer waited between two acknowledgements.
+    pub longest_gap: Duration,
+    /// Writes whose outcome the client does not know.
+    pub failures: u64,
+}
+
+impl Load {
+    /// Starts a writer on each of `replicas`; keys begin with `name`.
+    pub fn start(name: &str, replicas: &[&Replica]) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicU64::new(0));
+        let writers = replicas
+            .iter()
+            .map(|replica| {
+                let (stop, done) = (stop.clone(), done.clone());
+                let (endpoint, tls) = (replica.endpoint.clone(), replica.tls());
+                let prefix = format!("{name}/{}", replica.name);
+                std::thread::spawn(move || write(&prefix, &endpoint, &tls, &stop, &done))
+            })
+            .collect();
+        Load { stop, done, writers }
+    }
+
+    /// Waits until `count` more writes were acknowledged.
+    pub fn progress(&self, count: u64) {
+        let goal = self.done.load(Ordering::Relaxed) + count;
+        conformance::peers::eventually("writes go on", Duration::from_secs(60), || {
+            self.done.load(Ordering::Relaxed) >= goal
+        });
+    }
+
+    /// Ends the writers.
+    pub fn finish(self) -> Ledger {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut ledger =
+            Ledger { acknowledged: Vec::new(), longest_gap: Duration::ZERO, failures: 0 };
+        for writer in self.writers {
+            let written = writer.join().expect("a writer");
+            ledger.acknowledged.extend(written.acknowledged);
+            ledger.longest_gap = ledger.longest_gap.max(written.longest_gap);
+            ledger.failures += written.failures;
+        }
+        ledger
+    }
+}
+
+fn write(
+    prefix: &str,
+    endpoint: &str,
+    tls: &TlsFiles,
+    stop: &AtomicBool,
+    done: &AtomicU64,
+) -> Written {
+    let mut client = Client::new(endpoint, Some(tls));
+    let mut written =
+        Written { acknowledged: Vec::new(), longest_gap: Duration::ZERO, failures: 0 };
+    let mut last = Instant::now();
+    let mut number_of_write = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        number_of_write += 1;
+        let (key, value) = (format!("{prefix}/{number_of_write:06}"), format!("{number_of_write}"));
+        let request = format!("key:'{key}' value:'{value}'");
+        match client.call_within("KV/Put", &request, Duration::from_secs(10)) {
+            Ok(reply) => {
+                let revision = number(&reply, "header.revision");
+                written.acknowledged.push(Acknowledged { key, value, revision });
+                written.longest_gap = written.longest_gap.max(last.elapsed());
+                last = Instant::now();
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_unknown_outcome) => {
+                written.failures += 1;
+                std::thread::sleep(Duration::from_millis(50));
+                client = Client::new(endpoint, Some(tls));
+            }
+        }
+    }
+    written
+}
+
+impl Ledger {
+    /// How many writes were acknowledged.
+    pub fn len(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    /// Every acknowledged write is there, through every replica, with the value and at the revision
+    /// the client was told; no two were told the same revision.
+    pub fn check(&self, network: &Network) {
+        let mut by_revision: BTreeMap<i64, &str> = BTreeMap::new();
+        for write in &self.acknowledged {
+            let other = by_revision.insert(write.revision, &write.key);
+            assert!(other.is_none(), "{} and {other:?} share a revision", write.key);
+        }
+        for replica in network.replicas.iter().filter(|replica| replica.runs()) {
+            let stored = everything(replica);
+            for write in &self.acknowledged {
+                let found = stored.get(&write.key);
+                let expected = (write.value.clone(), write.revision);
+                assert_eq!(found, Some(&expected), "{} at {}", write.key, replica.name);
+            }
+        }
+    }
+}
+
+/// Key -> value and modification revision, by a linearizable read in pages.
+fn everything(replica: &Replica) -> BTreeMap<String, (String, i64)> {
+    let client = replica.client();
+    let mut stored = BTreeMap::new();
+    let mut from = "\\000".to_owned();
+    loop {
+        let request = format!("key:'{from}' range_end:'\\000' limit:5000");
+        let page = client.call("KV/Range", &request);
+        let page = page.unwrap_or_else(|failure| panic!("read at {}: {failure:?}", replica.name));
+        let kvs = field(&page, "kvs");
+        for kv in kvs.as_list().expect("kvs").iter().filter_map(Value::as_message) {
+            let text = |name: &str| {
+                let bytes = field(kv, name).as_bytes().cloned().expect("bytes");
+                String::from_utf8(bytes.to_vec()).expect("this test's keys are text")
+            };
+            from = format!("{}\\000", text("key"));
+            stored.insert(text("key"), (text("value"), number(kv, "mod_revision")));
+        }
+        if field(&page, "more") == Value::Bool(false) {
+            return stored;
+        }
+    }
+}

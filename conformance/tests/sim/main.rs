@@ -1,0 +1,57 @@
+//! The simulated world, quick part: the normal case for every size, a few hundred seeds with faults, seeds
+//! that once failed, and the tester's test: one seed run twice is one run.
+
+use conformance::sim::plan::Plan;
+use conformance::sim::run;
+
+/// Seeds with faults that every run of the tests plays. `--bin sim -- --runs` plays as many as one wants.
+const SEEDS: u64 = 60;
+
+fn expect(plan: Plan) -> conformance::sim::world::Summary {
+    let seed = plan.seed;
+    run(plan, false).unwrap_or_else(|failure| {
+        panic!(
+            "seed {seed} fails at {} us, event {}: {}\n  cargo run -p conformance \
+             --no-default-features --profile sim --bin sim -- --seed {seed} --verbose",
+            failure.time, failure.events, failure.what
+        )
+    })
+}
+
+#[test]
+fn every_size_orders_writes_and_answers_reads_when_nothing_fails() {
+    for n in [1, 3, 4, 5, 7] {
+        let summary = expect(Plan::calm(1, n));
+        assert!(summary.writes > 100, "{n} replicas acknowledge {} writes", summary.writes);
+        assert!(summary.reads > 10, "{n} replicas answer {} reads", summary.reads);
+        assert_eq!(summary.seen.get("view left"), None, "{n} replicas stay in view 0");
+    }
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    for seed in 1..=10 {
+        let (one, two) = (expect(Plan::draw(seed)), expect(Plan::draw(seed)));
+        assert_eq!((one.audit, one.events), (two.audit, two.events), "seed {seed}");
+    }
+}
+
+#[test]
+fn seeds_with_faults_break_no_rule() {
+    let mut acknowledged = 0;
+    for seed in 1..=SEEDS {
+        acknowledged += expect(Plan::draw(seed)).writes;
+    }
+    assert!(acknowledged > 1000, "faults do not stop everything: {acknowledged} writes");
+}
+
+#[test]
+fn seeds_that_once_failed_stay_repaired() {
+    let text = include_str!("../../vectors/seeds.txt");
+    for line in text.lines() {
+        let seed = line.split('#').next().unwrap_or_default().trim();
+        if !seed.is_empty() {
+            expect(Plan::draw(seed.parse().expect("a seed is a number")));
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Golden bytes: what is hashed, signed, stored or sent stays what it was. `conformance/vectors` holds a
+//! file per type, a line `name hex` per item.
+//!
+//! A difference is a change of the format. If it is meant, write the files anew with
+//! `ALTHING_VECTORS=write cargo test -p conformance --test vectors` and say so in the commit, in a
+//! line that begins with `Format:`.
+
+mod samples;
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use althing::chain::{Phase, Record};
+use althing::codec::{Decode, Encode};
+use althing::crypto::{Context, SignedKind, hash_many_64, merkle_root, signed_bytes};
+use althing::types::{Digest, Epoch, Height, View};
+use bytes::Bytes;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a string takes what is written");
+        out
+    })
+}
+
+/// Compares the named items with their file, or writes it.
+fn golden(file: &str, items: &[(&str, Bytes)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
+    let lines: String =
+        items.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes))).collect();
+    if std::env::var("ALTHING_VECTORS").as_deref() == Ok("write") {
+        std::fs::write(&path, lines).expect("the vectors' folder can be written");
+        return;
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let changed: Vec<&str> = lines
+        .lines()
+        .filter(|line| !kept.lines().any(|other| other == *line))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(
+        kept == lines,
+        "vectors/{file} differs in {changed:?}: the format of stored, sent or signed bytes changed. If \
+         that is meant: ALTHING_VECTORS=write cargo test -p conformance --test vectors, and a line \
+         `Format:` in the commit"
+    );
+}
+
+fn digest_item(digest: Digest) -> Bytes {
+    Bytes::copy_from_slice(&digest.0)
+}
+
+/// One value has one encoding: it decodes to itself, no truncation decodes, and a changed byte is either
+/// refused or is the encoding of another value.
+fn canonical<T: Encode + Decode>(bytes: &Bytes) {
+    let again = T::from_bytes(bytes.clone()).expect("what was encoded decodes").to_bytes();
+    assert_eq!(again, *bytes, "the encoding of what was decoded");
+    for length in 0..bytes.len() {
+        assert!(T::from_bytes(bytes.slice(..length)).is_err(), "cut to {length} bytes");
+    }
+    let mut longer = bytes.to_vec();
+    longer.push(0);
+    assert!(T::from_bytes(Bytes::from(longer)).is_err(), "a byte too many");
+    for at in 0..bytes.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut other = bytes.to_vec();
+            other[at] ^= change;
+            let other = Bytes::from(other);
+            if let Ok(value) = T::from_bytes(other.clone()) {
+                assert_eq!(value.to_bytes(), other, "byte {at} changed by {change:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn genesis_and_membership_keep_their_bytes() {
+    let genesis = samples::genesis();
+    golden(
+        "genesis.hex",
+        &[
+            ("bytes", genesis.to_bytes()),
+            ("cluster_id", digest_item(genesis.cluster_id())),
+            ("signed", Bytes::copy_from_slice(&genesis.signed_bytes())),
+        ],
+    );
+    let membership = samples::membership();
+    golden(
+        "membership.hex",
+        &[("bytes", membership.to_bytes()), ("config_hash", digest_item(membership.config_hash()))],
+    );
+    canonical::<althing::chain::Membership>(&membership.to_bytes());
+}
+
+#[test]
+fn headers_keep_their_bytes() {
+    let header = samples::header();
+    golden("header.hex", &[("bytes", header.to_bytes()), ("hash", digest_item(header.hash()))]);
+    canonical::<althing::chain::BlockHeader>(&header.to_bytes());
+}
+
+#[test]
+fn bundles_and_values_keep_their_bytes() {
+    let bundle = samples::bundle();
+    golden(
+        "bundle.hex",
+        &[
+            ("bytes", bundle.to_bytes()),
+            ("digest", digest_item(bundle.digest())),
+            ("signature", Bytes::copy_from_slice(&bundle.signature.0)),
+        ],
+    );
+    canonical::<althing::chain::Bundle>(&bundle.to_bytes());
+    let value = &samples::values()[0];
+    golden(
+        "value.hex",
+        &[("bytes", value.to_bytes()), ("commitment", digest_item(value.commitment()))],
+    );
+    canonical::<althing::chain::Value>(&value.to_bytes());
+}
+
+#[test]
+fn every_op_keeps_its_bytes() {
+    let names = [
+        "put",
+        "delete_range",
+        "txn",
+        "compact",
+        "lease_grant",
+        "lease_revoke",
+        "lease_keep_alive",
+        "alarm",
+        "checkpoint_now",
+    ];
+    let ops: Vec<Bytes> = samples::ops().iter().map(Encode::to_bytes).collect();
+    assert_eq!(names.len(), ops.len(), "every op has a name");
+    let items: Vec<(&str, Bytes)> = names.into_iter().zip(ops.iter().cloned()).collect();
+    golden("op.hex", &items);
+    ops.iter().for_each(canonical::<althing::chain::Op>);
+}
+
+#[test]
+fn blocks_keep_their_bytes_and_lose_their_values_without_a_trace() {
+    let block = samples::block();
+    let erased = block.without_values();
+    assert_eq!(erased.hash(), block.hash());
+    golden(
+        "block.hex",
+        &[
+            ("bytes", block.to_bytes()),
+            ("hash", digest_item(block.hash())),
+            ("body_root", digest_item(block.header.body_root)),
+            ("without_values", erased.to_bytes()),
+        ],
+    );
+    canonical::<althing::chain::Block>(&block.to_bytes());
+    canonical::<althing::chain::Block>(&erased.to_bytes());
+}
+
+#[test]
+fn votes_certificates_and_evidence_keep_their_bytes() {
+    let vote = samples::vote(2, Phase::Commit);
+    assert!(vote.verify(&samples::cluster_id(), &samples::membership(), &samples::key(0)));
+    golden("vote.hex", &[("bytes", vote.to_bytes())]);
+    canonical::<althing::chain::Vote>(&vote.to_bytes());
+    let certificate = samples::certificate(Phase::Commit);
+    let checked =
+        certificate.check(&samples::cluster_id(), &samples::membership(), &samples::key(0));
+    assert_eq!(checked, Ok(()));
+    golden("certificate.hex", &[("bytes", certificate.to_bytes())]);
+    canonical::<althing::chain::Certificate>(&certificate.to_bytes());
+    let evidence = samples::evidence();
+    golden("evidence.hex", &[("bytes", evidence.to_bytes())]);
+    canonical::<althing::chain::Evidence>(&evidence.to_bytes());
+}
+
+#[test]
+fn effects_and_session_windows_keep_their_bytes() {
+    golden("effects.hex", &[("bytes", samples::effects().to_bytes())]);
+    canonical::<althing::chain::Effects>(&samples::effects().to_bytes());
+    golden("session_window.hex", &[("bytes", samples::window().to_bytes())]);
+    canonical::<althing::chain::SessionWindow>(&samples::window().to_bytes());
+}
+
+#[test]
+fn every_record_keeps_its_bytes() {
+    let block = samples::block();
+    let records = [
+        (
+            "view_entered",
+            Record::ViewEntered {
+                epoch: Epoch(1),
+                view: View(2),
+                base_height: Height(8),
+                base_hash: Digest([8; 32]),
+            },
+        ),
+        (
+            "view_change_sent",
+            Record::ViewChangeSent {
+                epoch: Epoch(1),
+                view: View(3),
+                message: Bytes::from_static(b"message"),
+            },
+        ),
+        ("block", Record::Block(Arc::new(block))),
+        ("prepared", Record::Prepared(samples::certificate(Phase::Prepare))),
+        ("committed", Record::Committed(samples::certificate(Phase::Commit))),
+        ("effects", Record::Effects(samples::effects())),
+        (
+            "checkpoint_stable",
+            Record::CheckpointStable {
+                height: Height(9),
+                block_hash: Digest([1; 32]),
+                exec_root: Digest([2; 32]),
+                manifest_root: Digest([3; 32]),
+            },
+        ),
+        ("epoch_start", Record::EpochStart(samples::membership())),
+        ("fenced", Record::Fenced { reason: Bytes::from_static(b"the disk is empty") }),
+        ("rejoined", Record::Rejoined(samples::certificate(Phase::Commit))),
+        ("quarantined", Record::Quarantined { reason: Bytes::from_static(b"another root") }),
+        ("session", Record::Session { counter: 5 }),
+    ];
+    let items: Vec<(&str, Bytes)> =
+        records.iter().map(|(name, record)| (*name, record.to_bytes())).collect();
+    golden("record.hex", &items);
+    for (number, (_, record)) in (1..).zip(&records) {
+        assert_eq!(record.tag(), number, "tags count up from 1");
+        canonical::<Record>(&record.to_bytes());
+    }
+}
+
+#[test]
+fn hashes_and_signed_bytes_stay_what_they_are() {
+    let leaves: Vec<Digest> = (1..=5).map(|n| Digest([n; 32])).collect();
+    let roots: Vec<Bytes> =
+        (0..=5).map(|n| digest_item(merkle_root(&Context::BODY, &leaves[..n]))).collect();
+    let names = ["root_0", "root_1", "root_2", "root_3", "root_4", "root_5"];
+    golden("merkle.hex", &names.into_iter().zip(roots).collect::<Vec<_>>());
+
+    let mut nodes = Vec::new();
+    hash_many_64(&Context::STATE_NODE, &[[1; 64], [2; 64]], &mut nodes);
+    golden("state_node.hex", &[("ones", digest_item(nodes[0])), ("twos", digest_item(nodes[1]))]);
+
+    let kinds = [
+        ("vote", SignedKind::Vote),
+        ("view_change", SignedKind::ViewChange),
+        ("new_view", SignedKind::NewView),
+        ("checkpoint", SignedKind::Checkpoint),
+        ("bundle", SignedKind::Bundle),
+        ("rejoin", SignedKind::Rejoin),
+        ("genesis", SignedKind::Genesis),
+        ("tls_key", SignedKind::TlsKey),
+    ];
+    let signed = |kind| {
+        let bytes = signed_bytes(kind, &Digest([1; 32]), Epoch(2), &Digest([3; 32]));
+        Bytes::copy_from_slice(&bytes)
+    };
+    golden("signed.hex", &kinds.map(|(name, kind)| (name, signed(kind))));
+}

@@ -1,0 +1,241 @@
+//! One fixed value of every type that is hashed, signed, stored or sent, rich enough to show every field.
+
+use althing::chain::{
+    AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
+    Certificate, Change, ChangeKind, Compare, CompareResult, CompareTarget, DeleteRange, Effects,
+    Entry, Evidence, Genesis, GenesisMember, Membership, Op, Ownership, Parameters, Phase, Put,
+    Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value,
+    ValueSlot, Vote, flags,
+};
+use althing::crypto::{Ed25519, Signature};
+use althing::types::{
+    ClusterId, Digest, Epoch, Height, LeaseId, Millis, OrgId, ReplicaId, Revision, View,
+};
+use bytes::Bytes;
+
+/// Member `n`'s key pair.
+pub fn key(n: u8) -> Ed25519 {
+    Ed25519::from_seed(&[n + 1; 32])
+}
+
+pub fn genesis() -> Genesis {
+    let members = (0..4_u8)
+        .map(|n| GenesisMember {
+            id: ReplicaId(u16::from(n)),
+            organisation: OrgId(u16::from(n)),
+            name: ["acme", "bolt", "corp", "dune"][usize::from(n)].to_owned(),
+            key: key(n).public_key(),
+            governance_keys: vec![key(n + 100).public_key()],
+            client_urls: vec![format!("https://127.0.0.1:{}", 2379 + u16::from(n) * 10)],
+            peer_address: format!("127.0.0.1:{}", 2380 + u16::from(n) * 10),
+        })
+        .collect();
+    Genesis {
+        ownership: Ownership::Many,
+        demo: false,
+        salt: [7; 32],
+        created_ms: Millis(1_790_000_000_000),
+        members,
+        parameters: Parameters::default(),
+    }
+}
+
+pub fn cluster_id() -> ClusterId {
+    genesis().cluster_id()
+}
+
+pub fn membership() -> Membership {
+    genesis().membership()
+}
+
+/// Values with salts nobody else would draw.
+pub fn values() -> Vec<Value> {
+    [&b"world"[..], b"old", b""]
+        .into_iter()
+        .zip(1_u8..)
+        .map(|(bytes, n)| Value { salt: [n; 16], bytes: Bytes::from_static(bytes) })
+        .collect()
+}
+
+fn author() -> Author {
+    Author {
+        client_name: Bytes::from_static(b"kube-apiserver"),
+        user: Bytes::from_static(b"root"),
+        auth_revision: 3,
+    }
+}
+
+fn put(key: &'static [u8], value: Option<ValueSlot>) -> Op {
+    Op::Put(Put {
+        key: Bytes::from_static(key),
+        value,
+        lease: LeaseId(77),
+        prev_kv: true,
+        ignore_lease: false,
+    })
+}
+
+fn delete(key: &'static [u8], end: &'static [u8]) -> DeleteRange {
+    DeleteRange { key: Bytes::from_static(key), range_end: Bytes::from_static(end), prev_kv: true }
+}
+
+fn range() -> Range {
+    Range {
+        key: Bytes::from_static(b"a"),
+        range_end: Bytes::from_static(b"b"),
+        limit: 10,
+        revision: 5,
+        sort_order: SortOrder::Descend,
+        sort_target: SortTarget::Mod,
+        keys_only: true,
+        count_only: false,
+        min_mod_revision: 1,
+        max_mod_revision: 2,
+        min_create_revision: 3,
+        max_create_revision: 4,
+    }
+}
+
+fn compares(slot: ValueSlot) -> Vec<Compare> {
+    let targets = [
+        CompareTarget::Version(1),
+        CompareTarget::Create(2),
+        CompareTarget::Mod(3),
+        CompareTarget::Value(slot),
+        CompareTarget::Lease(4),
+    ];
+    let results = [
+        CompareResult::Equal,
+        CompareResult::Greater,
+        CompareResult::Less,
+        CompareResult::NotEqual,
+        CompareResult::Equal,
+    ];
+    let key = Bytes::from_static(b"a");
+    let compare =
+        |(target, result)| Compare { result, target, key: key.clone(), range_end: Bytes::new() };
+    targets.into_iter().zip(results).map(compare).collect()
+}
+
+/// One op of every kind, their value slots numbered from 0.
+pub fn ops() -> Vec<Op> {
+    let slots: Vec<ValueSlot> = values()
+        .iter()
+        .zip(0..)
+        .map(|(value, index)| ValueSlot { index, commitment: value.commitment() })
+        .collect();
+    let nested = Txn { success: vec![put(b"c", None)], ..Txn::default() };
+    vec![
+        put(b"hello", Some(slots[0])),
+        Op::DeleteRange(delete(b"a", b"\0")),
+        Op::Txn(Txn {
+            compares: compares(slots[1]),
+            success: vec![put(b"a", Some(slots[2])), Op::Range(range())],
+            failure: vec![Op::DeleteRange(delete(b"a", b"")), Op::Txn(nested)],
+        }),
+        Op::Compact { revision: Revision(9) },
+        Op::LeaseGrant { id: LeaseId(77), ttl_seconds: 60 },
+        Op::LeaseRevoke { id: LeaseId(78) },
+        Op::LeaseKeepAlive { id: LeaseId(77) },
+        Op::Alarm { action: AlarmAction::Deactivate, member: 0, kind: AlarmKind::NoSpace },
+        Op::CheckpointNow,
+    ]
+}
+
+pub fn bundle() -> Bundle {
+    let skeletons = ops().into_iter().map(|op| Skeleton { author: author(), op }).collect();
+    let parts = BundleParts {
+        origin: ReplicaId(1),
+        session: (1 << 48) | 5,
+        first_seq: 40,
+        not_after_ms: Millis(1_790_000_009_000),
+        skeletons,
+        values: values(),
+    };
+    Bundle::sign(parts, &cluster_id(), &key(1))
+}
+
+pub fn header() -> BlockHeader {
+    BlockHeader {
+        flags: flags::GOVERNANCE,
+        cluster_id: cluster_id(),
+        epoch: Epoch(0),
+        height: Height(9),
+        view: View(2),
+        proposer: ReplicaId(2),
+        time_ms: Millis(1_790_000_003_000),
+        parent: Digest([8; 32]),
+        body_root: Digest([9; 32]),
+        skeleton_len: 100,
+        values_len: 200,
+        n_ops: 3,
+        exec_height: Height(5),
+        exec_root: Digest([5; 32]),
+        config_hash: membership().config_hash(),
+    }
+}
+
+pub fn rejoin() -> Rejoin {
+    Rejoin {
+        epoch: Epoch(0),
+        replica: ReplicaId(3),
+        nonce: [0x33; 32],
+        signature: Signature([0x44; 64]),
+    }
+}
+
+pub fn block() -> Block {
+    let entries = vec![Entry::Bundle(bundle()), Entry::Rejoin(rejoin())];
+    BlockParts::new(entries).into_block(BlockHeader { flags: 0, ..header() })
+}
+
+pub fn vote(voter: u8, phase: Phase) -> Vote {
+    let hashes = vec![Digest([8; 32]), block().hash()];
+    let round = (phase, Epoch(0), View(2));
+    Vote::sign(round, ReplicaId(u16::from(voter)), (Height(8), hashes), &cluster_id(), &key(voter))
+}
+
+pub fn certificate(phase: Phase) -> Certificate {
+    Certificate {
+        phase,
+        epoch: Epoch(0),
+        view: View(2),
+        height: Height(9),
+        block_hash: block().hash(),
+        signatures: (0..3).map(|voter| vote(voter, phase).signed).collect(),
+    }
+}
+
+pub fn evidence() -> Evidence {
+    let other = vec![Digest([8; 32]), Digest([6; 32])];
+    let round = (Phase::Prepare, Epoch(0), View(2));
+    let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
+    Evidence::double_vote(&vote(2, Phase::Prepare), &twin).expect("two blocks at one height")
+}
+
+pub fn effects() -> Effects {
+    let change = |ordinal, kind, lease| Change {
+        ordinal,
+        revision: Revision(12),
+        kind,
+        key: Bytes::from_static(b"hello"),
+        commitment: values()[0].commitment(),
+        lease: LeaseId(lease),
+    };
+    Effects {
+        height: Height(9),
+        exec_root: Digest([5; 32]),
+        changes: vec![
+            change(0, ChangeKind::Put, 0),
+            change(SYSTEM_ORDINAL, ChangeKind::Delete, 77),
+        ],
+    }
+}
+
+pub fn window() -> SessionWindow {
+    let mut window = SessionWindow::default();
+    for seq in [0, 1, 2, 5, 2050] {
+        window.mark(7, seq);
+    }
+    window
+}

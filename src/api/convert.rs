@@ -1,0 +1,152 @@
+//! Althing's words to etcd's and back. The only module that says term, index, leader and member
+//! where the rest says view, height, primary and replica (layout.md 3).
+
+mod reply;
+mod request;
+
+pub(super) use reply::{Replies, ResolveError, event_bytes, range_response};
+pub(super) use request::{delete_op, is_read_only, is_serializable, put_op, range_of, txn_op};
+
+use crate::api::pb::etcdserverpb::{
+    AlarmMember, AlarmType, DowngradeInfo, Member, ResponseHeader, StatusResponse,
+};
+use crate::chain::{AlarmKind, Genesis};
+use crate::node::{Handle, NodeStatus};
+use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
+
+/// The release whose behaviour this server shows. kube-apiserver decides by it what it may ask for
+/// (etcd-surface.md 1.3).
+pub const ETCD_VERSION: &str = "3.7.3";
+
+/// The storage version etcd 3.7 reports.
+const STORAGE_VERSION: &str = "3.7.0";
+
+/// etcd's 64-bit cluster id: the first bytes of the genesis hash.
+pub fn cluster_id(network: &ClusterId) -> u64 {
+    word(network, 0)
+}
+
+/// etcd's 64-bit member id. Distinct within a network, because the step is odd, and never 0, which
+/// etcd reads as nobody.
+pub fn member_id(network: &ClusterId, replica: ReplicaId) -> u64 {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let id = word(network, 8).wrapping_add(STEP.wrapping_mul(u64::from(replica.0) + 1));
+    id.max(1)
+}
+
+fn word(digest: &ClusterId, at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.0[at..at + 8]);
+    u64::from_be_bytes(bytes)
+}
+
+/// A number that grows with every view of every epoch and is never 0.
+fn term(epoch: Epoch, view: View) -> u64 {
+    (epoch.0 << 32).saturating_add(view.0).saturating_add(1)
+}
+
+/// The parts of every header and status that do not change while the process runs.
+#[derive(Clone)]
+pub(super) struct Names {
+    network: ClusterId,
+    cluster_id: u64,
+    member_id: u64,
+}
+
+impl Names {
+    pub(super) fn new(handle: &Handle) -> Self {
+        let network = handle.genesis().cluster_id();
+        let member_id = member_id(&network, handle.own());
+        Self { network, cluster_id: cluster_id(&network), member_id }
+    }
+
+    /// The header of a reply at `revision`.
+    pub(super) fn header(&self, handle: &Handle, revision: Revision) -> ResponseHeader {
+        let (epoch, view) = handle.view();
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision: revision.0,
+            raft_term: term(epoch, view),
+        }
+    }
+
+    /// etcd's Status of this replica; `alarms` as the state holds them.
+    pub(super) fn status(
+        &self,
+        header: ResponseHeader,
+        status: &NodeStatus,
+        genesis: &Genesis,
+        alarms: &[(u64, AlarmKind)],
+    ) -> StatusResponse {
+        let leader = status.core.primary.filter(|_| status.core.has_leader);
+        let bytes = i64::try_from(status.logical_bytes).unwrap_or(i64::MAX);
+        let mut errors = Vec::new();
+        if leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        for alarm in alarms {
+            let AlarmMember { member_id, alarm } = alarm_member(*alarm);
+            let kind = AlarmType::try_from(alarm).unwrap_or_default().as_str_name();
+            // Go's text form of the message, which etcd puts here.
+            errors.push(format!("memberID:{member_id} alarm:{kind}"));
+        }
+        errors.extend(status.quarantined.iter().map(|why| format!("quarantined: {why}")));
+        StatusResponse {
+            header: Some(header),
+            version: ETCD_VERSION.to_owned(),
+            db_size: bytes,
+            leader: leader.map_or(0, |replica| member_id(&self.network, replica)),
+            raft_index: status.core.committed.0,
+            raft_term: header.raft_term,
+            raft_applied_index: status.core.executed.0,
+            errors,
+            db_size_in_use: bytes,
+            is_learner: false,
+            storage_version: STORAGE_VERSION.to_owned(),
+            db_size_quota: i64::try_from(genesis.parameters.quota_bytes).unwrap_or(i64::MAX),
+            downgrade_info: Some(DowngradeInfo::default()),
+        }
+    }
+
+    /// The header of the Cluster service: it carries no revision.
+    pub(super) fn cluster_header(&self, handle: &Handle) -> ResponseHeader {
+        self.header(handle, Revision(0))
+    }
+
+    /// Whether this replica is the leader.
+    pub(super) fn is_leader(&self, handle: &Handle) -> bool {
+        handle.has_leader() && handle.status().core.primary == Some(handle.own())
+    }
+
+    /// The members as the genesis names them.
+    pub(super) fn members(&self, genesis: &Genesis) -> Vec<Member> {
+        let member = |member: &crate::chain::GenesisMember| Member {
+            id: member_id(&self.network, member.id),
+            name: member.name.clone(),
+            peer_ur_ls: vec![format!("https://{}", member.peer_address)],
+            client_ur_ls: member.client_urls.clone(),
+            is_learner: false,
+        };
+        genesis.members.iter().map(member).collect()
+    }
+}
+
+/// One raised alarm.
+pub(super) fn alarm_member((member_id, kind): (u64, AlarmKind)) -> AlarmMember {
+    let alarm = match kind {
+        AlarmKind::Any => AlarmType::None,
+        AlarmKind::NoSpace => AlarmType::Nospace,
+        AlarmKind::Corrupt => AlarmType::Corrupt,
+    };
+    AlarmMember { member_id, alarm: alarm.into() }
+}
+
+/// The alarm a request names; None for one that etcd does not know.
+pub(super) fn alarm_kind(alarm: i32) -> Option<AlarmKind> {
+    Some(match AlarmType::try_from(alarm).ok()? {
+        AlarmType::None => AlarmKind::Any,
+        AlarmType::Nospace => AlarmKind::NoSpace,
+        AlarmType::Corrupt => AlarmKind::Corrupt,
+    })
+}

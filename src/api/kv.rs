@@ -1,0 +1,187 @@
+//! etcd's KV service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::api::convert::{
+    Replies, delete_op, is_read_only, is_serializable, put_op, range_of, range_response, txn_op,
+};
+use crate::api::errors::Refusal;
+use crate::api::pb::etcdserverpb as pb;
+use crate::api::pb::etcdserverpb::kv_server::Kv;
+use crate::api::{Api, identity, range_stream, validate};
+use crate::apply::Reply;
+use crate::chain::{Op, Parameters, Range, ValueError};
+use crate::types::Revision;
+
+/// The service.
+pub(super) struct KvService(pub(super) Arc<Api>);
+
+/// Tries to resolve a range whose values move or go while it is read.
+const RANGE_TRIES: usize = 3;
+
+impl Api {
+    /// A range at this replica's state, without waiting for anyone.
+    pub(super) fn range(&self, range: &Range) -> Result<(Revision, pb::RangeResponse), Status> {
+        let values = self.handle.values();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (revision, result) = self.handle.read(|shared| {
+                let kv = &shared.state.kv;
+                (kv.revision(), kv.range(range))
+            });
+            let result = result.map_err(Refusal::from)?;
+            match range_response(range, result, values.as_ref()) {
+                Ok(response) => return Ok((revision, response)),
+                // Compaction and pruning came between the two: the state knows a newer place now.
+                Err(ValueError::Erased(_)) if tries < RANGE_TRIES => {}
+                Err(error) => return Err(Refusal::from(error).into()),
+            }
+        }
+    }
+
+    async fn propose<T>(
+        &self,
+        request: &Request<T>,
+        (op, values): (Op, Vec<Bytes>),
+    ) -> Result<Reply, Status> {
+        let author = identity::author(request);
+        self.handle.propose(author, op, values).await.map_err(|error| Refusal::from(error).into())
+    }
+
+    /// etcd's `--max-request-bytes`, and Althing's cap on keys.
+    fn check_size(&self, request: &impl Message) -> Result<(), Refusal> {
+        if request.encoded_len() > self.settings.request_bytes_max {
+            return Err(Refusal::RequestTooLarge);
+        }
+        Ok(())
+    }
+}
+
+fn check_key(key: &Bytes) -> Result<(), Refusal> {
+    if key.len() > Parameters::KEY_BYTES_MAX { Err(Refusal::RequestTooLarge) } else { Ok(()) }
+}
+
+/// The cap on keys for every put of a transaction.
+fn check_keys(request: &pb::TxnRequest) -> Result<(), Refusal> {
+    use pb::request_op::Request;
+    request.success.iter().chain(&request.failure).try_for_each(|op| match &op.request {
+        Some(Request::RequestPut(put)) => check_key(&put.key),
+        Some(Request::RequestTxn(nested)) => check_keys(nested),
+        _ => Ok(()),
+    })
+}
+
+#[async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        let request = request.into_inner();
+        validate::range(&request)?;
+        if !request.serializable {
+            api.barrier().await?;
+        }
+        let (revision, mut response) = api.range(&range_of(request))?;
+        response.header = Some(api.header(revision));
+        Ok(Response::new(response))
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<
+        Response<Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>>,
+        Status,
+    > {
+        identity::admit(&self.0, &request)?;
+        let request = request.into_inner();
+        validate::range(&request)?;
+        range_stream::check(&request)?;
+        if !request.serializable {
+            self.0.barrier().await?;
+        }
+        Ok(Response::new(Box::pin(range_stream::Chunks::new(
+            Arc::clone(&self.0),
+            range_of(request),
+        ))))
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        validate::put(request.get_ref())?;
+        check_key(&request.get_ref().key)?;
+        api.check_size(request.get_ref())?;
+        let (request, put) = split(request);
+        let reply = api.propose(&request, put_op(put)).await?;
+        let values = api.handle.values();
+        let (revision, mut response) = Replies { values: values.as_ref() }.put(reply)?;
+        response.header = Some(api.header(revision));
+        Ok(Response::new(response))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        validate::delete_range(request.get_ref())?;
+        api.check_size(request.get_ref())?;
+        let (request, delete) = split(request);
+        let reply = api.propose(&request, (delete_op(delete), Vec::new())).await?;
+        let values = api.handle.values();
+        let (revision, mut response) = Replies { values: values.as_ref() }.delete_range(reply)?;
+        response.header = Some(api.header(revision));
+        Ok(Response::new(response))
+    }
+
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        validate::txn(request.get_ref(), api.settings.txn_operations_max)?;
+        check_keys(request.get_ref())?;
+        api.check_size(request.get_ref())?;
+        let (request, txn) = split(request);
+        let _ = (is_read_only(&txn), is_serializable(&txn));
+        let reply = api.propose(&request, txn_op(txn)?).await?;
+        let values = api.handle.values();
+        let (revision, mut response) = Replies { values: values.as_ref() }.txn(reply)?;
+        response.header = Some(api.header(revision));
+        Ok(Response::new(response))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        let revision = Revision(request.get_ref().revision);
+        let reply = api.propose(&request, (Op::Compact { revision }, Vec::new())).await?;
+        let revision = Api::revision_of(reply)?;
+        Ok(Response::new(pb::CompactionResponse { header: Some(api.header(revision)) }))
+    }
+}
+
+/// The request's metadata apart from its message.
+fn split<T>(request: Request<T>) -> (Request<()>, T) {
+    let (metadata, extensions, message) = request.into_parts();
+    (Request::from_parts(metadata, extensions, ()), message)
+}

@@ -1,0 +1,87 @@
+//! etcd's Maintenance service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::api::convert::{alarm_kind, alarm_member};
+use crate::api::errors::Refusal;
+use crate::api::pb::etcdserverpb as pb;
+use crate::api::pb::etcdserverpb::alarm_request::AlarmAction as Wanted;
+use crate::api::{Api, identity};
+use crate::apply::Reply;
+use crate::chain::{AlarmAction, AlarmKind, Op};
+
+/// The service.
+pub(super) struct MaintenanceService(pub(super) Arc<Api>);
+
+#[async_trait]
+impl pb::maintenance_server::Maintenance for MaintenanceService {
+    /// Answers in quarantine too: this is where an operator learns of it.
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let api = &self.0;
+        let alarms = api.alarms();
+        let status = api.handle.status();
+        let genesis = api.handle.genesis();
+        Ok(Response::new(api.names.status(api.header_now(), &status, genesis, &alarms)))
+    }
+
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let api = &self.0;
+        let author = identity::author(&request);
+        let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
+        let unknown = || Status::invalid_argument("etcdserver: unknown alarm");
+        let wanted = alarm_kind(alarm).ok_or_else(unknown)?;
+        let action = match Wanted::try_from(action).map_err(|_| unknown())? {
+            Wanted::Get => {
+                let alarms = api.alarms().into_iter();
+                let alarms = alarms.filter(|(_, kind)| [*kind, AlarmKind::Any].contains(&wanted));
+                return Ok(Response::new(pb::AlarmResponse {
+                    header: Some(api.header_now()),
+                    alarms: alarms.map(alarm_member).collect(),
+                }));
+            }
+            Wanted::Activate => AlarmAction::Activate,
+            Wanted::Deactivate => AlarmAction::Deactivate,
+        };
+        let op = Op::Alarm { action, member: member_id, kind: wanted };
+        let reply = api.handle.propose(author, op, Vec::new()).await.map_err(Refusal::from)?;
+        match reply {
+            Reply::Alarm { revision, alarms } => Ok(Response::new(pb::AlarmResponse {
+                header: Some(api.header(revision)),
+                alarms: alarms.into_iter().map(alarm_member).collect(),
+            })),
+            other => Err(Api::revision_of(other)
+                .err()
+                .unwrap_or_else(|| Status::internal("the reply is of another kind"))),
+        }
+    }
+
+    /// There is nothing to defragment: values lie in the log, and pruning rewrites it by itself.
+    /// Like etcd's, the answer has no header.
+    async fn defragment(
+        &self,
+        request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        identity::admit(&self.0, &request)?;
+        Ok(Response::new(pb::DefragmentResponse::default()))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        if !api.names.is_leader(&api.handle) {
+            return Err(Refusal::NotLeader.into());
+        }
+        Err(Status::unimplemented("MoveLeader is not there yet"))
+    }
+}

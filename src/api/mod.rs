@@ -1,0 +1,162 @@
+//! etcd's gRPC services: decode, check, name the caller, ask the node, put its reply into etcd's
+//! words. The only module that knows protobuf.
+//!
+//! A write becomes an [`Op`](crate::chain::Op) and goes to [`Handle::propose`]; a read takes
+//! references under the shared lock and resolves them outside it; a watch is a cursor over the ring.
+
+pub mod pb;
+mod auth;
+mod cluster;
+mod convert;
+mod errors;
+mod health;
+mod identity;
+mod kv;
+mod lease;
+mod maintenance;
+mod range_stream;
+mod validate;
+mod wakes;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::Router;
+use tonic::Status;
+use tonic::service::Routes;
+
+pub use convert::{ETCD_VERSION, cluster_id, member_id};
+
+use crate::api::convert::Names;
+use crate::api::errors::Refusal;
+use crate::api::pb::etcdserverpb as etcd;
+use crate::api::wakes::Wakes;
+use crate::apply::Reply;
+use crate::node::Handle;
+use crate::types::Revision;
+
+/// What a request may be larger than `request_bytes_max` before it is not even decoded (etcd's
+/// grpcOverheadBytes).
+const OVERHEAD_BYTES: usize = 512 << 10;
+
+/// The settings of the client side that are local to a replica.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--max-request-bytes`.
+    pub request_bytes_max: usize,
+    /// `--max-txn-ops`.
+    pub txn_operations_max: usize,
+    /// `--watch-progress-notify-interval`, at least 100.
+    pub progress_interval_ms: u64,
+}
+
+impl Settings {
+    /// What the network allows, with etcd's interval of ten minutes.
+    #[must_use]
+    pub fn new(parameters: &crate::chain::Parameters) -> Self {
+        Self {
+            request_bytes_max: parameters.request_bytes_max as usize,
+            txn_operations_max: parameters.txn_ops_max as usize,
+            progress_interval_ms: 600_000,
+        }
+    }
+}
+
+/// What all services share.
+struct Api {
+    handle: Handle,
+    settings: Settings,
+    names: Names,
+    wakes: Arc<Wakes>,
+}
+
+/// What decides whether a request is answered at all.
+struct Health {
+    has_leader: bool,
+    quarantined: bool,
+}
+
+impl Api {
+    fn header(&self, revision: Revision) -> etcd::ResponseHeader {
+        self.names.header(&self.handle, revision)
+    }
+
+    /// The alarms raised in the replicated state.
+    fn alarms(&self) -> Vec<(u64, crate::chain::AlarmKind)> {
+        self.handle.read(|shared| shared.state.alarms.list().collect())
+    }
+
+    /// A header at the store's revision.
+    fn header_now(&self) -> etcd::ResponseHeader {
+        self.header(self.handle.read(|shared| shared.state.kv.revision()))
+    }
+
+    fn health(&self) -> Health {
+        Health { has_leader: self.handle.has_leader(), quarantined: self.handle.is_quarantined() }
+    }
+
+    /// Returns once this replica knows what was acknowledged anywhere before.
+    async fn barrier(&self) -> Result<(), Status> {
+        self.handle.linearizable().await.map_err(|error| Refusal::from(error).into())
+    }
+
+    /// The revision of a reply of which nothing else is wanted.
+    fn revision_of(reply: Reply) -> Result<Revision, Status> {
+        match reply {
+            Reply::Put { revision, .. }
+            | Reply::DeleteRange { revision, .. }
+            | Reply::Range { revision, .. }
+            | Reply::Txn { revision, .. }
+            | Reply::Compact { revision }
+            | Reply::LeaseGrant { revision, .. }
+            | Reply::LeaseRevoke { revision }
+            | Reply::LeaseKeepAlive { revision, .. }
+            | Reply::Alarm { revision, .. }
+            | Reply::Checkpoint { revision } => Ok(revision),
+            Reply::Error { error, .. } => Err(Refusal::from(error).into()),
+        }
+    }
+}
+
+/// All gRPC services, to be served beside HTTP/1.1 on the client port.
+#[must_use]
+pub fn routes(handle: Handle, settings: Settings) -> Router {
+    let names = Names::new(&handle);
+    let wakes = Arc::new(Wakes::new(handle.clone()));
+    let bytes_max = settings.request_bytes_max + OVERHEAD_BYTES;
+    let api = Arc::new(Api { handle, settings, names, wakes });
+    let kv = etcd::kv_server::KvServer::new(kv::KvService(Arc::clone(&api)));
+    let watch = etcd::watch_server::WatchServer::new(watch::WatchService(Arc::clone(&api)));
+    let lease = etcd::lease_server::LeaseServer::new(lease::LeaseService(Arc::clone(&api)));
+    let cluster =
+        etcd::cluster_server::ClusterServer::new(cluster::ClusterService(Arc::clone(&api)));
+    let maintenance = maintenance::MaintenanceService(Arc::clone(&api));
+    let maintenance = etcd::maintenance_server::MaintenanceServer::new(maintenance);
+    let auth = etcd::auth_server::AuthServer::new(auth::AuthService(Arc::clone(&api)));
+    let health = tonic_health::pb::health_server::HealthServer::new(health::HealthService(api));
+    Routes::default()
+        .add_service(kv.max_decoding_message_size(bytes_max))
+        .add_service(watch.max_decoding_message_size(bytes_max))
+        .add_service(lease.max_decoding_message_size(bytes_max))
+        .add_service(cluster.max_decoding_message_size(bytes_max))
+        .add_service(maintenance.max_decoding_message_size(bytes_max))
+        .add_service(auth.max_decoding_message_size(bytes_max))
+        .add_service(health.max_decoding_message_size(bytes_max))
+        .into_axum_router()
+        .layer(axum::middleware::map_response(name_oversize))
+}
+
+/// A request too large to decode is refused in the words of Go's gRPC, on which kube-apiserver
+/// decides what to tell its user.
+async fn name_oversize(mut response: axum::response::Response) -> axum::response::Response {
+    const DECODER: &str = "Error, decoded message length too large: found ";
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let Some(sizes) = status.message().strip_prefix(DECODER) else { return response };
+    let mut numbers = sizes.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let (found, limit) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    let status = Status::resource_exhausted(text);
+    // The three headers of a refusal are replaced; a text of digits and letters is a header value.
+    drop(status.add_header(response.headers_mut()));
+    response
+}

@@ -1,0 +1,353 @@
+//! etcd's Watch service: one session for each stream, pulled by the transport.
+//!
+//! The next response is made when the client has taken the one before, so a client that does not
+//! read holds a position and no memory.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_stream::Stream;
+use tokio_util::sync::ReusableBoxFuture;
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
+
+use crate::api::convert::event_bytes;
+use crate::api::errors::Refusal;
+use crate::api::pb::etcdserverpb as pb;
+use crate::api::pb::etcdserverpb::watch_create_request::FilterType;
+use crate::api::pb::etcdserverpb::watch_request::RequestUnion;
+use crate::api::wakes::Registration;
+use crate::api::{Api, OVERHEAD_BYTES, identity};
+use crate::chain::ValueError;
+use crate::state::Span;
+use crate::types::Revision;
+use crate::watch::{
+    CreateError, Delivery, Filters, KeyRange, Load, Store, Watch as Wanted, WatchStream,
+};
+
+/// The id in the answer to a watch that was not created.
+const NO_ID: i64 = -1;
+
+/// Events one watcher reads from history at a time (etcd: a thousand revisions).
+const CATCH_UP_EVENTS: usize = 1000;
+
+/// The service.
+pub(super) struct WatchService(pub(super) Arc<Api>);
+
+type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+#[async_trait]
+impl pb::watch_server::Watch for WatchService {
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        identity::admit(&self.0, &request)?;
+        let requires_leader = identity::requires_leader(&request);
+        let session = Session::new(Arc::clone(&self.0), requires_leader, request.into_inner());
+        Ok(Response::new(Box::pin(Outgoing::new(Box::new(session)))))
+    }
+}
+
+struct Session {
+    api: Arc<Api>,
+    requires_leader: bool,
+    incoming: Streaming<pb::WatchRequest>,
+    /// The client sends no more requests; it still wants events.
+    half_closed: bool,
+    registration: Registration,
+    stream: WatchStream,
+    /// There may be something to send.
+    dirty: bool,
+    /// Made and not yet taken; refilled only when empty.
+    outbox: VecDeque<pb::WatchResponse>,
+    ticks: Interval,
+}
+
+impl Session {
+    fn new(api: Arc<Api>, requires_leader: bool, incoming: Streaming<pb::WatchRequest>) -> Self {
+        let registration = api.wakes.register();
+        let stream = WatchStream::new(api.handle.read(|shared| shared.ring.revision()));
+        let interval = Duration::from_millis(api.settings.progress_interval_ms.max(100));
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            api,
+            requires_leader,
+            incoming,
+            half_closed: false,
+            registration,
+            stream,
+            dirty: false,
+            outbox: VecDeque::new(),
+            ticks,
+        }
+    }
+
+    /// The next response, or the status the stream ends with.
+    async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
+        loop {
+            if let Some(response) = self.outbox.pop_front() {
+                return Ok(response);
+            }
+            self.check_end()?;
+            // A client that floods its own stream with requests must not hold the runtime.
+            tokio::task::coop::consume_budget().await;
+            if self.dirty {
+                self.fill_outbox()?;
+                if !self.outbox.is_empty() {
+                    continue;
+                }
+            }
+            tokio::select! {
+                biased;
+                request = self.incoming.message(), if !self.half_closed => match request {
+                    Ok(Some(request)) => self.handle(request),
+                    Ok(None) => self.half_closed = true,
+                    Err(status) if status.code() != Code::Cancelled => return Err(status),
+                    Err(_) => return Err(Refusal::WatchCanceled.into()),
+                },
+                () = self.registration.woken() => self.dirty = true,
+                _ = self.ticks.tick() => {
+                    self.stream.tick();
+                    self.dirty = true;
+                }
+                () = std::future::ready(()), if self.dirty => {}
+            }
+        }
+    }
+
+    /// clientv3 goes elsewhere only on Unavailable; anything else ends its watchers for good.
+    fn check_end(&self) -> Result<(), Status> {
+        let wakes = &self.api.wakes;
+        if wakes.is_stopped() {
+            return Err(Refusal::Stopped.into());
+        }
+        if self.requires_leader && wakes.is_leaderless() {
+            return Err(Refusal::NoLeader.into());
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, request: pb::WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => {
+                let response = self.create(create);
+                self.outbox.push_back(response);
+            }
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                // No answer for an id that is not there (etcd's recvLoop).
+                if self.stream.cancel(cancel.watch_id) {
+                    self.registration.remove(cancel.watch_id);
+                    let header = Some(self.api.header_now());
+                    self.outbox.push_back(pb::WatchResponse {
+                        header,
+                        watch_id: cancel.watch_id,
+                        canceled: true,
+                        ..pb::WatchResponse::default()
+                    });
+                }
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.stream.request_progress();
+                self.dirty = true;
+            }
+            None => {}
+        }
+    }
+
+    fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
+        let refused = |session: &Self, reason: &str| pb::WatchResponse {
+            header: Some(session.api.header_now()),
+            watch_id: NO_ID,
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..pb::WatchResponse::default()
+        };
+        if request.start_revision < 0 {
+            return refused(self, &Refusal::Compacted.text());
+        }
+        let filters = Filters {
+            no_put: request.filters.contains(&FilterType::Noput.into()),
+            no_delete: request.filters.contains(&FilterType::Nodelete.into()),
+        };
+        let key = Bytes::copy_from_slice(&request.key);
+        let Some(range) = KeyRange::new(key, Bytes::copy_from_slice(&request.range_end)) else {
+            return refused(self, "mvcc: watcher range is empty");
+        };
+        let wanted = Wanted {
+            id: request.watch_id,
+            range,
+            start: Revision(request.start_revision),
+            filters,
+            prev_kv: request.prev_kv,
+            progress_notify: request.progress_notify,
+            fragment: request.fragment,
+        };
+        match self.begin(wanted) {
+            Ok((id, revision)) => pb::WatchResponse {
+                header: Some(self.api.header(revision)),
+                watch_id: id,
+                created: true,
+                ..pb::WatchResponse::default()
+            },
+            Err(CreateError::DuplicateId) => {
+                refused(self, "mvcc: duplicate watch ID provided on the WatchStream")
+            }
+            Err(CreateError::TooMany) => {
+                refused(self, "etcdserver: too many watches on one stream")
+            }
+        }
+    }
+
+    /// Registers first and reads the revision second: an event after it then wakes this stream.
+    fn begin(&mut self, wanted: Wanted) -> Result<(i64, Revision), CreateError> {
+        let id = self.stream.id_for(&wanted)?;
+        self.registration.insert(id, wanted.range.clone());
+        let current = self.api.handle.read(|shared| shared.ring.revision());
+        self.stream.create(id, wanted, current);
+        self.dirty = true;
+        Ok((id, current))
+    }
+
+    fn fill_outbox(&mut self) -> Result<(), Status> {
+        self.stream.skip_to(self.registration.take());
+        let Self { api, stream, .. } = self;
+        let (deliveries, more, compacted) = api.handle.read(|shared| {
+            let kv = &shared.state.kv;
+            let compact_revision = kv.compact_revision();
+            let until = shared.ring.revision();
+            let history = |from: Revision, range: &KeyRange| {
+                let (key, range_end) = range.bounds();
+                kv.changes(from, until, Span::new(key, &range_end), CATCH_UP_EVENTS)
+            };
+            let store = Store { ring: &shared.ring, compact_revision, history: &history };
+            let (deliveries, more) = stream.poll(&store);
+            (deliveries, more, compact_revision)
+        });
+        self.dirty = more;
+        let mut gone = BTreeSet::new();
+        for delivery in deliveries {
+            if !gone.contains(&delivery.watch_id) {
+                let id = delivery.watch_id;
+                if !self.push(delivery, compacted)? {
+                    gone.insert(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a delivery into the outbox; false if it ended its watcher.
+    fn push(&mut self, delivery: Delivery, compacted: Revision) -> Result<bool, Status> {
+        let Delivery { watch_id, revision, load } = delivery;
+        let header = Some(self.api.header(revision));
+        let response = pb::WatchResponse { header, watch_id, ..pb::WatchResponse::default() };
+        let (slots, prev_kv, fragment) = match load {
+            Load::Progress => {
+                self.outbox.push_back(response);
+                return Ok(true);
+            }
+            Load::Compacted(at) => {
+                self.push_compacted(response, at);
+                return Ok(false);
+            }
+            Load::Events { slots, prev_kv, fragment } => (slots, prev_kv, fragment),
+        };
+        let values = self.api.handle.values();
+        let encode = |slot: &Arc<crate::watch::Slot>| {
+            slot.wire(prev_kv, |event| event_bytes(event, prev_kv, values.as_ref()))
+        };
+        match slots.iter().map(encode).collect::<Result<Vec<Bytes>, ValueError>>() {
+            Ok(events) if fragment => {
+                let bytes_max = self.api.settings.request_bytes_max + OVERHEAD_BYTES;
+                self.outbox.extend(fragments(response, events, bytes_max));
+            }
+            Ok(events) => self.outbox.push_back(pb::WatchResponse { events, ..response }),
+            Err(ValueError::Erased(_)) => {
+                // Its own value is gone: this watcher is behind compaction.
+                self.stream.cancel(watch_id);
+                self.push_compacted(response, compacted);
+                return Ok(false);
+            }
+            Err(error) => return Err(Refusal::from(error).into()),
+        }
+        Ok(true)
+    }
+
+    /// The reason stays empty and the revision is never 0: clientv3 tells by it why.
+    fn push_compacted(&mut self, response: pb::WatchResponse, at: Revision) {
+        self.registration.remove(response.watch_id);
+        let compact_revision = at.0.max(1);
+        self.outbox.push_back(pb::WatchResponse { canceled: true, compact_revision, ..response });
+    }
+}
+
+/// Cuts a large response between events; all but the last are marked (etcd's sendFragments).
+fn fragments(
+    response: pb::WatchResponse,
+    events: Vec<Bytes>,
+    bytes_max: usize,
+) -> Vec<pb::WatchResponse> {
+    /// Tag and length of an event, at most.
+    const EVENT_FRAME: usize = 6;
+    /// Everything but the events, at most.
+    const REST: usize = 64;
+    let mut parts: Vec<pb::WatchResponse> = Vec::new();
+    let mut bytes = REST;
+    for event in events {
+        let size = event.len() + EVENT_FRAME;
+        match parts.last_mut() {
+            Some(part) if bytes + size < bytes_max => part.events.push(event),
+            last => {
+                if let Some(part) = last {
+                    part.fragment = true;
+                }
+                bytes = REST;
+                parts.push(pb::WatchResponse { events: vec![event], ..response.clone() });
+            }
+        }
+        bytes += size;
+    }
+    parts
+}
+
+/// The session as a stream: one future at a time makes the next response.
+struct Outgoing {
+    next: ReusableBoxFuture<'static, (Box<Session>, Result<pb::WatchResponse, Status>)>,
+    ended: bool,
+}
+
+impl Outgoing {
+    fn new(session: Box<Session>) -> Self {
+        Self { next: ReusableBoxFuture::new(step(session)), ended: false }
+    }
+}
+
+async fn step(mut session: Box<Session>) -> (Box<Session>, Result<pb::WatchResponse, Status>) {
+    let response = session.next().await;
+    (session, response)
+}
+
+impl Stream for Outgoing {
+    type Item = Result<pb::WatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready((session, response)) = self.next.poll(context) else {
+            return Poll::Pending;
+        };
+        match &response {
+            Ok(_) => self.next.set(step(session)),
+            Err(_) => self.ended = true,
+        }
+        Poll::Ready(Some(response))
+    }
+}

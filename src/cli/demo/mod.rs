@@ -1,0 +1,72 @@
+//! `althing demo`: four organisations as four processes on this machine, with mutual TLS.
+
+mod control;
+mod network;
+mod process;
+mod state;
+mod table;
+
+use std::path::PathBuf;
+
+use super::output::Failure;
+
+/// A network on this machine.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Demo {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Keys and data; delete it to reset.
+    #[arg(long, default_value = "./althing-demo", global = true)]
+    home: PathBuf,
+    /// Return once all replicas are ready, instead of staying until Ctrl-C.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Print shell lines that point etcdctl at one organisation's replica.
+    Env {
+        /// acme, birch, cedar or delta.
+        name: String,
+    },
+    /// Show every replica's process and state.
+    Status,
+    /// End one replica as a crash would: SIGKILL.
+    Stop {
+        /// acme, birch, cedar or delta.
+        name: String,
+    },
+    /// Start a stopped replica.
+    Start {
+        /// acme, birch, cedar or delta.
+        name: String,
+    },
+    /// Cut one replica off from the others; it keeps running.
+    Cut {
+        /// acme, birch, cedar or delta.
+        name: String,
+    },
+    /// Reconnect all replicas, or one.
+    Heal {
+        /// acme, birch, cedar or delta; all if absent.
+        name: Option<String>,
+    },
+    /// End all replicas; keys and data stay.
+    Down,
+}
+
+pub(super) fn run(demo: Demo) -> Result<(), Failure> {
+    let home = std::path::absolute(&demo.home)?;
+    match demo.command {
+        None => control::up(&home, &demo.home, demo.detach),
+        Some(Command::Env { name }) => control::env(&home, &name),
+        Some(Command::Status) => control::status(&home),
+        Some(Command::Stop { name }) => control::stop(&home, &name),
+        Some(Command::Start { name }) => control::start(&home, &name),
+        Some(Command::Cut { name }) => control::cut(&home, Some(&name), "cut"),
+        Some(Command::Heal { name }) => control::cut(&home, name.as_deref(), "heal"),
+        Some(Command::Down) => control::down(&home),
+    }
+}

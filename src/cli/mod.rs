@@ -1,0 +1,112 @@
+//! The commands: one file each. With etcd's flags and no subcommand the program serves, so that a
+//! link named `etcd` works wherever etcd is started.
+
+mod auto_compaction;
+mod certificates;
+mod compose;
+mod demo;
+mod drop_in;
+mod genesis;
+mod http;
+mod identity;
+mod org;
+mod output;
+mod serve;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use output::Failure;
+
+#[derive(Parser)]
+#[command(
+    name = "althing",
+    about = "An etcd v3 server whose replicas belong to organisations that do not trust each other",
+    disable_version_flag = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 something needed is missing."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Run a replica; takes etcd's flags, see `althing --help`.
+    #[command(disable_help_flag = true)]
+    Serve {
+        /// etcd's flags, and --genesis, --home.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<String>,
+    },
+    /// Run a network of four organisations on this machine.
+    Demo(demo::Demo),
+    /// Make an organisation's keys and certificates.
+    #[command(subcommand)]
+    Org(org::Org),
+    /// Agree to a network: assemble, sign, seal, show.
+    #[command(subcommand)]
+    Genesis(genesis::Genesis),
+    /// Show versions.
+    Version,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let mut arguments = Vec::new();
+    for argument in std::env::args_os() {
+        match argument.into_string() {
+            Ok(text) => arguments.push(text),
+            Err(argument) => {
+                eprintln!("althing: the argument {argument:?} is not UTF-8 text");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    match dispatch(&arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("althing: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let program = arguments.first().map_or("althing", String::as_str);
+    let named_etcd = program.rsplit('/').next() == Some("etcd");
+    match arguments.get(1).map(String::as_str) {
+        Some("serve") => return serve::run(&arguments[2..]),
+        Some(flag) if flag.starts_with('-') => {
+            if matches!(flag, "-h" | "-help" | "--help") {
+                println!("{}{}", Cli::command().render_long_help(), serve::FLAGS_TITLE);
+            }
+            return serve::run(&arguments[1..]);
+        }
+        None if named_etcd => return serve::run(&[]),
+        _ => {}
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed pipe is nothing to complain about.
+            let _ = error.print();
+            return Ok(ExitCode::from(code));
+        }
+    };
+    let done = match cli.command {
+        Command::Serve { flags } => return serve::run(&flags),
+        Command::Demo(demo) => demo::run(demo),
+        Command::Org(command) => org::run(command),
+        Command::Genesis(command) => genesis::run(command),
+        Command::Version => {
+            print!("{}", version::text());
+            Ok(())
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}

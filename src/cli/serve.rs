@@ -1,0 +1,135 @@
+//! `althing serve`, also what the program does with etcd's flags alone: settings, identity, then
+//! node, API and web on their listeners.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::output::Failure;
+use super::{compose, drop_in, version};
+use crate::chain::{GenesisMember, Ownership};
+use crate::config::{
+    GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
+};
+use crate::observe::{LogFormat, LogSettings, start_logging};
+use crate::types::ReplicaId;
+
+pub(super) const FLAGS_TITLE: &str = "\nFlags of `althing serve`, etcd's included:";
+
+/// Everything that is known before the first socket is opened.
+pub(super) struct Prepared {
+    /// Complete: listeners, TLS files and names of the genesis are filled in.
+    pub settings: Settings,
+    /// Sealed, and this replica is in it.
+    pub genesis: GenesisFile,
+    /// Which member this is.
+    pub own: ReplicaId,
+    /// Signs for it.
+    pub secret: SecretSeed,
+}
+
+/// Parses flags, then serves until the process is told to end.
+pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let asks = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
+    if asks(&["-h", "-help", "--help"]) {
+        print!("{}", help());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if asks(&["-version", "--version"]) {
+        print!("{}", version::text());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let settings = Settings::parse(arguments, &environment).map_err(|error| match error {
+        SettingsError::Flag(_) => Failure::usage(error),
+        other => other.into(),
+    })?;
+    start_logging(&log_settings(&settings))?;
+    let prepared = prepare(settings)?;
+    for warning in &prepared.settings.warnings {
+        tracing::warn!(event = "setting", "{warning}");
+    }
+    compose::run(prepared)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_settings(settings: &Settings) -> LogSettings {
+    let format = if settings.log.json { LogFormat::Json } else { LogFormat::Text };
+    LogSettings { filter: settings.log.filter.clone(), format }
+}
+
+/// Finds out who this replica is and fills in what the genesis and the home say.
+pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
+    let (genesis, secret) = match settings.genesis.clone() {
+        None => drop_in::identity(&mut settings)?,
+        Some(path) => {
+            let read = GenesisFile::read(&path).with_context(|| path.display().to_string())?;
+            read.check_sealed().with_context(|| path.display().to_string())?;
+            let home = Home::at(settings.home.clone().context("--genesis needs --home")?);
+            let secret = SecretSeed::load(&home.replica_key(), settings.allow_loose_permissions)?;
+            let member = read.member_of(&secret.public_key())?.clone();
+            from_genesis(&mut settings, &member, &home)?;
+            warn_of_voted(&mut settings, &read);
+            (read, secret)
+        }
+    };
+    let own = genesis.member_of(&secret.public_key())?.id;
+    let quorum = genesis.quorum();
+    if quorum.f() == 0 {
+        let n = quorum.n();
+        let crashes = n - quorum.q();
+        settings.warnings.push(format!(
+            "n = {n}, f = 0: no replica of this network may lie or be taken over; {crashes} may \
+             crash"
+        ));
+    }
+    Ok(Prepared { settings, genesis, own, secret })
+}
+
+fn from_genesis(
+    settings: &mut Settings,
+    member: &GenesisMember,
+    home: &Home,
+) -> anyhow::Result<()> {
+    settings.name.clone_from(&member.name);
+    if settings.client.listen.is_empty() {
+        settings.client.listen = listeners(&member.client_urls)?;
+    }
+    if settings.client.advertise.is_empty() {
+        settings.client.advertise.clone_from(&member.client_urls);
+    }
+    if settings.peer.listen.is_empty() {
+        settings.peer.listen = listeners(&[format!("https://{}", member.peer_address)])?;
+    }
+    let tls = &mut settings.client.tls;
+    if tls.certificate.is_none() {
+        tls.certificate = Some(home.server_certificate());
+        tls.key = Some(home.server_key());
+    }
+    // Without an explicit CA the organisation's own is asked for: a client without a certificate
+    // has no name, and no write is without an author.
+    if tls.trusted_ca.is_none() {
+        tls.trusted_ca = Some(home.ca_certificate());
+        tls.client_certificate_required = true;
+    }
+    Ok(())
+}
+
+fn listeners(urls: &[String]) -> anyhow::Result<Vec<ListenUrl>> {
+    let listener = |url: &String| Ok(ListenUrl::parse(url)?.widened());
+    urls.iter().map(listener).collect()
+}
+
+fn warn_of_voted(settings: &mut Settings, file: &GenesisFile) {
+    if file.genesis.ownership == Ownership::One {
+        return;
+    }
+    for flag in voted_differences(settings, &file.genesis.parameters) {
+        settings.warnings.push(format!(
+            "--{flag} differs from the network's value, which counts; organisations change it by vote \
+             (not there yet)"
+        ));
+    }
+}

@@ -1,0 +1,177 @@
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::flag_table::{FLAGS, Flag, Kind, flag};
+use super::flags::{FlagError, Source, Values, nearest};
+
+/// etcd's sections whose fields are flags under another name.
+const SECTIONS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "client-transport-security",
+        &[
+            ("cert-file", "cert-file"),
+            ("key-file", "key-file"),
+            ("client-cert-file", "client-cert-file"),
+            ("client-key-file", "client-key-file"),
+            ("client-cert-auth", "client-cert-auth"),
+            ("trusted-ca-file", "trusted-ca-file"),
+            ("auto-tls", "auto-tls"),
+            ("allowed-hostname", "client-cert-allowed-hostname"),
+        ],
+    ),
+    (
+        "peer-transport-security",
+        &[
+            ("cert-file", "peer-cert-file"),
+            ("key-file", "peer-key-file"),
+            ("client-cert-file", "peer-client-cert-file"),
+            ("client-key-file", "peer-client-key-file"),
+            ("client-cert-auth", "peer-client-cert-auth"),
+            ("trusted-ca-file", "peer-trusted-ca-file"),
+            ("auto-tls", "peer-auto-tls"),
+            ("allowed-cn", "peer-cert-allowed-cn"),
+            ("allowed-hostname", "peer-cert-allowed-hostname"),
+            ("skip-client-san-verification", "peer-skip-client-san-verification"),
+        ],
+    ),
+    (
+        "socket-options",
+        &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
+    ),
+    ("discovery-config", &[("token", "discovery-token"), ("endpoints", "discovery-endpoints")]),
+];
+
+impl Values {
+    /// From etcd's YAML (or JSON) file: top-level keys are flags, durations whole nanoseconds, TLS in
+    /// sections. An unknown key warns: etcd reads over it, so working files may have some.
+    pub(super) fn from_file(path: &PathBuf) -> Result<Self, FlagError> {
+        let failed = |why: String| FlagError::File(path.clone(), why);
+        let text = std::fs::read_to_string(path).map_err(|why| failed(why.to_string()))?;
+        Self::from_yaml(&text).map_err(|why| match why {
+            FlagError::File(_, why) => failed(why),
+            other => other,
+        })
+    }
+
+    fn from_yaml(text: &str) -> Result<Self, FlagError> {
+        let failed = |why: String| FlagError::File(PathBuf::new(), why);
+        let top: Value = serde_saphyr::from_str(text).map_err(|why| failed(why.to_string()))?;
+        let mut values = Self::default();
+        let fields = match top {
+            Value::Null => return Ok(values),
+            Value::Object(fields) => fields,
+            _ => return Err(failed("expected a map of settings".to_owned())),
+        };
+        for (key, value) in &fields {
+            match SECTIONS.iter().find(|(section, _)| section == key) {
+                Some((section, names)) => values.section(section, names, value)?,
+                None => match flag(key) {
+                    Some(found) => values.set_from_file(found, value)?,
+                    None => values.warn_unknown(key, FLAGS.iter().map(|flag| flag.name)),
+                },
+            }
+        }
+        Ok(values)
+    }
+
+    fn section(
+        &mut self,
+        section: &str,
+        names: &[(&'static str, &'static str)],
+        value: &Value,
+    ) -> Result<(), FlagError> {
+        let fields = match value {
+            Value::Null => return Ok(()),
+            Value::Object(fields) => fields,
+            _ => return Err(FlagError::File(PathBuf::new(), format!("invalid {section}"))),
+        };
+        for (key, value) in fields {
+            match names.iter().find(|(field, _)| field == key) {
+                Some((_, name)) => {
+                    let found = flag(name).expect("sections name flags of the table");
+                    self.set_from_file(found, value)?;
+                }
+                None => self.warn_unknown(key, names.iter().map(|(field, _)| *field)),
+            }
+        }
+        Ok(())
+    }
+
+    fn warn_unknown(&mut self, key: &str, names: impl Iterator<Item = &'static str>) {
+        let hint = nearest(key, names).map_or_else(String::new, |n| format!("; did you mean {n}?"));
+        self.warnings.push(format!("unknown key {key} in the configuration file{hint}"));
+    }
+
+    fn set_from_file(&mut self, flag: &'static Flag, value: &Value) -> Result<(), FlagError> {
+        let text = match (value, flag.kind) {
+            (Value::Null, _) => return Ok(()),
+            (Value::String(text), Kind::Duration) if text.parse::<u64>().is_ok() => {
+                format!("{text}ns")
+            }
+            (Value::Number(number), Kind::Duration) => format!("{number}ns"),
+            (Value::Array(items), _) => {
+                let texts = items.iter().map(|item| match item {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+                texts.collect::<Vec<_>>().join(",")
+            }
+            (Value::String(text), _) => text.clone(),
+            (other, _) => other.to_string(),
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.set(flag, &text, Source::File)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcds_file_sets_flags_and_its_sections_too() {
+        let text = "
+name: acme
+listen-client-urls: https://127.0.0.1:2379,https://10.0.0.1:2379
+watch-progress-notify-interval: 5000000000
+max-request-bytes: 1048576
+strict-reconfig-check: false
+log-outputs: [stderr, /var/log/etcd.log]
+discovery:
+client-transport-security:
+  cert-file: /pki/server.crt
+  client-cert-auth: true
+peer-transport-security:
+  allowed-hostname: [a, b]
+quota-backend-byte: 1
+";
+        let values = Values::from_yaml(text).expect("a good file");
+        assert_eq!(values.text("name"), Some("acme"));
+        assert_eq!(values.milliseconds("watch-progress-notify-interval"), 5000);
+        assert_eq!(values.number("max-request-bytes"), Some(1_048_576));
+        assert_eq!(values.text("log-outputs"), Some("stderr,/var/log/etcd.log"));
+        assert_eq!(values.text("cert-file"), Some("/pki/server.crt"));
+        assert!(values.switch("client-cert-auth") && !values.switch("strict-reconfig-check"));
+        assert_eq!(values.text("peer-cert-allowed-hostname"), Some("a,b"));
+        assert_eq!(values.text("discovery"), None);
+        assert_eq!(values.warnings.len(), 1);
+        assert!(values.warnings[0].contains("did you mean quota-backend-bytes?"));
+    }
+
+    #[test]
+    fn bad_files_are_refused() {
+        for bad in [
+            "- a\n- b\n",
+            "name: [",
+            "client-transport-security: yes please",
+            "max-txn-ops: many",
+            "auto-tls: 3\nclient-transport-security:\n  auto-tls: perhaps\n",
+        ] {
+            assert!(Values::from_yaml(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Values::from_yaml("").expect("an empty file"), Values::default());
+    }
+}

@@ -1,0 +1,31 @@
+//! What an owner decides, checked once: etcd's flags, environment and file become one [`Settings`];
+//! a genesis file becomes a [`crate::chain::Genesis`]; a home directory becomes keys.
+//!
+//! Nothing here opens a socket, starts a thread or looks into the data directory.
+
+mod ceremony;
+mod duration;
+mod file;
+mod files;
+mod flag_table;
+mod flags;
+#[cfg(test)]
+mod flags_doc;
+mod genesis_file;
+mod home;
+mod one_owner;
+mod settings;
+mod urls;
+
+pub use ceremony::{PublicFile, SignatureFile, assemble};
+pub use files::{FileError, create_new, make_private_directory, replace};
+pub use flag_table::{FLAGS, Flag, Kind, Scope, Section, flag};
+pub use flags::{FlagError, Given, Source, Values, help};
+pub use genesis_file::{GenesisError, GenesisFile, to_hex, valid_name};
+pub use home::{Home, KeyError, SecretSeed};
+pub use one_owner::{one_owner, voted_differences};
+pub use settings::{
+    AutoCompaction, Bootstrap, ClientSettings, ClientTls, LogSettings, PeerSettings, Settings,
+    SettingsError,
+};
+pub use urls::{ListenUrl, UrlError};

@@ -1,0 +1,420 @@
+use std::path::PathBuf;
+
+use super::duration::go_duration_ns;
+use super::flag_table::{Scope, flag};
+use super::flags::{FlagError, Values};
+use super::urls::{ListenUrl, UrlError};
+
+/// Everything `serve` needs to know, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `--name`; with a genesis the member's name takes its place.
+    pub name: String,
+    /// Log and checkpoints.
+    pub data_dir: PathBuf,
+    /// The file all organisations signed; without one this is a network of one.
+    pub genesis: Option<PathBuf>,
+    /// Keys and certificates.
+    pub home: Option<PathBuf>,
+    /// Takes key files that others could read.
+    pub allow_loose_permissions: bool,
+    /// Towards clients.
+    pub client: ClientSettings,
+    /// Towards other replicas.
+    pub peer: PeerSettings,
+    /// How a network of one owner starts.
+    pub bootstrap: Bootstrap,
+    /// This replica orders compactions by this rule.
+    pub auto_compaction: AutoCompaction,
+    /// How to log.
+    pub log: LogSettings,
+    /// To be logged, one line each, once logging runs.
+    pub warnings: Vec<String>,
+}
+
+/// Towards clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// gRPC, and HTTP unless `listen_http` is there. Empty: to be taken from the genesis.
+    pub listen: Vec<ListenUrl>,
+    /// HTTP only.
+    pub listen_http: Vec<ListenUrl>,
+    /// /metrics, /health, /livez, /readyz without a client certificate.
+    pub listen_metrics: Vec<ListenUrl>,
+    /// As given; empty: to be taken from the genesis.
+    pub advertise: Vec<String>,
+    /// For every https listener.
+    pub tls: ClientTls,
+    /// Largest request this replica admits; the network's parameter bounds it.
+    pub request_bytes_max: Option<u32>,
+    /// Most operations of a transaction this replica admits; the network's parameter bounds it.
+    pub txn_ops_max: Option<u32>,
+    /// Streams per connection, if given.
+    pub streams_max: Option<u32>,
+    /// Ping idle clients; 0 for never.
+    pub keepalive_interval_ms: u64,
+    /// Time to answer.
+    pub keepalive_timeout_ms: u64,
+    /// Between progress notifications.
+    pub watch_progress_ms: u64,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Shown to clients.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// Checks clients' certificates.
+    pub trusted_ca: Option<PathBuf>,
+    /// Clients must show one. Set by `--client-cert-auth`, and by a trusted CA as in etcd.
+    pub client_certificate_required: bool,
+    /// Make a certificate at start, valid this many years.
+    pub automatic_years: Option<u16>,
+    /// Certificates of clients that are no longer trusted.
+    pub revoked: Option<PathBuf>,
+}
+
+/// Towards other replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// Empty: to be taken from the genesis.
+    pub listen: Vec<ListenUrl>,
+    /// For a network of one owner: where others would find this replica.
+    pub advertise: Vec<String>,
+}
+
+/// How a network of one owner starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// NAME=URL of each member as given; empty if not given.
+    pub members: Vec<(String, String)>,
+    /// `--initial-cluster-state=existing`.
+    pub existing: bool,
+    /// `--quota-backend-bytes`.
+    pub quota_bytes: Option<u64>,
+    /// `--election-timeout`.
+    pub view_timeout_ms: Option<u64>,
+}
+
+/// Which history to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// None by itself.
+    Off,
+    /// What is older than this.
+    Periodic {
+        /// Milliseconds.
+        keep_ms: u64,
+    },
+    /// All but the newest.
+    Revisions {
+        /// How many stay.
+        keep: u64,
+    },
+}
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level, or a level per module.
+    pub filter: String,
+    /// JSON lines, else text.
+    pub json: bool,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// With how a flag was given.
+    #[error(transparent)]
+    Flag(#[from] FlagError),
+    /// With a URL.
+    #[error("--{0}: {1}")]
+    Url(&'static str, UrlError),
+    /// With what a flag asks for.
+    #[error("--{name} is not supported: {why}")]
+    Refused {
+        /// The flag.
+        name: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// With how flags stand together.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+fn invalid<T>(why: impl Into<String>) -> Result<T, SettingsError> {
+    Err(SettingsError::Invalid(why.into()))
+}
+
+impl Settings {
+    /// From the command line behind `serve`, and the environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`], the first one found.
+    pub fn parse(
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> Result<Self, SettingsError> {
+        Self::from_values(Values::collect(arguments, environment)?)
+    }
+
+    /// Checks what was given.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn from_values(values: Values) -> Result<Self, SettingsError> {
+        let mut warnings = values.warnings.clone();
+        warnings.extend(check_scopes(&values)?);
+        let home = values.text("home").map(PathBuf::from);
+        let genesis = values.text("genesis").map(PathBuf::from);
+        let genesis = genesis.or_else(|| home.as_ref().map(|home| home.join("genesis.json")));
+        if genesis.is_some() && home.is_none() {
+            return invalid("--genesis needs --home, the directory with this replica's keys");
+        }
+        let name = values.text_or_default("name").to_owned();
+        let data_dir = values.text("data-dir").map(PathBuf::from);
+        let data_dir = match (data_dir, &genesis) {
+            (Some(given), _) => given,
+            (None, Some(_)) => return invalid("--genesis needs --data-dir, where the log lies"),
+            (None, None) => format!("{name}.etcd").into(),
+        };
+        let existing = match values.text_or_default("initial-cluster-state") {
+            "new" => false,
+            "existing" => true,
+            other => {
+                return invalid(format!(
+                    "--initial-cluster-state is {other:?}; it is new or existing"
+                ));
+            }
+        };
+        Ok(Self {
+            name,
+            data_dir,
+            allow_loose_permissions: values.switch("allow-loose-permissions"),
+            client: client(&values, genesis.is_some(), &mut warnings)?,
+            peer: peer(&values, genesis.is_some())?,
+            bootstrap: Bootstrap {
+                members: initial_cluster(&values)?,
+                existing,
+                quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
+                view_timeout_ms: election_timeout(&values)?,
+            },
+            auto_compaction: auto_compaction(&values)?,
+            log: log(&values)?,
+            genesis,
+            home,
+            warnings,
+        })
+    }
+}
+
+/// One warning for every flag without effect; an error for one that cannot be honoured.
+fn check_scopes(values: &Values) -> Result<Vec<String>, SettingsError> {
+    let mut warnings = Vec::new();
+    for (name, given) in values.given() {
+        let flag = flag(name).expect("only flags of the table are noted");
+        let changes = !given.value.is_empty() && given.value != flag.default;
+        match flag.scope {
+            Scope::Refused(why) if changes => {
+                return Err(SettingsError::Refused { name: flag.name, why });
+            }
+            Scope::Ignored(why) if changes => {
+                warnings.push(format!("--{name} has no effect: {why}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(warnings)
+}
+
+fn urls(values: &Values, name: &'static str) -> Result<Vec<ListenUrl>, SettingsError> {
+    let text = values.text(name).unwrap_or("");
+    ListenUrl::parse_list(text).map_err(|why| SettingsError::Url(name, why))
+}
+
+fn listen(values: &Values, name: &'static str) -> Result<Vec<ListenUrl>, SettingsError> {
+    let urls = urls(values, name)?;
+    match urls.iter().find_map(|url| url.check_bindable().err()) {
+        Some(why) => Err(SettingsError::Url(name, why)),
+        None => Ok(urls),
+    }
+}
+
+/// etcd's default where nothing is given and no genesis will tell.
+fn or_default(
+    given: Vec<ListenUrl>,
+    name: &'static str,
+    genesis: bool,
+) -> Result<Vec<ListenUrl>, SettingsError> {
+    if genesis || !given.is_empty() {
+        return Ok(given);
+    }
+    let text = flag(name).map_or("", |flag| flag.default);
+    ListenUrl::parse_list(text).map_err(|why| SettingsError::Url(name, why))
+}
+
+fn texts(urls: &[ListenUrl]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
+fn client(
+    values: &Values,
+    genesis: bool,
+    warnings: &mut Vec<String>,
+) -> Result<ClientSettings, SettingsError> {
+    let (listen_name, advertise_name) = ("listen-client-urls", "advertise-client-urls");
+    let given = listen(values, listen_name)?;
+    let advertise = urls(values, advertise_name)?;
+    if !given.is_empty() && advertise.is_empty() && !genesis {
+        return invalid(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        );
+    }
+    let listen_urls = or_default(given, listen_name, genesis)?;
+    let tls = client_tls(values)?;
+    let (listen_http, listen_metrics) =
+        (listen(values, "listen-client-http-urls")?, listen(values, "listen-metrics-urls")?);
+    let certified = tls.certificate.is_some() || tls.automatic_years.is_some() || genesis;
+    for url in listen_urls.iter().chain(&listen_http).chain(&listen_metrics) {
+        if url.tls && !certified {
+            return invalid(format!(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with \
+                 HTTPS scheme"
+            ));
+        }
+        if !url.tls && tls.certificate.is_some() {
+            let flags = "--cert-file, --key-file and --trusted-ca-file";
+            warnings.push(format!("{flags} have no effect on {url}: its scheme is not https"));
+        }
+    }
+    let cap = |name: &'static str| -> Result<Option<u32>, SettingsError> {
+        let number = values.number(name).map(u32::try_from).transpose();
+        number.or_else(|_| invalid(format!("--{name} is larger than {}", u32::MAX)))
+    };
+    Ok(ClientSettings {
+        listen: listen_urls,
+        listen_http,
+        listen_metrics,
+        advertise: texts(&or_default(advertise, advertise_name, genesis)?),
+        tls,
+        request_bytes_max: cap("max-request-bytes")?,
+        txn_ops_max: cap("max-txn-ops")?,
+        streams_max: cap("max-concurrent-streams")?,
+        keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
+        keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
+        watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
+    })
+}
+
+fn client_tls(values: &Values) -> Result<ClientTls, SettingsError> {
+    let path = |name| values.text(name).map(PathBuf::from);
+    let (certificate, key) = (path("cert-file"), path("key-file"));
+    if certificate.is_some() != key.is_some() {
+        return invalid("--cert-file and --key-file belong together: both or none");
+    }
+    let trusted_ca = path("trusted-ca-file");
+    let automatic = values.switch("auto-tls") && certificate.is_none();
+    let years = values.number("self-signed-cert-validity").unwrap_or(1).clamp(1, 100);
+    let required = values.switch("client-cert-auth");
+    if required && trusted_ca.is_none() && !automatic && values.text("home").is_none() {
+        return invalid("--client-cert-auth needs --trusted-ca-file, the CA of the clients");
+    }
+    Ok(ClientTls {
+        client_certificate_required: required || trusted_ca.is_some(),
+        certificate,
+        key,
+        trusted_ca,
+        revoked: path("client-crl-file"),
+        automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
+    })
+}
+
+fn peer(values: &Values, genesis: bool) -> Result<PeerSettings, SettingsError> {
+    let (listen_name, advertise_name) = ("listen-peer-urls", "initial-advertise-peer-urls");
+    let advertise = urls(values, advertise_name)?;
+    if let Some(url) = advertise.iter().find(|url| url.port.is_none()) {
+        return invalid(format!("--{advertise_name} {:?} must be \"host:port\"", url.to_string()));
+    }
+    Ok(PeerSettings {
+        listen: or_default(listen(values, listen_name)?, listen_name, genesis)?,
+        advertise: texts(&or_default(advertise, advertise_name, genesis)?),
+    })
+}
+
+fn initial_cluster(values: &Values) -> Result<Vec<(String, String)>, SettingsError> {
+    let mut members = Vec::new();
+    for part in values.text("initial-cluster").unwrap_or("").split(',') {
+        let part = part.trim();
+        if part.is_empty() {
+            continue;
+        }
+        let Some((name, url)) = part.split_once('=') else {
+            return invalid(format!("--initial-cluster: {part:?} is not of the form NAME=URL"));
+        };
+        ListenUrl::parse(url).map_err(|why| SettingsError::Url("initial-cluster", why))?;
+        members.push((name.to_owned(), url.to_owned()));
+    }
+    Ok(members)
+}
+
+/// etcd's checks of its two timers, then the one that has a meaning here.
+fn election_timeout(values: &Values) -> Result<Option<u64>, SettingsError> {
+    let heartbeat = values.number("heartbeat-interval").unwrap_or(100);
+    let election = values.number("election-timeout").unwrap_or(1000);
+    if heartbeat == 0 || election == 0 {
+        return invalid("--heartbeat-interval and --election-timeout must be >0");
+    }
+    if heartbeat.saturating_mul(5) > election {
+        return invalid(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as \
+             --heartbeat-interval[{heartbeat}ms]"
+        ));
+    }
+    if election > 50_000 {
+        return invalid(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
+        ));
+    }
+    Ok(values.number("election-timeout"))
+}
+
+fn auto_compaction(values: &Values) -> Result<AutoCompaction, SettingsError> {
+    let retention = values.text_or_default("auto-compaction-retention");
+    let number = retention.parse::<u64>().ok();
+    let wrong =
+        |form: &str| invalid(format!("--auto-compaction-retention is {retention:?}; it is {form}"));
+    match values.text_or_default("auto-compaction-mode") {
+        "revision" => match number {
+            Some(0) => Ok(AutoCompaction::Off),
+            Some(keep) => Ok(AutoCompaction::Revisions { keep }),
+            None => wrong("a number of revisions"),
+        },
+        "periodic" => {
+            let hours = number.map(|hours| hours.saturating_mul(3_600_000));
+            let keep_ms = hours.or_else(|| Some(go_duration_ns(retention)? / 1_000_000));
+            match keep_ms {
+                Some(0) => Ok(AutoCompaction::Off),
+                Some(keep_ms) => Ok(AutoCompaction::Periodic { keep_ms }),
+                None => wrong("a duration such as 5m, or whole hours"),
+            }
+        }
+        other => invalid(format!("unknown auto-compaction-mode {other:?}")),
+    }
+}
+
+fn log(values: &Values) -> Result<LogSettings, SettingsError> {
+    let json = match values.text_or_default("log-format") {
+        "json" => true,
+        "console" => false,
+        other => return invalid(format!("--log-format is {other:?}; it is json or console")),
+    };
+    Ok(LogSettings { filter: values.text_or_default("log-level").to_owned(), json })
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::chain::{BUNDLE_OPS_MAX, Bundle, BundleParts, SESSION_WINDOW, Skeleton, Value};
+use crate::crypto::Scheme;
+use crate::node::NodeError;
+use crate::node::event::Request;
+use crate::node::pending::Pending;
+use crate::types::{ClusterId, Millis, ReplicaId};
+
+/// Bytes of values after which a bundle is closed (consensus.md 9).
+const BUNDLE_VALUE_BYTES: usize = 256 << 10;
+
+/// Requests that may wait for admission: etcd's gap between commit and apply.
+const QUEUE_MAX: usize = 5_000;
+
+/// Time a client's request may take until it must have been executed (etcd: 5 s + 2 elections).
+pub(super) const REQUEST_TIMEOUT_MS: u64 = 7_000;
+
+/// Turns requests into signed bundles.
+///
+/// A bundle holds everything that arrived while the one before was made: there is no timer, and a
+/// lone client waits for nobody.
+pub(super) struct Admission {
+    own: ReplicaId,
+    cluster_id: ClusterId,
+    scheme: Arc<dyn Scheme>,
+    session: u64,
+    next_seq: u64,
+    queue: VecDeque<Request>,
+}
+
+impl Admission {
+    pub(super) fn new(
+        own: ReplicaId,
+        cluster_id: ClusterId,
+        scheme: Arc<dyn Scheme>,
+        session: u64,
+    ) -> Self {
+        Self { own, cluster_id, scheme, session, next_seq: 0, queue: VecDeque::new() }
+    }
+
+    pub(super) fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn queue(&mut self, request: Request) {
+        if self.queue.len() >= QUEUE_MAX {
+            drop(request.reply.send(Err(NodeError::TooManyRequests)));
+            return;
+        }
+        self.queue.push_back(request);
+    }
+
+    /// The next bundle, if something waits and the session's window has room for it.
+    pub(super) fn next_bundle(
+        &mut self,
+        pending: &mut Pending,
+        not_after: Millis,
+    ) -> Option<Bundle> {
+        let oldest = pending.oldest().unwrap_or(self.next_seq);
+        let room = (oldest + SESSION_WINDOW).saturating_sub(self.next_seq);
+        let room = usize::try_from(room).unwrap_or(0).min(BUNDLE_OPS_MAX);
+        let first_seq = self.next_seq;
+        let mut skeletons = Vec::new();
+        let mut values: Vec<Value> = Vec::new();
+        let mut bytes = 0;
+        while skeletons.len() < room {
+            let Some(next) = self.queue.front() else { break };
+            let size: usize = next.values.iter().map(bytes::Bytes::len).sum();
+            if !skeletons.is_empty() && bytes + size > BUNDLE_VALUE_BYTES {
+                break;
+            }
+            let request = self.queue.pop_front().expect("the front was there");
+            if request.reply.is_closed() {
+                continue;
+            }
+            bytes += size;
+            pending.wait_for(self.next_seq, request.reply);
+            self.next_seq += 1;
+            let mut op = request.op;
+            op.for_each_slot(&mut |slot| {
+                let given = request.values.get(slot.index as usize);
+                let value = Value {
+                    salt: fresh_salt(),
+                    bytes: given.expect("the api numbers its own values").clone(),
+                };
+                slot.index = u32::try_from(values.len()).expect("a bundle has few values");
+                slot.commitment = value.commitment();
+                values.push(value);
+            });
+            skeletons.push(Skeleton { author: request.author, op });
+        }
+        if skeletons.is_empty() {
+            return None;
+        }
+        let parts = BundleParts {
+            origin: self.own,
+            session: self.session,
+            first_seq,
+            not_after_ms: not_after,
+            skeletons,
+            values,
+        };
+        Some(Bundle::sign(parts, &self.cluster_id, self.scheme.as_ref()))
+    }
+}
+
+/// 16 random bytes that hide a value behind its commitment.
+pub(super) fn fresh_salt() -> [u8; 16] {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).expect("the system's random source answers once it is seeded");
+    salt
+}

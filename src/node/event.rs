@@ -1,0 +1,36 @@
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::apply::Reply;
+use crate::chain::{Author, Op};
+use crate::net::NetEvent;
+use crate::node::NodeError;
+use crate::storage::log::Placed;
+use crate::types::{Height, LogPosition};
+
+/// Everything that can happen to the protocol thread.
+pub(super) enum Event {
+    /// A client's write.
+    Request(Request),
+    /// A linearizable read waits for its barrier.
+    Barrier(oneshot::Sender<Result<(), NodeError>>),
+    /// A peer came, went or sent a frame.
+    Net(NetEvent),
+    /// Every record up to this position, and every byte in front of that place, is on disk.
+    Durable(LogPosition, Placed),
+    /// A write or fsync failed: the process ends (README decision 10).
+    LogFailed(String),
+    /// A checkpoint up to this height is on disk, or why it is not.
+    Checkpointed(Result<Height, String>),
+    /// Stop.
+    Stop,
+}
+
+/// One op on its way into a bundle.
+pub(super) struct Request {
+    pub(super) author: Author,
+    /// Slots index into `values`; commitments are filled at admission.
+    pub(super) op: Op,
+    pub(super) values: Vec<Bytes>,
+    pub(super) reply: oneshot::Sender<Result<Reply, NodeError>>,
+}

@@ -1,0 +1,183 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use crate::apply::Reply;
+use crate::chain::{Author, Genesis, Op, ValueSource};
+use crate::node::admit::REQUEST_TIMEOUT_MS;
+use crate::node::bulk::BulkJob;
+use crate::node::event::{Event, Request};
+use crate::node::index::IndexReader;
+use crate::node::{NodeError, NodeStatus};
+use crate::state::State;
+use crate::storage::index::Provenance;
+use crate::storage::log::FoundBlock;
+use crate::types::{Epoch, Height, ReplicaId, View};
+use crate::watch::Ring;
+
+/// What becomes visible together: data, revision and events of a block.
+pub struct Shared {
+    /// The replicated state after the last executed block.
+    pub state: State,
+    /// The newest events, for watchers.
+    pub ring: Ring,
+}
+
+/// The way into the replica for `api` and `web`. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) events: Sender<Event>,
+    pub(super) bulk: Sender<BulkJob>,
+    pub(super) shared: Arc<RwLock<Shared>>,
+    pub(super) values: Arc<dyn ValueSource>,
+    pub(super) applied: watch::Receiver<i64>,
+    pub(super) status: Arc<RwLock<NodeStatus>>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) genesis: Arc<Genesis>,
+    pub(super) own: ReplicaId,
+    pub(super) index: IndexReader,
+    pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+impl Handle {
+    /// Orders a write and returns its reply once this replica has executed it. The slots of `op` index
+    /// into `values`; their commitments are filled at admission.
+    ///
+    /// # Errors
+    /// [`NodeError`]; the write may still land after `Timeout`, as in etcd, but not after the time its
+    /// bundle names.
+    pub async fn propose(
+        &self,
+        author: Author,
+        op: Op,
+        values: Vec<Bytes>,
+    ) -> Result<Reply, NodeError> {
+        let view = self.view();
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Request(Request { author, op, values, reply }))?;
+        match tokio::time::timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(NodeError::Stopped),
+            Err(_) if !self.has_leader() => Err(NodeError::NoLeader),
+            Err(_) if self.view() != view => Err(NodeError::TimeoutLeaderFail),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    /// Returns once this replica has executed everything that was acknowledged anywhere before the
+    /// call (consensus.md 11).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn linearizable(&self) -> Result<(), NodeError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Event::Barrier(done))?;
+        match tokio::time::timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(NodeError::Stopped),
+            Err(_) if !self.has_leader() => Err(NodeError::NoLeader),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    /// Whether a quorum is in normal mode of one view, as far as this replica heard.
+    #[must_use]
+    pub fn has_leader(&self) -> bool {
+        self.inner.signals.has_leader.load(Ordering::Relaxed)
+    }
+
+    /// Epoch and view in force here.
+    #[must_use]
+    pub fn view(&self) -> (Epoch, View) {
+        let signals = &self.inner.signals;
+        let epoch = Epoch(signals.epoch.load(Ordering::Relaxed));
+        (epoch, View(signals.view.load(Ordering::Relaxed)))
+    }
+
+    fn send(&self, event: Event) -> Result<(), NodeError> {
+        self.inner.events.send(event).map_err(|_| NodeError::Stopped)
+    }
+
+    /// Reads state and events under the shared lock. `f` must be short: the next block waits for it.
+    pub fn read<R>(&self, f: impl FnOnce(&Shared) -> R) -> R {
+        let shared = self.inner.shared.read().unwrap_or_else(PoisonError::into_inner);
+        f(&shared)
+    }
+
+    /// Resolves the references that [`Handle::read`] finds.
+    #[must_use]
+    pub fn values(&self) -> Arc<dyn ValueSource> {
+        self.inner.values.clone()
+    }
+
+    /// Changes to the current revision once per executed block.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<i64> {
+        self.inner.applied.clone()
+    }
+
+    /// What this replica knows of itself and its peers, at most 100 ms old.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.inner.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether this replica's state is not the network's: then it serves no key.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        let status = self.inner.status.read().unwrap_or_else(PoisonError::into_inner);
+        status.quarantined.is_some()
+    }
+
+    /// The network's genesis.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.inner.genesis
+    }
+
+    /// This replica.
+    #[must_use]
+    pub fn own(&self) -> ReplicaId {
+        self.inner.own
+    }
+
+    /// The committed block at a height with its proof, or None if the log does not hold it.
+    ///
+    /// # Errors
+    /// What the log could not read, as text.
+    pub async fn block(&self, height: Height) -> Result<Option<FoundBlock>, String> {
+        let (answer, found) = oneshot::channel();
+        let stopped = || NodeError::Stopped.to_string();
+        self.inner.bulk.send(BulkJob::Find(height, answer)).map_err(|_| stopped())?;
+        found.await.map_err(|_| stopped())?
+    }
+
+    /// Who changed `key`, newest first, at most `limit` entries.
+    ///
+    /// # Errors
+    /// What the index could not read, as text.
+    pub async fn provenance(&self, key: Bytes, limit: usize) -> Result<Vec<Provenance>, String> {
+        self.inner.index.history(key, limit).await
+    }
+
+    /// Drops all peer frames, or stops doing so. Only a demo network's endpoint calls it.
+    pub fn cut(&self, cut: bool) {
+        (self.inner.cut)(cut);
+    }
+}
+
+/// What every request looks at, without a lock.
+#[derive(Default)]
+pub(super) struct Signals {
+    pub(super) has_leader: AtomicBool,
+    pub(super) epoch: AtomicU64,
+    pub(super) view: AtomicU64,
+}

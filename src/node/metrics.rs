@@ -1,0 +1,103 @@
+use std::collections::BTreeMap;
+
+use crate::chain::Genesis;
+use crate::node::NodeStatus;
+use crate::observe::table;
+use crate::observe::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use crate::types::{Quorum, ReplicaId};
+
+/// Handles of what the protocol thread counts, taken once.
+pub(super) struct Meters {
+    has_leader: Gauge,
+    is_leader: Gauge,
+    leader_changes: Counter,
+    pending: Gauge,
+    committed: [Gauge; 2],
+    executed: [Gauge; 2],
+    quota: Gauge,
+    db_size: [Gauge; 2],
+    epoch: Gauge,
+    view: Gauge,
+    margin: Gauge,
+    peers: BTreeMap<ReplicaId, Gauge>,
+    signatures: Counter,
+    verifications: Counter,
+    syncs: Counter,
+    quarantined: Gauge,
+    block_ops: Histogram,
+    quorum: Quorum,
+    quota_bytes: u64,
+    own: ReplicaId,
+}
+
+impl Meters {
+    pub(super) fn new(genesis: &Genesis, own: ReplicaId) -> Self {
+        let peer = |id: ReplicaId, name: &str| (id, gauge(&table::PEER_UP, &[name]));
+        let others = genesis.members.iter().filter(|member| member.id != own);
+        Self {
+            has_leader: gauge(&table::SERVER_HAS_LEADER, &[]),
+            is_leader: gauge(&table::SERVER_IS_LEADER, &[]),
+            leader_changes: counter(&table::SERVER_LEADER_CHANGES, &[]),
+            pending: gauge(&table::SERVER_PROPOSALS_PENDING, &[]),
+            committed: [
+                gauge(&table::SERVER_PROPOSALS_COMMITTED, &[]),
+                gauge(&table::COMMITTED_HEIGHT, &[]),
+            ],
+            executed: [
+                gauge(&table::SERVER_PROPOSALS_APPLIED, &[]),
+                gauge(&table::EXECUTED_HEIGHT, &[]),
+            ],
+            quota: gauge(&table::SERVER_QUOTA_BYTES, &[]),
+            db_size: [gauge(&table::DB_SIZE, &[]), gauge(&table::DB_SIZE_IN_USE, &[])],
+            epoch: gauge(&table::EPOCH, &[]),
+            view: gauge(&table::VIEW, &[]),
+            margin: gauge(&table::QUORUM_MARGIN, &[]),
+            peers: others.map(|member| peer(member.id, &member.name)).collect(),
+            signatures: counter(&table::SIGNATURES, &[]),
+            verifications: counter(&table::VERIFICATIONS, &[]),
+            syncs: counter(&table::DISK_SYNCS, &[]),
+            quarantined: gauge(&table::QUARANTINED, &[]),
+            block_ops: histogram(&table::BLOCK_OPS, &[]),
+            quorum: genesis.membership().quorum(),
+            quota_bytes: genesis.parameters.quota_bytes,
+            own,
+        }
+    }
+
+    pub(super) fn block(&self, n_ops: u32) {
+        self.block_ops.record(f64::from(n_ops));
+    }
+
+    pub(super) fn publish(&self, status: &NodeStatus) {
+        let core = &status.core;
+        let flag = |yes: bool| if yes { 1.0 } else { 0.0 };
+        let leads = core.has_leader && core.primary == Some(self.own);
+        self.has_leader.set(flag(core.has_leader));
+        self.is_leader.set(flag(leads));
+        self.leader_changes.absolute(core.counters.view_changes);
+        self.pending.set(number(status.pending));
+        self.committed.iter().for_each(|gauge| gauge.set(number(core.committed.0)));
+        self.executed.iter().for_each(|gauge| gauge.set(number(core.executed.0)));
+        self.quota.set(number(self.quota_bytes));
+        self.db_size.iter().for_each(|gauge| gauge.set(number(status.logical_bytes)));
+        self.epoch.set(number(core.epoch.0));
+        self.view.set(number(core.view.0));
+        let reachable = 1 + core.peers.values().filter(|peer| peer.up).count();
+        let margin = i64::try_from(reachable).unwrap_or(i64::MAX)
+            - i64::try_from(self.quorum.q()).unwrap_or(i64::MAX);
+        self.margin.set(f64::from(i32::try_from(margin).unwrap_or(i32::MAX)));
+        for (id, gauge) in &self.peers {
+            gauge.set(flag(core.peers.get(id).is_some_and(|peer| peer.up)));
+        }
+        self.signatures.absolute(core.counters.signatures);
+        self.verifications.absolute(core.counters.verifications);
+        self.syncs.absolute(status.syncs);
+        self.quarantined.set(flag(status.quarantined.is_some()));
+    }
+}
+
+/// Prometheus counts in floats: exact up to 2^53, which no count here reaches.
+#[expect(clippy::cast_precision_loss, reason = "what is above 2^53 is only shown")]
+fn number(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,33 @@
+//! The replica's only event loop: the one place that gives time to the ordering core, starts threads
+//! and joins ordering, log, apply and network.
+//!
+//! Threads: *protocol* (this loop: core, planning of the log, apply), *log* (write and fsync), *bulk*
+//! (pages of blocks for peers that lag), *checkpoint*, *index*. They talk through closed enums and
+//! channels; the state is shared with readers under one lock, held by the protocol thread once per
+//! block and by readers for the length of a range.
+
+mod admit;
+mod bulk;
+mod checkpoint;
+mod clock;
+mod error;
+mod event;
+mod execute;
+mod gates;
+mod handle;
+mod halt;
+mod index;
+mod metrics;
+mod pending;
+mod persist;
+mod recover;
+mod run;
+mod start;
+mod status;
+mod values;
+
+pub use error::{NodeError, StartError};
+pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED};
+pub use handle::{Handle, Shared};
+pub use start::{Node, NodeConfig};
+pub use status::NodeStatus;

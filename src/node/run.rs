@@ -1,0 +1,286 @@
+//! The loop: take what happened, tell the core, carry out what it asks.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::codec::{Decode, Encode};
+use crate::net::{Lane, NetEvent};
+use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
+use crate::node::bulk::{BulkJob, SendFrame};
+use crate::node::clock::Clock;
+use crate::node::event::Event;
+use crate::node::execute::Executor;
+use crate::node::gates::Gates;
+use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
+use crate::node::handle::Signals;
+use crate::node::metrics::Meters;
+use crate::node::pending::Pending;
+use crate::node::persist::Persist;
+use crate::node::{NodeError, NodeStatus};
+use crate::ordering::{Core, Input, Message, Output, Recipients};
+use crate::types::{Millis, ReplicaId};
+
+/// Events taken in one turn before outputs are carried out: enough to batch, few enough to stay quick.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Bundles of this replica that may be unexecuted at once (consensus.md 9).
+const BUNDLES_OUTSTANDING: u64 = 4;
+
+const STATUS_INTERVAL_MS: u64 = 50;
+
+/// One replica's protocol thread.
+pub(super) struct Replica {
+    pub(super) others: Vec<ReplicaId>,
+    pub(super) core: Core,
+    pub(super) admission: Admission,
+    pub(super) pending: Pending,
+    pub(super) gates: Gates,
+    pub(super) persist: Persist,
+    pub(super) executor: Executor,
+    pub(super) send: SendFrame,
+    pub(super) bulk: Sender<BulkJob>,
+    pub(super) clock: Clock,
+    pub(super) status: Arc<RwLock<NodeStatus>>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) meters: Meters,
+    pub(super) applied: watch::Sender<i64>,
+    pub(super) barriers: Vec<oneshot::Sender<Result<(), NodeError>>>,
+    pub(super) bundles: BTreeMap<u64, u64>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) quarantined: Option<String>,
+    pub(super) status_at_ms: u64,
+}
+
+impl Replica {
+    /// Runs until `Stop` or until every sender is gone.
+    pub(super) fn run(mut self, events: &Receiver<Event>) {
+        self.advance_time();
+        loop {
+            self.carry_out();
+            self.admit();
+            self.carry_out();
+            self.persist.flush();
+            self.publish_status();
+            match events.recv_timeout(self.pause()) {
+                Ok(event) => {
+                    self.advance_time();
+                    if !self.take(event) {
+                        break;
+                    }
+                    for event in events.try_iter().take(EVENTS_PER_TURN) {
+                        if !self.take(event) {
+                            return self.pending.fail_all(NodeError::Stopped);
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.advance_time(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.pending.fail_all(NodeError::Stopped);
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.clock.mono_ms();
+        let core = self.core.next_deadline().unwrap_or(now + 1000);
+        let next = core.min(self.status_at_ms + STATUS_INTERVAL_MS);
+        Duration::from_millis(next.saturating_sub(now))
+    }
+
+    fn step(&mut self, input: Input) {
+        self.core.step(input, &mut self.outputs);
+    }
+
+    fn advance_time(&mut self) {
+        self.step(Input::Wall { unix_ms: self.clock.unix_ms() });
+        self.step(Input::Tick { mono_ms: self.clock.mono_ms() });
+    }
+
+    /// False to stop.
+    fn take(&mut self, event: Event) -> bool {
+        match event {
+            Event::Request(request) => match &self.quarantined {
+                Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
+                None => self.admission.queue(request),
+            },
+            Event::Barrier(waiter) => match &self.quarantined {
+                Some(_) => drop(waiter.send(Err(NodeError::Corrupt))),
+                None => self.barriers.push(waiter),
+            },
+            Event::Net(NetEvent::Up(peer)) => self.step(Input::PeerUp { peer }),
+            Event::Net(NetEvent::Down(peer)) => self.step(Input::PeerDown { peer }),
+            Event::Net(NetEvent::Frame(peer, frame, _receipt)) => {
+                match Message::from_bytes(frame) {
+                    Ok(message) => self.step(Input::Recv { peer, message }),
+                    Err(error) => {
+                        tracing::warn!(event = "bad_message", peer = peer.0, "a peer sent {error}");
+                    }
+                }
+            }
+            Event::Durable(position, end) => {
+                self.persist.durable();
+                self.executor.durable(end);
+                drop(self.bulk.send(BulkJob::Advance(end)));
+                for (to, message) in self.gates.open(position) {
+                    self.send(to, &message);
+                }
+                self.step(Input::Durable { position });
+            }
+            Event::Checkpointed(done) => {
+                self.executor.checkpointed(done, self.persist.appender());
+            }
+            Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
+            Event::Stop => return false,
+        }
+        true
+    }
+
+    /// Signs what waits into bundles, and asks one question for all barriers that wait.
+    fn admit(&mut self) {
+        if !self.barriers.is_empty() {
+            let id = self.pending.ask(core::mem::take(&mut self.barriers));
+            self.step(Input::ReadRequest { id });
+        }
+        self.forget_executed_bundles();
+        while self.admission.queued() > 0
+            && self.bundles.len() as u64 <= BUNDLES_OUTSTANDING
+            && self.quarantined.is_none()
+        {
+            let not_after = self.not_after();
+            let Some(bundle) = self.admission.next_bundle(&mut self.pending, not_after) else {
+                break;
+            };
+            self.bundles.insert(bundle.end_seq(), bundle.first_seq);
+            self.step(Input::Submit { bundle });
+        }
+    }
+
+    fn not_after(&self) -> Millis {
+        self.clock.unix_ms().max(self.executor.time_ms()).plus(REQUEST_TIMEOUT_MS)
+    }
+
+    fn forget_executed_bundles(&mut self) {
+        let oldest = self.pending.oldest();
+        self.bundles.retain(|end, _| oldest.is_some_and(|oldest| oldest < *end));
+    }
+
+    /// Carries out outputs, in order, until none is left; executing feeds the core again.
+    fn carry_out(&mut self) {
+        while !self.outputs.is_empty() {
+            for output in core::mem::take(&mut self.outputs) {
+                self.carry_out_one(output);
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match output {
+            Output::Append { position, record } => {
+                let placed = self.persist.append(position, &record);
+                self.executor.remember(placed, &record);
+            }
+            Output::Send { to, message, gate } => {
+                if let Some((to, message)) = self.gates.pass(to, message, gate) {
+                    self.send(to, &message);
+                }
+            }
+            Output::Execute { block } => self.execute(&block),
+            Output::ReadReady { id, .. } => self.pending.read_ready(id),
+            Output::ReadFailed { id } => self.pending.read_failed(id),
+            Output::ServeBlocks { to, from, until } => {
+                drop(self.bulk.send(BulkJob::Serve { to, from, until }));
+            }
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused().0;
+                let bytes = evidence.to_bytes();
+                tracing::error!(
+                    event = "evidence",
+                    accused,
+                    proof = %hex(&bytes),
+                    "replica {accused} provably broke the protocol"
+                );
+                crate::observe::metrics::evidence();
+            }
+            Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
+            Output::Quarantine { reason } => self.quarantine(reason),
+            Output::Halt { reason } => halt(EXIT_HALTED, &reason),
+        }
+    }
+
+    fn execute(&mut self, block: &Arc<crate::chain::Block>) {
+        if self.quarantined.is_some() {
+            return;
+        }
+        let placed = self.persist.take_block(block.header.height, block.hash());
+        let placed = placed.expect("a block is appended before it is executed");
+        match self.executor.execute(block, placed) {
+            Ok(outcome) => {
+                self.meters.block(block.header.n_ops);
+                let session = self.admission.session();
+                for (of_session, seq, reply) in outcome.replies {
+                    if of_session == session {
+                        self.pending.answer(seq, reply);
+                    }
+                }
+                self.applied.send_replace(outcome.revision.0);
+                let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
+                self.step(Input::Executed { effects, next_expiry });
+                if outcome.checkpoint_wanted {
+                    self.executor.begin_checkpoint(self.persist.appender());
+                }
+            }
+            Err(error) => self.quarantine(format!(
+                "block {} could not be executed: {error}",
+                block.header.height
+            )),
+        }
+    }
+
+    fn quarantine(&mut self, reason: String) {
+        tracing::error!(event = "quarantine", "{reason}");
+        self.pending.fail_all(NodeError::Corrupt);
+        self.quarantined = Some(reason);
+    }
+
+    fn send(&self, to: Recipients, message: &Message) {
+        let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
+        let frame = message.to_bytes();
+        match to {
+            Recipients::One(peer) => (self.send)(peer, frame, lane),
+            Recipients::Others => {
+                for peer in &self.others {
+                    (self.send)(*peer, frame.clone(), lane);
+                }
+            }
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let now = self.clock.mono_ms();
+        if now < self.status_at_ms + STATUS_INTERVAL_MS {
+            return;
+        }
+        self.status_at_ms = now;
+        let core = self.core.status();
+        self.signals.has_leader.store(core.has_leader, Ordering::Relaxed);
+        self.signals.epoch.store(core.epoch.0, Ordering::Relaxed);
+        self.signals.view.store(core.view.0, Ordering::Relaxed);
+        let mut status = self.status.write().unwrap_or_else(PoisonError::into_inner);
+        status.core = core;
+        status.pending = self.pending.ops() as u64 + self.admission.queued() as u64;
+        status.log_bytes = self.persist.bytes;
+        status.syncs = self.persist.syncs;
+        status.quarantined.clone_from(&self.quarantined);
+        self.executor.fill(&mut status);
+        self.meters.publish(&status);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

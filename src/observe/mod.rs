@@ -1,0 +1,12 @@
+//! What the process says about itself: log lines and metrics. It knows no other module but the
+//! words; whoever has something to count takes a handle from the one table in [`table`].
+
+mod logging;
+pub mod metrics;
+pub mod table;
+
+pub use self::metrics::{Metrics, MetricsError, counter, gauge, histogram};
+pub use logging::{LogFormat, LogSettings, LoggingError, start_logging};
+pub use table::{METRICS, Metric, MetricKind};
+
+pub use ::metrics::{Counter, Gauge, Histogram};

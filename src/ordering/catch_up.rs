@@ -1,0 +1,222 @@
+//! Fetching what others have: pages of committed blocks, and single bodies (protocol.md 11).
+
+use std::sync::Arc;
+
+use crate::chain::{Block, Certificate, Phase};
+use crate::ordering::blocks::NoPath;
+use crate::ordering::{Core, Message, Output};
+use crate::types::{Digest, Height, ReplicaId};
+
+/// A proposal may still be under way when its certificate comes.
+const GRACE_MS: u64 = 30;
+/// Then another peer is asked.
+const ANSWER_MS: u64 = 1000;
+
+/// What is asked for now. Only a certificate sets a target: a claimed height moves nothing.
+#[derive(Default)]
+pub(super) struct CatchUp {
+    /// Since when blocks below the certificate are missing.
+    missing_since_ms: Option<u64>,
+    page: Option<Asked>,
+    body: Option<(Digest, Asked)>,
+    /// Rotates over the peers that can answer.
+    turn: usize,
+}
+
+struct Asked {
+    peer: ReplicaId,
+    until_ms: u64,
+}
+
+/// Whether a block holds all values, each the one committed to.
+pub(super) fn body_is_whole(block: &Block) -> bool {
+    block.has_values()
+        && block.bundles().all(|bundle| {
+            let slots = bundle.slots();
+            slots.len() == bundle.values.len()
+                && slots
+                    .iter()
+                    .zip(&bundle.values)
+                    .all(|(slot, value)| slot.commitment == value.commitment())
+        })
+}
+
+impl Core {
+    /// Asks for what is missing, if nobody has been asked or the one asked is late.
+    pub(super) fn fetch_missing(&mut self) {
+        if self.quarantined {
+            return;
+        }
+        self.fetch_page();
+        self.fetch_body();
+    }
+
+    fn fetch_page(&mut self) {
+        let committed = self.blocks.committed.height;
+        let target = self.blocks.certificate.as_ref().filter(|cert| cert.height > committed);
+        let Some(target) = target else {
+            self.catch_up.missing_since_ms = None;
+            self.catch_up.page = None;
+            return;
+        };
+        let (until, signers) = (target.height, signers(target));
+        let since = *self.catch_up.missing_since_ms.get_or_insert(self.now_ms);
+        if self.now_ms < since + GRACE_MS {
+            return;
+        }
+        if self.catch_up.page.as_ref().is_some_and(|asked| self.now_ms < asked.until_ms) {
+            return;
+        }
+        let Some(peer) = self.next_holder(&signers) else { return };
+        self.catch_up.page = Some(Asked { peer, until_ms: self.now_ms + ANSWER_MS });
+        self.tell(peer, Message::GetBlocks { from: committed.next(), until });
+    }
+
+    /// The base of a view that could begin: bodies above what is certified as committed.
+    fn fetch_body(&mut self) {
+        let Some(waiting) = &self.view.waiting else {
+            self.catch_up.body = None;
+            return;
+        };
+        let Err(NoPath::Missing(height, hash)) =
+            self.blocks.path_to(waiting.base.0, waiting.base.1)
+        else {
+            self.catch_up.body = None;
+            return;
+        };
+        let certified = self.blocks.certificate.as_ref().map(|cert| cert.height);
+        if certified.is_some_and(|certified| height <= certified) {
+            return;
+        }
+        let asked = self.catch_up.body.as_ref();
+        if asked.is_some_and(|(of, asked)| *of == hash && self.now_ms < asked.until_ms) {
+            return;
+        }
+        let holders = waiting.holders.clone();
+        let Some(peer) = self.next_holder(&holders) else { return };
+        let until_ms = self.now_ms + ANSWER_MS / 4;
+        self.catch_up.body = Some((hash, Asked { peer, until_ms }));
+        self.tell(peer, Message::GetBody { hash });
+    }
+
+    /// Signers take turns; one that lied or is not connected is passed over while others are left.
+    fn next_holder(&mut self, signers: &[ReplicaId]) -> Option<ReplicaId> {
+        let others: Vec<ReplicaId> = signers.iter().copied().filter(|id| *id != self.own).collect();
+        let trusted = |id: &&ReplicaId| !self.is_banned(**id);
+        let up = |id: &&ReplicaId| self.peers.get(*id).is_some_and(|peer| peer.up);
+        let mut candidates: Vec<ReplicaId> =
+            others.iter().filter(trusted).filter(up).copied().collect();
+        if candidates.is_empty() {
+            candidates = others.iter().filter(trusted).copied().collect();
+        }
+        if candidates.is_empty() {
+            candidates = others;
+        }
+        self.catch_up.turn = self.catch_up.turn.wrapping_add(1);
+        let count = candidates.len();
+        candidates.get(self.catch_up.turn.checked_rem(count)?).copied()
+    }
+
+    pub(super) fn catch_up_deadline(&self) -> Option<u64> {
+        let grace = self.catch_up.missing_since_ms.map(|since| since + GRACE_MS);
+        let page = self.catch_up.page.as_ref().map(|asked| asked.until_ms);
+        let body = self.catch_up.body.as_ref().map(|(_, asked)| asked.until_ms);
+        [grace, page, body].into_iter().flatten().filter(|at| *at > self.now_ms).min()
+    }
+
+    /// A certificate shown by a peer, as healing or as the proof of a height it claimed.
+    pub(super) fn on_certificate(&mut self, peer: ReplicaId, certificate: Certificate) {
+        let known = self.blocks.certificate.as_ref().map(Certificate::rank);
+        let newer = known.is_none_or(|known| certificate.rank() > known);
+        let doubted = self.peers.get(&peer).is_some_and(|peer| peer.doubted.is_some());
+        let useful = newer && certificate.phase == Phase::Commit || doubted;
+        if !useful {
+            return;
+        }
+        if !self.certificate_holds(&certificate) {
+            self.counters.bad_signatures += 1;
+            return self.ban(peer, "a certificate that certifies nothing");
+        }
+        self.proved(peer, certificate.height);
+        if certificate.phase == Phase::Commit {
+            self.adopt_commit(certificate);
+        }
+    }
+
+    pub(super) fn on_get_blocks(&mut self, peer: ReplicaId, from: Height, until: Height) {
+        let until = until.min(self.blocks.committed.height);
+        if from <= until && from > Height(0) {
+            self.out.push(Output::ServeBlocks { to: peer, from, until });
+        }
+    }
+
+    /// A page proves itself: its last header is certified and every other is an ancestor.
+    pub(super) fn on_blocks(
+        &mut self,
+        peer: ReplicaId,
+        blocks: Vec<Arc<Block>>,
+        certificate: Certificate,
+    ) {
+        if self.catch_up.page.as_ref().is_none_or(|asked| asked.peer != peer) {
+            return;
+        }
+        let last = blocks.last().map(|block| (block.header.height, block.hash()));
+        let committed = self.blocks.committed;
+        if last.is_some_and(|(height, _)| height <= committed.height) {
+            return;
+        }
+        let linked = blocks.windows(2).all(|pair| {
+            pair[1].header.parent == pair[0].hash()
+                && pair[1].header.height == pair[0].header.height.next()
+        });
+        let sound = linked
+            && certificate.phase == Phase::Commit
+            && last == Some((certificate.height, certificate.block_hash))
+            && blocks.iter().all(|block| body_is_whole(block))
+            && self.certificate_holds(&certificate);
+        self.catch_up.page = None;
+        if !sound {
+            return self.ban(peer, "a page of blocks that does not prove itself");
+        }
+        for block in blocks {
+            if block.header.height > committed.height {
+                self.counters.caught_up_blocks += 1;
+                self.blocks.insert(block, None);
+            }
+        }
+        if self.commit_through(&certificate) {
+            self.commit_known();
+        }
+        if self.blocks.committed.height < certificate.height {
+            self.ban(peer, "a page of blocks that does not join the own chain");
+        }
+    }
+
+    pub(super) fn on_get_body(&mut self, peer: ReplicaId, hash: &Digest) {
+        let held = self.blocks.get(hash).map(|body| Arc::clone(&body.block));
+        let block = held.or_else(|| {
+            let proposals = self.proposals.values().map(|proposal| &proposal.block);
+            proposals.into_iter().find(|block| block.hash() == *hash).cloned()
+        });
+        if let Some(block) = block {
+            self.tell(peer, Message::Body(block));
+        }
+    }
+
+    pub(super) fn on_body(&mut self, peer: ReplicaId, block: Arc<Block>) {
+        let wanted = self.catch_up.body.as_ref().is_some_and(|(hash, _)| *hash == block.hash());
+        if !wanted {
+            return;
+        }
+        if !body_is_whole(&block) {
+            return self.ban(peer, "a block whose values are not the ones committed to");
+        }
+        self.catch_up.body = None;
+        self.blocks.insert(block, None);
+        self.try_enter();
+    }
+}
+
+fn signers(certificate: &Certificate) -> Vec<ReplicaId> {
+    certificate.signatures.iter().map(|signed| signed.replica).collect()
+}

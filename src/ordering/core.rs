@@ -1,0 +1,217 @@
+//! The core's parts, and how an input travels through them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::chain::{Block, Membership, Phase, Record, Vote};
+use crate::crypto::Scheme;
+use crate::ordering::blocks::Blocks;
+use crate::ordering::catch_up::CatchUp;
+use crate::ordering::pool::Pool;
+use crate::ordering::reads::Reads;
+use crate::ordering::status::Peer;
+use crate::ordering::view::ViewState;
+use crate::ordering::votes::Votes;
+use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
+use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
+
+/// A block of the view's primary that waits for its turn.
+pub(super) struct Proposal {
+    pub block: Arc<Block>,
+    pub prepare: Arc<Vote>,
+}
+
+/// The prefix of the log that exists, and the one that survives a crash.
+pub(super) struct Log {
+    pub end: LogPosition,
+    pub durable: LogPosition,
+}
+
+/// One replica's ordering: a value that changes by [`Core::step`] alone.
+pub struct Core {
+    pub(super) cluster_id: ClusterId,
+    pub(super) own: ReplicaId,
+    pub(super) membership: Membership,
+    pub(super) config_hash: Digest,
+    pub(super) quorum: Quorum,
+    pub(super) scheme: Arc<dyn Scheme>,
+    /// W: pipeline window and lag of the root.
+    pub(super) window: u64,
+    pub(super) now_ms: u64,
+    /// The wall clock and the monotonic time it was read at.
+    pub(super) wall: Option<(Millis, u64)>,
+    pub(super) log: Log,
+    pub(super) blocks: Blocks,
+    pub(super) votes: Votes,
+    pub(super) view: ViewState,
+    /// Bounded: views from the entered one to the one after the pending one, heights up to
+    /// executed + 2W.
+    pub(super) proposals: BTreeMap<(View, Height), Proposal>,
+    pub(super) pool: Pool,
+    pub(super) reads: Reads,
+    pub(super) catch_up: CatchUp,
+    pub(super) peers: BTreeMap<ReplicaId, Peer>,
+    /// Since when a quorum has been heard without a break; timers that accuse wait for it.
+    pub(super) quorum_since_ms: Option<u64>,
+    pub(super) next_status_ms: u64,
+    /// The committed height at the last STATUS: without progress since, votes are sent again.
+    pub(super) committed_at_status: Height,
+    pub(super) started: bool,
+    pub(super) quarantined: bool,
+    pub(super) halted: bool,
+    pub(super) counters: Counters,
+    pub(super) out: Vec<Output>,
+}
+
+impl Core {
+    /// Takes one input and appends what is to be done about it, in order.
+    pub fn step(&mut self, input: Input, out: &mut Vec<Output>) {
+        if self.halted {
+            return;
+        }
+        if let Input::Tick { mono_ms } = input {
+            self.now_ms = self.now_ms.max(mono_ms);
+        }
+        if !self.started {
+            self.started = true;
+            self.start();
+        }
+        match input {
+            Input::Tick { .. } => {}
+            Input::Wall { unix_ms } => self.wall = Some((unix_ms, self.now_ms)),
+            Input::Durable { position } => {
+                assert!(position <= self.log.end, "only what was appended becomes durable");
+                self.log.durable = self.log.durable.max(position);
+            }
+            Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
+            Input::Submit { bundle } => self.on_submit(bundle),
+            Input::ReadRequest { id } => self.on_read_request(id),
+            Input::PeerUp { peer } => self.on_peer_up(peer),
+            Input::PeerDown { peer } => self.on_peer_down(peer),
+            Input::Recv { peer, message } => self.on_message(peer, message),
+        }
+        self.advance();
+        self.check_invariants();
+        out.append(&mut self.out);
+    }
+
+    /// Everything that has become possible, in the order in which one thing enables the next.
+    fn advance(&mut self) {
+        self.watch_quorum();
+        self.run_timers();
+        if !self.quarantined {
+            self.try_enter();
+            self.accept_proposals();
+            self.propose();
+            self.cast_votes();
+            self.execute_committed();
+        }
+        self.advance_reads();
+        self.fetch_missing();
+    }
+
+    fn on_message(&mut self, peer: ReplicaId, message: Message) {
+        let known = self.membership.member(peer).is_some() && peer != self.own;
+        if !known {
+            return;
+        }
+        self.heard(peer);
+        if self.quarantined && !matches!(message, Message::Status(_) | Message::GetBlocks { .. }) {
+            return;
+        }
+        match message {
+            Message::PrePrepare { block, prepare } => self.on_pre_prepare(peer, block, prepare),
+            Message::Votes(votes) => self.on_votes(peer, votes),
+            Message::ViewChange(view_change) => self.on_view_change(peer, view_change),
+            Message::NewView(new_view) => self.on_new_view(peer, new_view),
+            Message::Status(status) => self.on_status(peer, status),
+            Message::Certificate(certificate) => self.on_certificate(peer, certificate),
+            Message::Bundle(bundle) => self.on_bundle(peer, bundle),
+            Message::ReadIndex { nonce } => self.on_read_index(peer, nonce),
+            Message::ReadAnswer(answer) => self.on_read_answer(peer, &answer),
+            Message::ReadProof { mark } => self.on_read_proof(peer, mark),
+            Message::GetBlocks { from, until } => self.on_get_blocks(peer, from, until),
+            Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
+            Message::GetBody { hash } => self.on_get_body(peer, &hash),
+            Message::Body(block) => self.on_body(peer, block),
+        }
+    }
+
+    /// Appends a record; what depends on it waits for the position.
+    pub(super) fn append(&mut self, record: Record) -> LogPosition {
+        self.log.end = self.log.end.next();
+        self.out.push(Output::Append { position: self.log.end, record });
+        self.log.end
+    }
+
+    pub(super) fn send(&mut self, to: Recipients, message: Message, gate: LogPosition) {
+        if to == Recipients::Others && self.membership.members.len() == 1 {
+            return;
+        }
+        self.out.push(Output::Send { to, message, gate });
+    }
+
+    /// A message that promises nothing.
+    pub(super) fn tell(&mut self, peer: ReplicaId, message: Message) {
+        self.send(Recipients::One(peer), message, LogPosition(0));
+    }
+
+    pub(super) fn halt(&mut self, reason: String) {
+        self.halted = true;
+        self.out.push(Output::Halt { reason });
+    }
+
+    pub(super) fn quarantine(&mut self, reason: String) {
+        if !self.quarantined {
+            self.quarantined = true;
+            let bytes = reason.clone().into_bytes().into();
+            self.append(Record::Quarantined { reason: bytes });
+            self.out.push(Output::Quarantine { reason });
+        }
+    }
+
+    /// Whether this replica votes in its view.
+    pub(super) fn is_normal(&self) -> bool {
+        self.view.pending.is_none() && !self.quarantined
+    }
+
+    pub(super) fn is_voter(&self) -> bool {
+        self.membership.voter(self.own).is_some()
+    }
+
+    pub(super) fn primary(&self) -> ReplicaId {
+        self.membership.primary(self.view.entered)
+    }
+
+    /// Unix time, as far as the shell has told it.
+    pub(super) fn unix_now(&self) -> Option<Millis> {
+        let (wall, read_at) = self.wall?;
+        Some(wall.plus(self.now_ms.saturating_sub(read_at)))
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        let certified = self.blocks.certificate.as_ref().map_or(Height(0), |cert| cert.height);
+        if self.quarantined {
+            Mode::Quarantined
+        } else if !self.is_voter() {
+            Mode::Observer
+        } else if self.view.pending.is_some() {
+            Mode::ViewChange
+        } else if certified > self.blocks.committed.height.plus(self.window) {
+            Mode::Syncing
+        } else {
+            Mode::Normal
+        }
+    }
+
+    pub(super) fn verify_vote(&mut self, vote: &Vote) -> bool {
+        self.counters.verifications += 1;
+        vote.verify(&self.cluster_id, &self.membership, self.scheme.as_ref())
+    }
+
+    pub(super) fn sign_vote(&mut self, phase: Phase, from: Height, hashes: Vec<Digest>) -> Vote {
+        self.counters.signatures += 1;
+        let round = (phase, self.membership.epoch, self.view.entered);
+        Vote::sign(round, self.own, (from, hashes), &self.cluster_id, self.scheme.as_ref())
+    }
+}

@@ -1,0 +1,642 @@
+use std::sync::Arc;
+
+use crate::chain::{
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Vote,
+};
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
+use crate::types::{ClusterId, Digest, Epoch, Height, Millis, ReplicaId, View};
+
+/// What a replica is doing (protocol.md 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Mode {
+    /// Votes in its view.
+    Normal = 1,
+    /// Left its view and waits for the next.
+    ViewChange = 2,
+    /// Behind the network: fetches blocks.
+    Syncing = 3,
+    /// Lost its votes: waits for its REJOIN.
+    Fenced = 4,
+    /// Its state is not the network's: votes no more.
+    Quarantined = 5,
+    /// Does not vote.
+    Observer = 6,
+}
+
+/// A replica leaves its view (protocol.md 7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewChange {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view asked for.
+    pub view: View,
+    /// Who.
+    pub replica: ReplicaId,
+    /// Its highest prepared certificate.
+    pub prepared: Option<Certificate>,
+    /// Its highest commit certificate.
+    pub committed: Option<Certificate>,
+    /// Its own, over all of it.
+    pub signature: Signature,
+}
+
+impl ViewChange {
+    /// Signs a VIEW-CHANGE for `view`.
+    #[must_use]
+    pub fn sign(
+        round: (Epoch, View),
+        replica: ReplicaId,
+        certificates: (Option<Certificate>, Option<Certificate>),
+        cluster_id: &ClusterId,
+        scheme: &dyn Scheme,
+    ) -> Self {
+        let (epoch, view) = round;
+        let (prepared, committed) = certificates;
+        let signature = Signature([0; 64]);
+        let mut message = Self { epoch, view, replica, prepared, committed, signature };
+        message.signature = scheme.sign(&message.signed_bytes(cluster_id));
+        message
+    }
+
+    fn signed_bytes(&self, cluster_id: &ClusterId) -> [u8; crate::crypto::SIGNED_BYTES] {
+        let mut writer = Writer::new();
+        self.encode_body(&mut writer);
+        let digest = hash(&Context::VIEW_CHANGE, &[writer.as_slice()]);
+        signed_bytes(SignedKind::ViewChange, cluster_id, self.epoch, &digest)
+    }
+
+    /// Whether the named voter signed it; says nothing about the certificates.
+    #[must_use]
+    pub fn verify(
+        &self,
+        cluster_id: &ClusterId,
+        membership: &Membership,
+        scheme: &dyn Scheme,
+    ) -> bool {
+        membership.voter(self.replica).is_some_and(|member| {
+            scheme.verify(&member.key, &self.signed_bytes(cluster_id), &self.signature)
+        })
+    }
+
+    fn encode_body(&self, writer: &mut Writer) {
+        writer.u64(self.epoch.0);
+        writer.u64(self.view.0);
+        writer.u16(self.replica.0);
+        put_option(self.prepared.as_ref(), writer);
+        put_option(self.committed.as_ref(), writer);
+    }
+}
+
+impl Encode for ViewChange {
+    fn encode(&self, writer: &mut Writer) {
+        self.encode_body(writer);
+        writer.raw(&self.signature.0);
+    }
+}
+
+impl Decode for ViewChange {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: Epoch(reader.u64("view change epoch")?),
+            view: View(reader.u64("view change view")?),
+            replica: ReplicaId(reader.u16("view change replica")?),
+            prepared: get_option(reader)?,
+            committed: get_option(reader)?,
+            signature: Signature(reader.array("view change signature")?),
+        })
+    }
+}
+
+/// The primary's proof that a view may begin: q VIEW-CHANGEs. Everyone recomputes the base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewView {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view that begins.
+    pub view: View,
+    /// q of them, for this view, in ascending order of replica.
+    pub view_changes: Vec<Arc<ViewChange>>,
+    /// The view's primary's, over all of it.
+    pub signature: Signature,
+}
+
+impl NewView {
+    /// Signs a NEW-VIEW.
+    #[must_use]
+    pub fn sign(
+        round: (Epoch, View),
+        view_changes: Vec<Arc<ViewChange>>,
+        cluster_id: &ClusterId,
+        scheme: &dyn Scheme,
+    ) -> Self {
+        let (epoch, view) = round;
+        let mut message = Self { epoch, view, view_changes, signature: Signature([0; 64]) };
+        message.signature = scheme.sign(&message.signed_bytes(cluster_id));
+        message
+    }
+
+    fn signed_bytes(&self, cluster_id: &ClusterId) -> [u8; crate::crypto::SIGNED_BYTES] {
+        let mut writer = Writer::new();
+        self.encode_body(&mut writer);
+        let digest = hash(&Context::NEW_VIEW, &[writer.as_slice()]);
+        signed_bytes(SignedKind::NewView, cluster_id, self.epoch, &digest)
+    }
+
+    /// Whether the view's primary signed it; says nothing about what is inside.
+    #[must_use]
+    pub fn verify(
+        &self,
+        cluster_id: &ClusterId,
+        membership: &Membership,
+        scheme: &dyn Scheme,
+    ) -> bool {
+        membership.voter(membership.primary(self.view)).is_some_and(|member| {
+            scheme.verify(&member.key, &self.signed_bytes(cluster_id), &self.signature)
+        })
+    }
+
+    fn encode_body(&self, writer: &mut Writer) {
+        writer.u64(self.epoch.0);
+        writer.u64(self.view.0);
+        writer.length(self.view_changes.len());
+        self.view_changes.iter().for_each(|view_change| view_change.encode(writer));
+    }
+}
+
+impl Encode for NewView {
+    fn encode(&self, writer: &mut Writer) {
+        self.encode_body(writer);
+        writer.raw(&self.signature.0);
+    }
+}
+
+impl Decode for NewView {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let epoch = Epoch(reader.u64("new view epoch")?);
+        let view = View(reader.u64("new view view")?);
+        let mut view_changes = Vec::new();
+        for _ in 0..reader.length(MEMBERS_MAX, "new view signers")? {
+            view_changes.push(Arc::new(ViewChange::decode(reader)?));
+        }
+        let signature = Signature(reader.array("new view signature")?);
+        Ok(Self { epoch, view, view_changes, signature })
+    }
+}
+
+/// What a replica says of itself every 200 ms (protocol.md 8). Unsigned: its channel names it, and a
+/// height in it moves nothing without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view it is in, or asks for in a view change.
+    pub view: View,
+    /// What it does.
+    pub mode: Mode,
+    /// Its wall clock.
+    pub unix_ms: Millis,
+    /// Highest block committed, with all ancestors there.
+    pub committed: Height,
+    /// Highest block executed.
+    pub executed: Height,
+}
+
+/// Names one ReadIndex question for ever: the process's start nonce and a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadNonce {
+    /// The asking process's.
+    pub start: [u8; 32],
+    /// Counts its questions.
+    pub counter: u64,
+}
+
+/// A voter's answer to [`Message::ReadIndex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// The question's.
+    pub nonce: ReadNonce,
+    /// The voter's epoch.
+    pub epoch: Epoch,
+    /// The highest height it sent a COMMIT for or holds a commit certificate of.
+    pub mark: Height,
+    /// Its committed height.
+    pub committed: Height,
+}
+
+/// What replicas tell each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A block, proposed with the primary's PREPARE.
+    PrePrepare {
+        /// With its values.
+        block: Arc<Block>,
+        /// The primary's, for this block alone.
+        prepare: Vote,
+    },
+    /// PREPARE and COMMIT range votes of the sender.
+    Votes(Vec<Vote>),
+    /// See [`ViewChange`].
+    ViewChange(Arc<ViewChange>),
+    /// See [`NewView`].
+    NewView(Arc<NewView>),
+    /// See [`Status`].
+    Status(Status),
+    /// A certificate shown to a replica that is behind or asked for it.
+    Certificate(Certificate),
+    /// Requests, to the primary or, if it is slow, to all.
+    Bundle(Bundle),
+    /// What is the highest height you may have helped to commit?
+    ReadIndex {
+        /// Comes back in the answer.
+        nonce: ReadNonce,
+    },
+    /// See [`ReadAnswer`].
+    ReadAnswer(ReadAnswer),
+    /// Show a prepared or commit certificate at or above `mark`, which you answered.
+    ReadProof {
+        /// The height.
+        mark: Height,
+    },
+    /// Send committed blocks.
+    GetBlocks {
+        /// First height.
+        from: Height,
+        /// Last height.
+        until: Height,
+    },
+    /// A page of committed blocks: consecutive heights, the last one certified.
+    Blocks {
+        /// In ascending order, with values.
+        blocks: Vec<Arc<Block>>,
+        /// The commit certificate of the last one.
+        certificate: Certificate,
+    },
+    /// Send a block that may not be committed yet.
+    GetBody {
+        /// Its hash.
+        hash: Digest,
+    },
+    /// The answer to [`Message::GetBody`].
+    Body(Arc<Block>),
+}
+
+const MEMBERS_MAX: usize = 128;
+/// Most votes of one [`Message::Votes`]: a PREPARE and a COMMIT range, twice over on a repeat.
+const VOTES_MAX: usize = 4;
+/// Most bytes of one page, unless a single block is larger (consensus.md 8).
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+const PAGE_BLOCKS_MAX: usize = 4096;
+
+const FRAME: usize = 64 << 10;
+
+impl Message {
+    /// Most bytes any message takes.
+    pub const BYTES_MAX: usize = BLOCK_BYTES_MAX + FRAME;
+
+    fn tag(&self) -> u8 {
+        match self {
+            Self::PrePrepare { .. } => 1,
+            Self::Votes(_) => 2,
+            Self::ViewChange(_) => 3,
+            Self::NewView(_) => 4,
+            Self::Status(_) => 5,
+            Self::Certificate(_) => 6,
+            Self::Bundle(_) => 7,
+            Self::ReadIndex { .. } => 8,
+            Self::ReadAnswer(_) => 9,
+            Self::ReadProof { .. } => 10,
+            Self::GetBlocks { .. } => 11,
+            Self::Blocks { .. } => 12,
+            Self::GetBody { .. } => 13,
+            Self::Body(_) => 14,
+        }
+    }
+
+    /// Whether the message is bulk: large and late is better than in the way of votes.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Self::Blocks { .. } | Self::Body(_))
+    }
+
+    /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
+    fn bytes_max(tag: u8) -> Option<usize> {
+        match tag {
+            2 => Some(4 * (4 << 10)),
+            3 | 6 => Some(64 << 10),
+            4 => Some(1 << 20),
+            5 | 8..=11 | 13 => Some(4 << 10),
+            7 => Some(BUNDLE_BYTES_MAX + FRAME),
+            1 | 12 | 14 => Some(Self::BYTES_MAX),
+            _ => None,
+        }
+    }
+}
+
+fn put_option(certificate: Option<&Certificate>, writer: &mut Writer) {
+    writer.bool(certificate.is_some());
+    if let Some(certificate) = certificate {
+        certificate.encode(writer);
+    }
+}
+
+fn get_option(reader: &mut Reader) -> Result<Option<Certificate>, DecodeError> {
+    Ok(if reader.bool("certificate tag")? { Some(Certificate::decode(reader)?) } else { None })
+}
+
+fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
+    writer.raw(&nonce.start);
+    writer.u64(nonce.counter);
+}
+
+fn get_nonce(reader: &mut Reader) -> Result<ReadNonce, DecodeError> {
+    Ok(ReadNonce { start: reader.array("read nonce")?, counter: reader.u64("read counter")? })
+}
+
+impl Encode for Mode {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u8(*self as u8);
+    }
+}
+
+impl Decode for Mode {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match reader.u8("mode")? {
+            1 => Self::Normal,
+            2 => Self::ViewChange,
+            3 => Self::Syncing,
+            4 => Self::Fenced,
+            5 => Self::Quarantined,
+            6 => Self::Observer,
+            _ => return Err(DecodeError::Invalid("mode")),
+        })
+    }
+}
+
+impl Encode for Status {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.epoch.0);
+        writer.u64(self.view.0);
+        self.mode.encode(writer);
+        writer.u64(self.unix_ms.0);
+        writer.u64(self.committed.0);
+        writer.u64(self.executed.0);
+    }
+}
+
+impl Decode for Status {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: Epoch(reader.u64("status epoch")?),
+            view: View(reader.u64("status view")?),
+            mode: Mode::decode(reader)?,
+            unix_ms: Millis(reader.u64("status time")?),
+            committed: Height(reader.u64("status committed")?),
+            executed: Height(reader.u64("status executed")?),
+        })
+    }
+}
+
+impl Encode for Message {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u8(self.tag());
+        match self {
+            Self::PrePrepare { block, prepare } => {
+                prepare.encode(writer);
+                block.encode(writer);
+            }
+            Self::Votes(votes) => {
+                writer.length(votes.len());
+                votes.iter().for_each(|vote| vote.encode(writer));
+            }
+            Self::ViewChange(view_change) => view_change.encode(writer),
+            Self::NewView(new_view) => new_view.encode(writer),
+            Self::Status(status) => status.encode(writer),
+            Self::Certificate(certificate) => certificate.encode(writer),
+            Self::Bundle(bundle) => bundle.encode(writer),
+            Self::ReadIndex { nonce } => put_nonce(nonce, writer),
+            Self::ReadAnswer(answer) => {
+                put_nonce(&answer.nonce, writer);
+                writer.u64(answer.epoch.0);
+                writer.u64(answer.mark.0);
+                writer.u64(answer.committed.0);
+            }
+            Self::ReadProof { mark } => writer.u64(mark.0),
+            Self::GetBlocks { from, until } => {
+                writer.u64(from.0);
+                writer.u64(until.0);
+            }
+            Self::Blocks { blocks, certificate } => {
+                certificate.encode(writer);
+                writer.length(blocks.len());
+                blocks.iter().for_each(|block| block.encode(writer));
+            }
+            Self::GetBody { hash } => writer.digest(hash),
+            Self::Body(block) => block.encode(writer),
+        }
+    }
+}
+
+impl Decode for Message {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let tag = reader.u8("message tag")?;
+        let bytes_max = Self::bytes_max(tag).ok_or(DecodeError::Invalid("message tag"))?;
+        if reader.remaining() > bytes_max {
+            return Err(DecodeError::TooLong("message"));
+        }
+        Ok(match tag {
+            1 => {
+                let prepare = Vote::decode(reader)?;
+                Self::PrePrepare { block: Arc::new(Block::decode(reader)?), prepare }
+            }
+            2 => {
+                let mut votes = Vec::new();
+                for _ in 0..reader.length(VOTES_MAX, "votes")? {
+                    votes.push(Vote::decode(reader)?);
+                }
+                Self::Votes(votes)
+            }
+            3 => Self::ViewChange(Arc::new(ViewChange::decode(reader)?)),
+            4 => Self::NewView(Arc::new(NewView::decode(reader)?)),
+            5 => Self::Status(Status::decode(reader)?),
+            6 => Self::Certificate(Certificate::decode(reader)?),
+            7 => Self::Bundle(Bundle::decode(reader)?),
+            8 => Self::ReadIndex { nonce: get_nonce(reader)? },
+            9 => Self::ReadAnswer(ReadAnswer {
+                nonce: get_nonce(reader)?,
+                epoch: Epoch(reader.u64("read epoch")?),
+                mark: Height(reader.u64("read mark")?),
+                committed: Height(reader.u64("read committed")?),
+            }),
+            10 => Self::ReadProof { mark: Height(reader.u64("proof mark")?) },
+            11 => Self::GetBlocks {
+                from: Height(reader.u64("page from")?),
+                until: Height(reader.u64("page until")?),
+            },
+            12 => {
+                let certificate = Certificate::decode(reader)?;
+                let mut blocks = Vec::new();
+                for _ in 0..reader.length(PAGE_BLOCKS_MAX, "page blocks")? {
+                    blocks.push(Arc::new(Block::decode(reader)?));
+                }
+                Self::Blocks { blocks, certificate }
+            }
+            13 => Self::GetBody { hash: reader.digest("body hash")? },
+            14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            _ => return Err(DecodeError::Invalid("message tag")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chain::{
+        Author, BlockHeader, BlockParts, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
+        ValueSlot, VoteSignature,
+    };
+    use crate::crypto::Ed25519;
+    use crate::types::LeaseId;
+
+    fn certificate(seed: u64, signers: u16) -> Certificate {
+        let hashes = vec![Digest([7; 32]); 1 + (seed % 4) as usize];
+        let signatures = (0..signers)
+            .map(|id| VoteSignature {
+                replica: ReplicaId(id),
+                from_height: Height(seed + 1),
+                hashes: hashes.clone(),
+                signature: Signature([id as u8; 64]),
+            })
+            .collect();
+        Certificate {
+            phase: if seed % 2 == 0 { Phase::Prepare } else { Phase::Commit },
+            epoch: Epoch(seed),
+            view: View(seed + 2),
+            height: Height(seed + 1),
+            block_hash: Digest([7; 32]),
+            signatures,
+        }
+    }
+
+    fn bundle(seed: u64, value: Vec<u8>) -> Bundle {
+        let value = Value { salt: [3; 16], bytes: value.into() };
+        let slot = ValueSlot { index: 0, commitment: value.commitment() };
+        let put = Put {
+            key: Bytes::from_static(b"key"),
+            value: Some(slot),
+            lease: LeaseId(0),
+            prev_kv: false,
+            ignore_lease: false,
+        };
+        let skeletons = vec![Skeleton { author: Author::default(), op: Op::Put(put) }];
+        let parts = BundleParts {
+            origin: ReplicaId(1),
+            session: seed,
+            first_seq: seed,
+            not_after_ms: Millis(seed),
+            skeletons,
+            values: vec![value],
+        };
+        Bundle::sign(parts, &Digest::ZERO, &Ed25519::from_seed(&[1; 32]))
+    }
+
+    fn block(seed: u64, value: Vec<u8>) -> Arc<Block> {
+        let header = BlockHeader {
+            flags: 0,
+            cluster_id: Digest::ZERO,
+            epoch: Epoch(0),
+            height: Height(seed + 1),
+            view: View(seed),
+            proposer: ReplicaId(0),
+            time_ms: Millis(seed),
+            parent: Digest([9; 32]),
+            body_root: Digest::ZERO,
+            skeleton_len: 0,
+            values_len: 0,
+            n_ops: 0,
+            exec_height: Height(0),
+            exec_root: Digest::ZERO,
+            config_hash: Digest::ZERO,
+        };
+        Arc::new(BlockParts::new(vec![Entry::Bundle(bundle(seed, value))]).into_block(header))
+    }
+
+    fn messages(seed: u64, value: Vec<u8>) -> Vec<Message> {
+        let scheme = Ed25519::from_seed(&[1; 32]);
+        let range = (Height(seed + 1), vec![Digest([7; 32]); 1 + (seed % 4) as usize]);
+        let round = (Phase::Commit, Epoch(seed), View(seed));
+        let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
+        let nonce = ReadNonce { start: [5; 32], counter: seed };
+        let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
+        let view_change = Arc::new(ViewChange::sign(
+            (Epoch(seed), View(seed)),
+            ReplicaId(1),
+            ((seed % 3 != 0).then_some(prepared), Some(committed.clone())),
+            &Digest::ZERO,
+            &scheme,
+        ));
+        let all = vec![Arc::clone(&view_change), Arc::clone(&view_change)];
+        let round = (Epoch(seed), View(seed));
+        let new_view = Arc::new(NewView::sign(round, all, &Digest::ZERO, &scheme));
+        let status = Status {
+            epoch: Epoch(seed),
+            view: View(seed),
+            mode: Mode::ViewChange,
+            unix_ms: Millis(seed),
+            committed: Height(seed),
+            executed: Height(seed),
+        };
+        let answer =
+            ReadAnswer { nonce, epoch: Epoch(0), mark: Height(seed), committed: Height(1) };
+        let block = block(seed, value.clone());
+        vec![
+            Message::PrePrepare { block: Arc::clone(&block), prepare: vote.clone() },
+            Message::Votes(vec![vote.clone(), vote]),
+            Message::ViewChange(view_change),
+            Message::NewView(new_view),
+            Message::Status(status),
+            Message::Certificate(committed.clone()),
+            Message::Bundle(bundle(seed, value)),
+            Message::ReadIndex { nonce },
+            Message::ReadAnswer(answer),
+            Message::ReadProof { mark: Height(seed) },
+            Message::GetBlocks { from: Height(seed), until: Height(seed + 1) },
+            Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
+            Message::GetBody { hash: Digest([4; 32]) },
+            Message::Body(block),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_has_one_encoding_and_no_prefix_or_extension_is_one(
+            seed in 0_u64..1000,
+            value in prop::collection::vec(any::<u8>(), 0..64),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            for message in messages(seed, value) {
+                let bytes = message.to_bytes();
+                prop_assert_eq!(Message::from_bytes(bytes.clone()), Ok(message));
+                prop_assert!(Message::from_bytes(bytes.slice(..cut.index(bytes.len()))).is_err());
+                let longer = [bytes.as_ref(), &[0]].concat();
+                prop_assert!(Message::from_bytes(longer.into()).is_err());
+            }
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Message::from_bytes(bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_its_type_allows_is_refused_unread() {
+        let mut bytes = vec![5_u8];
+        bytes.resize(5 << 10, 0);
+        assert_eq!(Message::from_bytes(bytes.into()), Err(DecodeError::TooLong("message")));
+    }
+}

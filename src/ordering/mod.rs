@@ -1,0 +1,33 @@
+//! PBFT as a value: inputs in, outputs out (protocol.md). Owns the order of blocks, every vote and
+//! every certificate; it knows no clock, socket, disk or random source, and does not interpret what
+//! it orders. The shell feeds [`Core::step`] and carries out what it emits.
+
+mod input;
+mod output;
+mod message;
+mod core;
+mod recover;
+mod normal;
+mod votes;
+mod commit;
+mod gates;
+mod blocks;
+mod view;
+mod view_change;
+mod new_view;
+mod pool;
+mod requests;
+mod timers;
+mod status;
+mod reads;
+mod catch_up;
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::Core;
+pub use input::{CoreConfig, Input, Recovery};
+pub use message::{
+    Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
+};
+pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};

@@ -1,0 +1,163 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::chain::{Block, Evidence, Record};
+use crate::ordering::{Message, Mode};
+use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
+
+/// Everything the core ever asks for. The shell carries outputs out in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Append a record to the log; positions count up by one.
+    Append {
+        /// Its number.
+        position: LogPosition,
+        /// What to write.
+        record: Record,
+    },
+    /// Send a message once `gate` is durable, not before (protocol.md 6).
+    Send {
+        /// To whom.
+        to: Recipients,
+        /// What.
+        message: Message,
+        /// The record that must survive a crash first; 0 for none.
+        gate: LogPosition,
+    },
+    /// Execute a committed block and answer with `Executed`; heights come without a gap. Its record
+    /// was appended before.
+    Execute {
+        /// With its values.
+        block: Arc<Block>,
+    },
+    /// A read may be answered: everything up to `height` is executed here.
+    ReadReady {
+        /// The request's.
+        id: u64,
+        /// The height a quorum vouches for.
+        height: Height,
+    },
+    /// No quorum answered for a read in time.
+    ReadFailed {
+        /// The request's.
+        id: u64,
+    },
+    /// Read committed blocks from the log and send `to` a [`Message::Blocks`] page.
+    ServeBlocks {
+        /// Who asked.
+        to: ReplicaId,
+        /// First height.
+        from: Height,
+        /// Last height wanted; a page may end before.
+        until: Height,
+    },
+    /// A replica provably broke the protocol.
+    Evidence(Evidence),
+    /// Something an operator should know; nothing stops.
+    Alarm(Alarm),
+    /// The own state is not the network's: the core votes no more; serve no key.
+    Quarantine {
+        /// Says what differs and at which height.
+        reason: String,
+    },
+    /// Going on could break a promise: end the process.
+    Halt {
+        /// Says what happened.
+        reason: String,
+    },
+}
+
+/// Whom a message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// One replica.
+    One(ReplicaId),
+    /// All other members.
+    Others,
+}
+
+/// What [`Output::Alarm`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// A peer sent a page, certificate or answer that cannot be true; it is not asked for 60 s.
+    BadPeer {
+        /// Who.
+        peer: ReplicaId,
+        /// What it sent.
+        what: &'static str,
+    },
+    /// The own clock is further from the median of a quorum than the protocol's time bound.
+    ClockSkew {
+        /// How far the own clock is ahead of the median, in ms; negative if behind.
+        ahead_ms: i64,
+    },
+}
+
+/// What a core is doing, for status pages and metrics.
+#[derive(Clone, Debug)]
+pub struct CoreStatus {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view in force, or the one asked for during a view change.
+    pub view: View,
+    /// What this replica does in it.
+    pub mode: Mode,
+    /// The primary of the view that a quorum is in; none if there is no such view.
+    pub primary: Option<ReplicaId>,
+    /// Whether a quorum was heard in normal mode of one view (protocol.md 9).
+    pub has_leader: bool,
+    /// Highest block known committed, with all its ancestors here.
+    pub committed: Height,
+    /// Highest block executed.
+    pub executed: Height,
+    /// The state's root after it.
+    pub exec_root: Digest,
+    /// Bundles known and in no block of the current chain.
+    pub pool_bundles: usize,
+    /// Their bytes.
+    pub pool_bytes: usize,
+    /// What the others last said.
+    pub peers: BTreeMap<ReplicaId, PeerView>,
+    /// Counted since the start.
+    pub counters: Counters,
+}
+
+/// A peer as its last STATUS showed it.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Its view.
+    pub view: View,
+    /// What it does.
+    pub mode: Mode,
+    /// Its committed height.
+    pub committed: Height,
+    /// Its executed height.
+    pub executed: Height,
+    /// Milliseconds since anything was heard of it; none if nothing ever was.
+    pub age_ms: Option<u64>,
+    /// Whether the link stands.
+    pub up: bool,
+}
+
+/// Counted since the start, never falling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Votes, view changes and new views signed.
+    pub signatures: u64,
+    /// Signatures checked, bundles' included.
+    pub verifications: u64,
+    /// VIEW-CHANGE messages sent, repeats excluded.
+    pub view_changes: u64,
+    /// Blocks proposed.
+    pub proposals: u64,
+    /// Proposals of others refused.
+    pub refused_proposals: u64,
+    /// Views entered.
+    pub views_entered: u64,
+    /// Blocks that arrived by catch-up pages.
+    pub caught_up_blocks: u64,
+    /// ReadIndex questions asked.
+    pub read_rounds: u64,
+    /// Votes dropped for a bad signature.
+    pub bad_signatures: u64,
+}

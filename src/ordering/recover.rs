@@ -1,0 +1,201 @@
+//! From an empty log or a recovered one to a running core (protocol.md 6.3).
+//!
+//! A restarted replica trusts its own log: one that was rolled back (a restored image, a lost disk)
+//! may vote twice and counts as Byzantine until R3's fence is built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::chain::{Block, Record};
+use crate::codec::Decode;
+use crate::ordering::blocks::{Blocks, NoPath, Tip};
+use crate::ordering::catch_up::CatchUp;
+use crate::ordering::core::Log;
+use crate::ordering::pool::Pool;
+use crate::ordering::reads::Reads;
+use crate::ordering::view::ViewState;
+use crate::ordering::votes::Votes;
+use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
+use crate::types::{Digest, Height, LogPosition, View};
+
+impl Core {
+    /// A core at the end of the log that `config.recovery` describes. Its first step emits what a
+    /// start needs; give it a tick and the wall clock first.
+    #[must_use]
+    pub fn new(config: CoreConfig) -> Self {
+        let CoreConfig { cluster_id, own, membership, scheme, start_nonce, .. } = config;
+        let window = u64::from(membership.parameters.window);
+        let genesis = Tip { height: Height(0), hash: Digest::ZERO, time_ms: config.genesis_ms };
+        let header = config.recovery.as_ref().and_then(|recovery| recovery.tip.as_ref());
+        let tip = header.map_or(genesis, |header| Tip::of(header, header.hash()));
+        let mut exec_roots: BTreeMap<Height, Digest> = BTreeMap::new();
+        if tip.height == Height(0) {
+            exec_roots.insert(Height(0), config.genesis_root);
+        }
+        let blocks = Blocks::new(tip, exec_roots, 4 * window);
+        let base = (Height(0), Digest::ZERO);
+        let mut core = Self {
+            cluster_id,
+            own,
+            config_hash: membership.config_hash(),
+            quorum: membership.quorum(),
+            membership,
+            scheme,
+            window,
+            now_ms: 0,
+            wall: None,
+            log: Log { end: LogPosition(0), durable: LogPosition(0) },
+            blocks,
+            votes: Votes::default(),
+            view: ViewState::new(View(0), base, tip, BTreeMap::new()),
+            proposals: BTreeMap::new(),
+            pool: Pool::default(),
+            reads: Reads::new(start_nonce),
+            catch_up: CatchUp::default(),
+            peers: BTreeMap::new(),
+            quorum_since_ms: None,
+            next_status_ms: 0,
+            committed_at_status: Height(0),
+            started: false,
+            quarantined: false,
+            halted: false,
+            counters: Counters::default(),
+            out: Vec::new(),
+        };
+        match config.recovery {
+            Some(recovery) => core.recover(recovery),
+            None => core.view.fresh = true,
+        }
+        core
+    }
+
+    fn recover(&mut self, recovery: Recovery) {
+        self.log = Log { end: recovery.log_end, durable: recovery.log_end };
+        self.quarantined = recovery.quarantined;
+        self.blocks.exec_roots.extend(recovery.exec_roots);
+        self.blocks.windows = recovery.windows;
+        self.blocks.next_expiry = recovery.next_expiry;
+        for block in recovery.blocks {
+            self.blocks.insert(block, Some(LogPosition(0)));
+        }
+        self.blocks.prepared = recovery.prepared.map(|certificate| (certificate, LogPosition(0)));
+        if let Some(committed) = recovery.committed {
+            self.recover_committed(committed);
+        }
+        let epoch = self.membership.epoch;
+        let entered = recovery.entered.filter(|(of, ..)| *of == epoch);
+        let Some((_, view, base_height, base_hash)) = entered else {
+            self.view.fresh = true;
+            return;
+        };
+        let windows = self.blocks.windows_after(&[]);
+        let tip = self.blocks.committed;
+        self.view = ViewState::new(view, (base_height, base_hash), tip, windows);
+        // It stands in the log: durable.
+        self.view.entered_position = LogPosition(0);
+        self.recover_chain();
+        let asked = recovery.view_change.filter(|(of, asked, _)| *of == epoch && *asked > view);
+        if let Some((_, asked, bytes)) = asked
+            && let Ok(Message::ViewChange(view_change)) = Message::from_bytes(bytes)
+        {
+            self.view.pending = Some(asked);
+            self.view.failures = 1;
+            self.view.view_changes.insert(self.own, Arc::clone(&view_change));
+            self.view.own_view_change = Some((view_change, LogPosition(0)));
+        }
+    }
+
+    /// What was committed is executed again from where the state stands.
+    fn recover_committed(&mut self, committed: crate::chain::Certificate) {
+        match self.blocks.path_to(committed.height, committed.block_hash) {
+            Ok(path) => self.blocks.commit(&path),
+            Err(NoPath::Missing(..)) => {}
+            Err(NoPath::Conflict(height)) => {
+                self.halt(format!("the log's commit certificate contradicts height {height}"));
+            }
+        }
+        self.blocks.logged = Some(committed.rank());
+        self.blocks.certificate = Some(committed);
+    }
+
+    /// Rebuilds the chain of the view from the log, hence the votes that may have been sent: a block
+    /// accepted in the view is the only one of that view at its height, unless another one was
+    /// caught up. Then it is not told which had the vote, and none is given again.
+    fn recover_chain(&mut self) {
+        let (base_height, base_hash) = self.view.base;
+        let mut of_view: BTreeMap<Height, Vec<Arc<Block>>> = BTreeMap::new();
+        for block in self.blocks.above(base_height) {
+            if block.header.view == self.view.entered {
+                of_view.entry(block.header.height).or_default().push(block);
+            }
+        }
+        self.view.chain.insert(base_height, base_hash);
+        let path = self.blocks.path_to(base_height, base_hash).unwrap_or_default();
+        if let Some((_, hash)) = path.last()
+            && let Some(body) = self.blocks.get(hash)
+        {
+            self.view.tip = Tip::of(&body.block.header, *hash);
+        }
+        let mut chain: Vec<(Height, Digest)> = path;
+        let mut unclear = false;
+        for (height, blocks) in &of_view {
+            let next = self.view.tip.height.next();
+            let child = blocks.iter().find(|block| block.header.parent == self.view.tip.hash);
+            if *height <= self.blocks.committed.height {
+                unclear |= blocks.len() > 1;
+                continue;
+            }
+            match child {
+                Some(block) if blocks.len() == 1 && *height == next && !unclear => {
+                    self.view.tip = Tip::of(&block.header, block.hash());
+                    self.view.chain.insert(*height, block.hash());
+                    chain.push((*height, block.hash()));
+                }
+                _ => unclear = true,
+            }
+        }
+        self.view.windows = self.blocks.windows_after(&chain);
+        let certified = self.blocks.committed.height;
+        if certified > base_height {
+            self.view.chain.insert(certified, self.blocks.committed.hash);
+        }
+        let first = if base_height == Height(0) { Height(1) } else { base_height };
+        let highest = of_view.keys().next_back().copied().unwrap_or(base_height);
+        self.view.prepare_next = if unclear { highest.next() } else { first };
+        self.view.commit_next = first;
+        // A certificate of an older view is not above this view's base, or was dropped by it.
+        let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate);
+        let of_view = prepared.filter(|certificate| certificate.view == self.view.entered);
+        let prepared = of_view.map_or(base_height, |certificate| certificate.height);
+        self.view.mark = prepared.max(certified).max(base_height);
+    }
+
+    /// The first step's outputs.
+    pub(super) fn start(&mut self) {
+        self.next_status_ms = self.now_ms;
+        self.view.since_ms = self.now_ms;
+        self.view.progress_ms = self.now_ms;
+        let members: BTreeSet<_> = self.membership.members.iter().map(|member| member.id).collect();
+        for id in members.into_iter().filter(|id| *id != self.own) {
+            self.peers.entry(id).or_default();
+        }
+        if self.quarantined {
+            return;
+        }
+        if self.view.fresh {
+            let (base_height, base_hash) = self.view.base;
+            let (epoch, view) = (self.membership.epoch, self.view.entered);
+            let record = Record::ViewEntered { epoch, view, base_height, base_hash };
+            self.view.entered_position = self.append(record);
+            return;
+        }
+        if let Some((view_change, _)) = self.view.own_view_change.clone() {
+            let message = Message::ViewChange(view_change);
+            self.send(Recipients::Others, message, LogPosition(0));
+        } else if self.primary() == self.own {
+            // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
+            // left before its block was durable.
+            self.suspect();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Requests on their way to a primary, and the timers that guard them (protocol.md 9).
+
+use crate::chain::Bundle;
+use crate::ordering::pool::BundleKey;
+use crate::ordering::{Core, Message, Recipients};
+use crate::types::{LogPosition, ReplicaId, View};
+
+/// An unproposed bundle is sent to all after this long, and again after as long as `T_req`.
+const FORWARD_MS: u64 = 300;
+
+impl Core {
+    pub(super) fn on_submit(&mut self, bundle: Bundle) {
+        assert_eq!(bundle.origin, self.own, "a replica submits its own bundles");
+        let key = (bundle.session, bundle.first_seq);
+        if self.quarantined || !self.check_bundle(&bundle) {
+            return;
+        }
+        if self.pool.add(bundle, self.now_ms) {
+            self.pass(self.own, key);
+        }
+    }
+
+    /// A bundle of another origin, from it or relayed. Whoever holds one guards it.
+    pub(super) fn on_bundle(&mut self, _peer: ReplicaId, bundle: Bundle) {
+        let (origin, key) = (bundle.origin, (bundle.session, bundle.first_seq));
+        let ops = bundle.skeletons.len() as u64;
+        let admitted = self
+            .view
+            .windows
+            .get(&origin)
+            .is_none_or(|window| window.admits(bundle.session, bundle.first_seq, ops));
+        if origin == self.own || !admitted || self.pool.get(origin, key).is_some() {
+            return;
+        }
+        if !self.check_bundle(&bundle) {
+            self.counters.bad_signatures += 1;
+            return;
+        }
+        if self.pool.add(bundle, self.now_ms) {
+            self.pass(origin, key);
+        }
+    }
+
+    /// Passes a bundle on to the primary, once per view.
+    fn pass(&mut self, origin: ReplicaId, key: BundleKey) {
+        let view = self.leading_view().unwrap_or(self.view.entered);
+        let primary = self.membership.primary(view);
+        if primary == self.own {
+            return;
+        }
+        let pooled = self.pool.origins.get_mut(&origin).and_then(|all| all.bundles.get_mut(&key));
+        let Some(pooled) = pooled else { return };
+        if pooled.passed_in == Some(view) {
+            return;
+        }
+        pooled.passed_in = Some(view);
+        let message = Message::Bundle(pooled.bundle.clone());
+        self.tell(primary, message);
+    }
+
+    /// In a new view the origin tells the new primary at once; what others hold follows when its
+    /// origin seems unable to.
+    pub(super) fn pass_own_bundles(&mut self) {
+        self.pass_bundles(self.own, None);
+    }
+
+    fn pass_bundles(&mut self, origin: ReplicaId, waited_since: Option<u64>) {
+        let Some(all) = self.pool.origins.get(&origin) else { return };
+        let keys: Vec<BundleKey> = all
+            .bundles
+            .iter()
+            .filter(|(_, pooled)| waited_since.is_none_or(|since| pooled.since_ms <= since))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            self.pass(origin, key);
+        }
+    }
+
+    /// Tells everyone about own bundles that no block holds after `T_fwd`, and relays those of
+    /// others.
+    pub(super) fn guard_requests(&mut self) {
+        let late = self.now_ms.saturating_sub(FORWARD_MS);
+        let again = self.now_ms.saturating_sub(self.view_timeout_ms());
+        let ids: Vec<ReplicaId> = self.pool.origins.keys().copied().collect();
+        for id in ids {
+            if id != self.own {
+                self.pass_bundles(id, Some(late));
+                continue;
+            }
+            let now = self.now_ms;
+            let Some(origin) = self.pool.origins.get_mut(&id) else { continue };
+            let mut messages = Vec::new();
+            for pooled in origin.bundles.values_mut() {
+                let due = match pooled.broadcast_ms {
+                    None => pooled.since_ms <= late,
+                    Some(last) => last <= again,
+                };
+                if due {
+                    pooled.broadcast_ms = Some(now);
+                    messages.push(Message::Bundle(pooled.bundle.clone()));
+                }
+            }
+            for message in messages {
+                self.send(Recipients::Others, message, LogPosition(0));
+            }
+        }
+    }
+
+    /// When [`Core::guard_requests`] next has something to do.
+    pub(super) fn guard_deadline(&self) -> Option<u64> {
+        let repeat = self.view_timeout_ms();
+        let origin = |id: &ReplicaId, key: &BundleKey| self.pool.get(*id, *key);
+        self.pool
+            .origins
+            .iter()
+            .filter_map(|(id, all)| {
+                let first = all.bundles.keys().next()?;
+                let pooled = origin(id, first)?;
+                match (pooled.broadcast_ms, pooled.passed_in) {
+                    (None, _) if *id == self.own => Some(pooled.since_ms + FORWARD_MS),
+                    (Some(last), _) => Some(last + repeat),
+                    (None, None) => Some(pooled.since_ms + FORWARD_MS),
+                    (None, Some(_)) => None,
+                }
+            })
+            .min()
+    }
+
+    /// When the primary will have left some origin's oldest bundle unproposed for `T_req`.
+    pub(super) fn request_deadline(&self) -> Option<u64> {
+        if !self.is_normal() || self.primary() == self.own {
+            return None;
+        }
+        let since = self.quorum_since_ms?;
+        self.pool
+            .origins
+            .iter()
+            .map(|(id, origin)| {
+                let grace = if *id == self.own { FORWARD_MS } else { 0 };
+                origin.oldest_since_ms.max(since) + grace + self.view_timeout_ms()
+            })
+            .min()
+    }
+
+    /// Forgets bundles that the own chain holds.
+    pub(super) fn drop_pooled(&mut self) {
+        let ids: Vec<ReplicaId> = self.pool.origins.keys().copied().collect();
+        self.pool.drop_used(&ids, &self.view.windows, self.now_ms);
+    }
+
+    /// The view that a quorum is in, as far as STATUS tells; the own mode counts for one.
+    pub(super) fn leading_view(&self) -> Option<View> {
+        let mut views: Vec<View> = self.normal_views();
+        if self.is_voter() && self.is_normal() {
+            views.push(self.view.entered);
+        }
+        views.sort_unstable();
+        let q = self.quorum.q();
+        views.windows(q).rev().find(|views| views.first() == views.last()).map(|views| views[0])
+    }
+}

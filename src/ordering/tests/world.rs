@@ -1,0 +1,581 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::chain::{
+    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Entry, Member,
+    Membership, Op, Parameters, Phase, Put, Record, SessionWindow, Skeleton, Value, ValueSlot,
+    Vote,
+};
+use crate::codec::{Decode, Encode};
+use crate::crypto::{Context, PublicKey, Scheme, Signature, hash};
+use crate::ordering::*;
+use crate::types::*;
+
+/// "Signs" with a hash keyed by the public key: fast, and nobody here forges.
+struct Hashed(PublicKey);
+
+impl Scheme for Hashed {
+    fn sign(&self, message: &[u8]) -> Signature {
+        let digest = hash(&Context::VOTE, &[&self.0.0, message]);
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&digest.0);
+        Signature(signature)
+    }
+
+    fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+        Self(*key).sign(message) == *signature
+    }
+}
+
+fn key(id: u16) -> PublicKey {
+    PublicKey([id as u8 + 1; 32])
+}
+
+#[derive(Clone, Default)]
+pub struct Options {
+    pub drop_percent: u64,
+    pub leases: bool,
+}
+
+/// What executing leaves behind: enough to see a fork, a repetition or a loss.
+#[derive(Clone)]
+struct State {
+    height: Height,
+    header: Option<crate::chain::BlockHeader>,
+    roots: BTreeMap<Height, Digest>,
+    windows: BTreeMap<ReplicaId, SessionWindow>,
+    done: BTreeMap<(u16, u64, u64), Height>,
+}
+
+struct Node {
+    core: Option<Core>,
+    records: Vec<Record>,
+    durable: usize,
+    held: Vec<(LogPosition, Recipients, Message)>,
+    state: State,
+    /// The state as of some durable Effects record.
+    snapshot: State,
+    starts: u8,
+    session: u64,
+    next_seq: u64,
+    cut: bool,
+    equivocates: bool,
+    diverges: bool,
+    reads: BTreeMap<u64, Height>,
+    quarantined: bool,
+}
+
+pub struct World {
+    pub options: Options,
+    pub trace: Vec<u64>,
+    nodes: Vec<Node>,
+    wire: Vec<(u64, u16, u16, Bytes)>,
+    now_ms: u64,
+    random: u64,
+    submitted: Vec<(u16, u64, u64)>,
+    executed: BTreeMap<Height, Digest>,
+    ledger: BTreeMap<(u16, View, Height, Phase), Digest>,
+    next_read: u64,
+}
+
+const UNIX_MS: u64 = 1_700_000_000_000;
+
+impl World {
+    pub fn new(n: u16, seed: u64, options: Options) -> Self {
+        let state = State {
+            height: Height(0),
+            header: None,
+            roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
+            windows: BTreeMap::new(),
+            done: BTreeMap::new(),
+        };
+        let node = || Node {
+            core: None,
+            records: Vec::new(),
+            durable: 0,
+            held: Vec::new(),
+            state: state.clone(),
+            snapshot: state.clone(),
+            starts: 0,
+            session: 0,
+            next_seq: 0,
+            cut: false,
+            equivocates: false,
+            diverges: false,
+            reads: BTreeMap::new(),
+            quarantined: false,
+        };
+        let mut world = Self {
+            options,
+            trace: Vec::new(),
+            nodes: (0..n).map(|_| node()).collect(),
+            wire: Vec::new(),
+            now_ms: 1,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            submitted: Vec::new(),
+            executed: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            next_read: 0,
+        };
+        (0..n).for_each(|id| world.restart(id));
+        world
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % end.max(1)
+    }
+
+    pub fn cores(&self) -> impl Iterator<Item = &Core> {
+        self.nodes.iter().filter_map(|node| node.core.as_ref())
+    }
+
+    pub fn core(&self, id: u16) -> &Core {
+        self.nodes[id as usize].core.as_ref().expect("up")
+    }
+
+    pub fn is_up(&self, id: u16) -> bool {
+        self.nodes[id as usize].core.is_some()
+    }
+
+    fn membership(&self) -> Membership {
+        let members = (0..self.nodes.len() as u16)
+            .map(|id| Member {
+                id: ReplicaId(id),
+                organisation: OrgId(id),
+                key: key(id),
+                voting: true,
+            })
+            .collect();
+        Membership { epoch: Epoch(0), members, parameters: Parameters::default(), first_primary: 0 }
+    }
+
+    pub fn kill(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        let torn = node.records.len() - node.durable;
+        node.core = None;
+        node.held.clear();
+        node.reads.clear();
+        node.records.truncate(node.durable);
+        let _ = torn;
+        if node.snapshot.height.0 % 2 == 0 {
+            node.state = node.snapshot.clone();
+        } else {
+            let roots = BTreeMap::from([(Height(0), Digest([1; 32]))]);
+            let (windows, done) = (BTreeMap::new(), BTreeMap::new());
+            node.state = State { height: Height(0), header: None, roots, windows, done };
+        }
+        self.wire.retain(|(_, from, to, _)| *from != id && *to != id);
+    }
+
+    pub fn kill_if_up(&mut self, id: u16) {
+        if self.is_up(id) {
+            self.kill(id);
+        }
+    }
+
+    pub fn restart(&mut self, id: u16) {
+        let membership = self.membership();
+        let node = &mut self.nodes[id as usize];
+        if node.core.is_some() {
+            return;
+        }
+        node.starts += 1;
+        node.session += 1;
+        node.next_seq = 0;
+        let recovery = (!node.records.is_empty()).then(|| recovery(&node.records, &node.state));
+        let config = CoreConfig {
+            cluster_id: Digest([8; 32]),
+            own: ReplicaId(id),
+            membership,
+            scheme: Arc::new(Hashed(key(id))),
+            start_nonce: [node.starts; 32],
+            genesis_ms: Millis(UNIX_MS),
+            genesis_root: Digest([1; 32]),
+            recovery,
+        };
+        node.core = Some(Core::new(config));
+        let now = self.now_ms;
+        self.step(id, Input::Tick { mono_ms: now });
+        self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+        for peer in 0..self.nodes.len() as u16 {
+            if peer != id && self.is_up(peer) {
+                self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
+                self.step(peer, Input::PeerUp { peer: ReplicaId(id) });
+            }
+        }
+    }
+
+    pub fn cut(&mut self, id: u16) {
+        self.nodes[id as usize].cut = true;
+    }
+
+    pub fn heal(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.cut = false);
+    }
+
+    pub fn equivocate(&mut self, id: ReplicaId) {
+        self.nodes[id.0 as usize].equivocates = true;
+    }
+
+    pub fn diverge(&mut self, id: u16) {
+        self.nodes[id as usize].diverges = true;
+    }
+
+    pub fn submit(&mut self, id: u16) {
+        let now = self.now_ms;
+        let node = &mut self.nodes[id as usize];
+        if node.core.is_none() {
+            return;
+        }
+        let (session, first_seq) = (node.session, node.next_seq);
+        node.next_seq += 1;
+        let bundle = bundle(id, session, first_seq, now);
+        self.submitted.push((id, session, first_seq));
+        self.step(id, Input::Submit { bundle });
+    }
+
+    pub fn read(&mut self, id: u16) {
+        self.next_read += 1;
+        let acknowledged = self.executed.keys().next_back().copied().unwrap_or_default();
+        let read = self.next_read;
+        if self.is_up(id) {
+            self.nodes[id as usize].reads.insert(read, acknowledged);
+            self.step(id, Input::ReadRequest { id: read });
+        }
+    }
+
+    pub fn run_ms(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while self.now_ms < end {
+            self.turn();
+        }
+    }
+
+    fn run_while(&mut self, ms: u64, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now_ms + ms;
+        while self.now_ms < end {
+            if done(self) {
+                return true;
+            }
+            self.turn();
+        }
+        done(self)
+    }
+
+    /// Until all that was submitted in sessions still alive is executed by everyone up.
+    pub fn run_until_ordered(&mut self, ms: u64) -> bool {
+        self.run_while(ms, |world| {
+            world.nodes.iter().filter(|node| node.core.is_some() && !node.quarantined).all(|node| {
+                world.submitted.iter().all(|one| {
+                    let alive = &world.nodes[one.0 as usize];
+                    let lost = alive.session != one.1 || alive.core.is_none();
+                    lost || node.state.done.contains_key(one)
+                })
+            })
+        })
+    }
+
+    pub fn run_until_read(&mut self, ms: u64) -> bool {
+        self.run_while(ms, |world| world.nodes.iter().all(|node| node.reads.is_empty()))
+    }
+
+    /// One millisecond: deliveries due, disk, ticks.
+    fn turn(&mut self) {
+        self.now_ms += 1;
+        let now = self.now_ms;
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.wire).into_iter().partition(|(at, ..)| *at <= now);
+        self.wire = later;
+        for (_, from, to, bytes) in due {
+            let message = Message::from_bytes(bytes).expect("what was encoded decodes");
+            self.step(to, Input::Recv { peer: ReplicaId(from), message });
+        }
+        for id in 0..self.nodes.len() as u16 {
+            if self.is_up(id) {
+                if self.below(3) == 0 {
+                    self.sync(id);
+                }
+                let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
+                self.step(id, Input::Tick { mono_ms: now });
+                if due || now % 50 == 0 {
+                    self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+                }
+            }
+        }
+    }
+
+    fn sync(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        if node.durable == node.records.len() {
+            return;
+        }
+        node.durable = node.records.len();
+        node.snapshot = node.state.clone();
+        let position = LogPosition(node.durable as u64);
+        let (open, held): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut node.held).into_iter().partition(|(gate, ..)| *gate <= position);
+        node.held = held;
+        for (_, to, message) in open {
+            self.transmit(id, to, &message);
+        }
+        self.step(id, Input::Durable { position });
+    }
+
+    fn step(&mut self, id: u16, input: Input) {
+        let mut inputs = std::collections::VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let Some(core) = self.nodes[id as usize].core.as_mut() else { return };
+            let mut outputs = Vec::new();
+            core.step(input, &mut outputs);
+            for output in outputs {
+                self.carry_out(id, output, &mut inputs);
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        id: u16,
+        output: Output,
+        inputs: &mut std::collections::VecDeque<Input>,
+    ) {
+        let node = &mut self.nodes[id as usize];
+        match output {
+            Output::Append { position, record } => {
+                node.records.push(record);
+                assert_eq!(position.0, node.records.len() as u64, "positions have no gap");
+            }
+            Output::Send { to, message, gate } => {
+                if gate.0 as usize <= node.durable {
+                    self.transmit(id, to, &message);
+                } else {
+                    node.held.push((gate, to, message));
+                }
+            }
+            Output::Execute { block } => {
+                let input = self.execute(id, &block);
+                inputs.push_back(input);
+            }
+            Output::ReadReady { id: read, height } => {
+                let acknowledged = node.reads.remove(&read).expect("asked once, answered once");
+                assert!(node.state.height >= height, "executed before it is answered");
+                assert!(height >= acknowledged, "a read missed height {acknowledged}");
+            }
+            Output::ReadFailed { id: read } => {
+                node.reads.remove(&read);
+            }
+            Output::ServeBlocks { to, from, until } => {
+                if let Some(message) = page(&node.records, from, until) {
+                    self.transmit(id, Recipients::One(to), &message);
+                }
+            }
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused();
+                assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
+            }
+            Output::Alarm(alarm) => assert!(false, "unexpected {alarm:?}"),
+            Output::Quarantine { reason } => {
+                assert!(node.diverges, "{reason}");
+                node.quarantined = true;
+            }
+            Output::Halt { reason } => assert!(false, "{reason}"),
+        }
+    }
+
+    fn execute(&mut self, id: u16, block: &Arc<Block>) -> Input {
+        let node = &mut self.nodes[id as usize];
+        let height = block.header.height;
+        assert_eq!(height, node.state.height.next(), "heights without a gap");
+        let known = *self.executed.entry(height).or_insert(block.hash());
+        assert_eq!(known, block.hash(), "replica {id} forks at {height}");
+        for bundle in block.bundles() {
+            let window = node.state.windows.entry(bundle.origin).or_default();
+            for seq in bundle.first_seq..bundle.end_seq() {
+                if window.mark(bundle.session, seq) {
+                    let op = (bundle.origin.0, bundle.session, seq);
+                    assert!(node.state.done.insert(op, height).is_none(), "{op:?} ran twice");
+                }
+            }
+        }
+        let before = node.state.roots[&height.minus(1)];
+        let twist: &[u8] = if node.diverges { b"x" } else { b"" };
+        let root = hash(&Context::EXEC_ROOT, &[&before.0, &block.hash().0, twist]);
+        node.state.roots.insert(height, root);
+        node.state.height = height;
+        node.state.header = Some(block.header.clone());
+        self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
+        let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
+        let effects = Effects { height, exec_root: root, changes: Vec::new() };
+        Input::Executed { effects, next_expiry }
+    }
+
+    fn transmit(&mut self, from: u16, to: Recipients, message: &Message) {
+        self.note_votes(from, message);
+        let ids: Vec<u16> = match to {
+            Recipients::One(id) => vec![id.0],
+            Recipients::Others => (0..self.nodes.len() as u16).filter(|id| *id != from).collect(),
+        };
+        for id in ids {
+            let lost = self.below(100) < self.options.drop_percent;
+            let cut = self.nodes[from as usize].cut || self.nodes[id as usize].cut;
+            let at = self.now_ms + 1 + self.below(6);
+            if lost || cut || !self.is_up(id) {
+                continue;
+            }
+            let mut message = message.clone();
+            if self.nodes[from as usize].equivocates && id % 2 == 1 {
+                message = second_face(from, message);
+            }
+            self.wire.push((at, from, id, message.to_bytes()));
+        }
+    }
+
+    /// One vote per (replica, view, height, phase), across restarts.
+    fn note_votes(&mut self, from: u16, message: &Message) {
+        let votes: Vec<Vote> = match message {
+            Message::PrePrepare { prepare, .. } => vec![prepare.clone()],
+            Message::Votes(votes) => votes.clone(),
+            _ => Vec::new(),
+        };
+        for vote in votes {
+            for (at, hash) in (0..).zip(&vote.signed.hashes) {
+                let height = vote.signed.from_height.plus(at);
+                let place = (from, vote.view, height, vote.phase);
+                let first = *self.ledger.entry(place).or_insert(*hash);
+                assert_eq!(first, *hash, "{place:?} was voted twice");
+            }
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (id, node) in self.nodes.iter().enumerate() {
+            let Some(core) = &node.core else {
+                text += &format!("\n  {id}: down");
+                continue;
+            };
+            let status = core.status();
+            text += &format!(
+                "\n  {id}: {:?} view {} committed {} executed {} pool {} reads {} leader {:?} {:?}",
+                status.mode,
+                status.view,
+                status.committed,
+                status.executed,
+                status.pool_bundles,
+                node.reads.len(),
+                status.primary,
+                status.counters,
+            );
+        }
+        text
+    }
+}
+
+fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+    let value = Value { salt: [3; 16], bytes: Bytes::from(now.to_string()) };
+    let slot = ValueSlot { index: 0, commitment: value.commitment() };
+    let put = Put {
+        key: Bytes::from(format!("{id}/{session}/{first_seq}")),
+        value: Some(slot),
+        lease: LeaseId(0),
+        prev_kv: false,
+        ignore_lease: false,
+    };
+    let parts = BundleParts {
+        origin: ReplicaId(id),
+        session,
+        first_seq,
+        not_after_ms: Millis(u64::MAX),
+        skeletons: vec![Skeleton { author: Author::default(), op: Op::Put(put) }],
+        values: vec![value],
+    };
+    Bundle::sign(parts, &Digest([8; 32]), &Hashed(key(id)))
+}
+
+/// The same proposal a millisecond later: another block at the same height.
+fn second_face(from: u16, message: Message) -> Message {
+    let Message::PrePrepare { block, .. } = message else { return message };
+    let mut header = block.header.clone();
+    header.time_ms = header.time_ms.next();
+    let entries: Vec<Entry> = block.entries.clone();
+    let other = BlockParts::new(entries).into_block(header);
+    let round = (Phase::Prepare, Epoch(0), other.header.view);
+    let range = (other.header.height, vec![other.hash()]);
+    let prepare = Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)));
+    Message::PrePrepare { block: Arc::new(other), prepare }
+}
+
+fn recovery(records: &[Record], state: &State) -> Recovery {
+    let mut recovery = Recovery {
+        entered: None,
+        view_change: None,
+        prepared: None,
+        committed: None,
+        blocks: Vec::new(),
+        tip: state.header.clone(),
+        exec_roots: state.roots.iter().map(|(height, root)| (*height, *root)).collect(),
+        windows: state.windows.clone(),
+        next_expiry: None,
+        quarantined: false,
+        log_end: LogPosition(records.len() as u64),
+    };
+    let higher = |known: &Option<Certificate>, new: &Certificate| {
+        known.as_ref().is_none_or(|known| new.rank() > known.rank())
+    };
+    for record in records {
+        match record {
+            Record::ViewEntered { epoch, view, base_height, base_hash } => {
+                recovery.entered = Some((*epoch, *view, *base_height, *base_hash));
+            }
+            Record::ViewChangeSent { epoch, view, message } => {
+                recovery.view_change = Some((*epoch, *view, message.clone()));
+            }
+            Record::Block(block) if block.header.height > state.height => {
+                assert!(!recovery.blocks.contains(block), "a block is logged once");
+                recovery.blocks.push(Arc::clone(block));
+            }
+            Record::Prepared(certificate) if higher(&recovery.prepared, certificate) => {
+                recovery.prepared = Some(certificate.clone());
+            }
+            Record::Committed(certificate) if higher(&recovery.committed, certificate) => {
+                recovery.committed = Some(certificate.clone());
+            }
+            _ => {}
+        }
+    }
+    recovery
+}
+
+/// What storage does: back from the certified block by parent, cut at a certified height.
+fn page(records: &[Record], from: Height, until: Height) -> Option<Message> {
+    let mut blocks: BTreeMap<Digest, Arc<Block>> = BTreeMap::new();
+    let mut certificate: Option<&Certificate> = None;
+    for record in records {
+        match record {
+            Record::Block(block) => {
+                blocks.insert(block.hash(), Arc::clone(block));
+            }
+            Record::Committed(found) if found.height >= from => {
+                let better = certificate
+                    .is_none_or(|known| found.height > known.height && known.height < until);
+                certificate = if better { Some(found) } else { certificate };
+            }
+            _ => {}
+        }
+    }
+    let certificate = certificate?.clone();
+    let mut page = Vec::new();
+    let (mut height, mut next) = (certificate.height, certificate.block_hash);
+    while height >= from {
+        let block = blocks.get(&next)?;
+        (height, next) = (height.minus(1), block.header.parent);
+        page.push(Arc::clone(block));
+    }
+    page.reverse();
+    Some(Message::Blocks { blocks: page, certificate })
+}
