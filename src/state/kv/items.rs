@@ -9,6 +9,9 @@ use crate::state::Span;
 use crate::state::kv::{Kv, KvNumbers, Version, live_charge};
 use crate::types::{Digest, LeaseId, Revision};
 
+/// Takes a key and what is visible of it.
+pub(in crate::state) type VisitItems<'a> = dyn FnMut(&[u8], Vec<Item>) -> ControlFlow<()> + 'a;
+
 /// One thing that is still visible of a key.
 #[derive(Clone, Debug)]
 pub(in crate::state) enum Item {
@@ -44,7 +47,7 @@ impl Kv {
         from: &[u8],
         compact: Revision,
         cut: Revision,
-        visit: &mut dyn FnMut(&[u8], Vec<Item>) -> ControlFlow<()>,
+        visit: &mut VisitItems<'_>,
     ) {
         let bounds = (Bound::Included(from), Bound::Unbounded);
         let mut gone = self.deleted.range::<[u8], _>(bounds).peekable();

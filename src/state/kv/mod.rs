@@ -252,7 +252,7 @@ impl Kv {
         key: &[u8],
         values: &dyn ValueSource,
     ) -> Result<StateFinding, ValueError> {
-        self.index.prove(key, &|_, version: &Version| {
+        self.index.prove(key, |version| {
             let commitment = values.read(version.value)?.commitment();
             Ok(version.leaf(commitment))
         })
