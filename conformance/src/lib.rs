@@ -6,6 +6,8 @@ pub mod client;
 #[cfg(feature = "server")]
 pub mod cluster;
 #[cfg(feature = "server")]
+pub mod etcd_cluster;
+#[cfg(feature = "server")]
 pub mod kube;
 #[cfg(feature = "server")]
 pub mod network;

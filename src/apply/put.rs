@@ -1,10 +1,13 @@
 use crate::apply::{Done, OpError, Reply, Step};
-use crate::chain::Put;
+use crate::chain::{Parameters, Put};
 use crate::types::LeaseId;
 
 impl Step<'_> {
     /// etcd's order: the lease first, then the key (txn/put.go).
     pub(super) fn check_put(&self, put: &Put) -> Result<(), OpError> {
+        if put.key.is_empty() || put.key.len() > Parameters::KEY_BYTES_MAX {
+            return Err(OpError::Malformed);
+        }
         if put.lease != LeaseId(0) && self.state.leases.get(put.lease).is_none() {
             return Err(OpError::LeaseNotFound);
         }

@@ -23,7 +23,6 @@ pub(super) struct Meters {
     signatures: Counter,
     verifications: Counter,
     syncs: Counter,
-    disk_bytes: Gauge,
     quarantined: Gauge,
     block_ops: Histogram,
     quorum: Quorum,
@@ -57,7 +56,6 @@ impl Meters {
             signatures: counter(&table::SIGNATURES, &[]),
             verifications: counter(&table::VERIFICATIONS, &[]),
             syncs: counter(&table::DISK_SYNCS, &[]),
-            disk_bytes: gauge(&table::DISK_BYTES, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
             quorum: genesis.membership().quorum(),
@@ -94,7 +92,6 @@ impl Meters {
         self.signatures.absolute(core.counters.signatures);
         self.verifications.absolute(core.counters.verifications);
         self.syncs.absolute(status.syncs);
-        self.disk_bytes.set(number(status.log_bytes));
         self.quarantined.set(flag(status.quarantined.is_some()));
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct LogSummary {
     newest_committed: Option<Certificate>,
     blocks: BTreeMap<Digest, (Placed, Arc<Block>)>,
     effects: BTreeMap<Height, Digest>,
+    /// Effects in the newest segment: the index knows them from memory alone.
+    tail: Vec<(u32, Effects)>,
     pub(super) session: u64,
     quarantined: Option<String>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Replayed {
     pub(super) recovery: Recovery,
     /// Where the blocks above the tip lie.
     pub(super) placed: BTreeMap<(Height, Digest), Placed>,
+    /// What was executed in the newest segment of the log.
+    pub(super) tail: Vec<(u32, Arc<Block>, Effects)>,
     /// Blocks executed again.
     pub(super) replayed: u64,
     pub(super) quarantined: Option<String>,
@@ -54,7 +58,7 @@ impl LogSummary {
             Record::ViewChangeSent { epoch, view, message } => {
                 self.view_change = Some((epoch, view, message));
             }
-            Record::Block(block) if block.header.height > base => {
+            Record::Block(block) => {
                 self.blocks.insert(block.hash(), (placed, block));
             }
             Record::Prepared(certificate) => keep_newest(&mut self.prepared, certificate),
@@ -64,8 +68,12 @@ impl LogSummary {
                 }
                 keep_newest(&mut self.newest_committed, certificate);
             }
-            Record::Effects(Effects { height, exec_root, .. }) if height > base => {
-                self.effects.insert(height, exec_root);
+            Record::Effects(effects) => {
+                if effects.height > base {
+                    self.effects.insert(effects.height, effects.exec_root);
+                }
+                self.tail.retain(|(segment, _)| *segment == placed.segment);
+                self.tail.push((placed.segment, effects));
             }
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
@@ -130,6 +138,7 @@ impl LogSummary {
         let tip = chain.last().and_then(|hash| self.blocks.get(hash));
         let tip = tip.map(|(_, block)| block.header.clone()).or(base.header);
         let executed = tip.as_ref().map_or(Height(0), |header| header.height);
+        let tail = self.executed_tail(tip.as_ref());
         self.blocks.retain(|_, (_, block)| block.header.height > executed);
         let placed = self
             .blocks
@@ -150,7 +159,22 @@ impl LogSummary {
             log_end,
         };
         let (replayed, quarantined) = (chain.len() as u64, self.quarantined);
-        Ok(Replayed { recovery, placed, replayed, quarantined })
+        Ok(Replayed { recovery, placed, tail, replayed, quarantined })
+    }
+
+    /// The effects in the newest segment with the committed blocks they are of.
+    fn executed_tail(&mut self, tip: Option<&BlockHeader>) -> Vec<(u32, Arc<Block>, Effects)> {
+        let mut by_height = BTreeMap::new();
+        let mut hash = tip.map_or(Digest::ZERO, BlockHeader::hash);
+        while let Some((_, block)) = self.blocks.get(&hash) {
+            by_height.insert(block.header.height, block.clone());
+            hash = block.header.parent;
+        }
+        let with_block = |(segment, effects): (u32, Effects)| {
+            let block = by_height.get(&effects.height)?.clone();
+            Some((segment, block, effects))
+        };
+        core::mem::take(&mut self.tail).into_iter().filter_map(with_block).collect()
     }
 }
 

@@ -9,8 +9,16 @@ mod counters;
 mod effects;
 pub mod kv;
 mod lease;
+#[doc(hidden)]
+pub mod measure;
+mod restore;
 mod sessions;
+mod snapshot;
 mod span;
+#[cfg(test)]
+mod proof_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trie;
@@ -22,13 +30,18 @@ pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use restore::{KeptChunk, Restore};
 pub use sessions::Sessions;
+pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
-use crate::chain::{BlockHeader, Genesis, Membership, SubState, ValueRef, exec_root};
+use crate::chain::{
+    BlockHeader, Genesis, Membership, StateProof, SubState, ValueError, ValueRef, ValueSource,
+    exec_root,
+};
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
-use crate::types::{Digest, LeaseId, Millis, Revision};
+use crate::types::{ClusterId, Digest, LeaseId, Millis, Revision};
 
 /// Bytes of quota that a lease counts.
 pub const LEASE_CHARGE: u64 = 64;
@@ -49,9 +62,12 @@ pub struct State {
     pub alarms: Alarms,
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
+    cluster_id: ClusterId,
     membership: Membership,
     /// The running digest over all effects: the history follows from it.
     effects: Digest,
+    /// Of all sub-states, behind the last executed block.
+    roots: Vec<(SubState, Digest)>,
     root: Digest,
 }
 
@@ -65,11 +81,13 @@ impl State {
             sessions: Sessions::default(),
             alarms: Alarms::default(),
             counters: Counters::default(),
+            cluster_id: genesis.cluster_id(),
             membership: genesis.membership(),
             effects: Digest::ZERO,
+            roots: Vec::new(),
             root: Digest::ZERO,
         };
-        state.root = exec_root(&state.roots());
+        state.refresh_root();
         state
     }
 
@@ -96,6 +114,22 @@ impl State {
     pub fn next_expiry(&self) -> Option<Millis> {
         let wait = self.leases.earliest()?.minus(self.leases.clock().0);
         Some(self.counters.time_ms.plus(wait.0))
+    }
+
+    /// Shows, against [`State::exec_root`], what the last block left of a key.
+    ///
+    /// # Errors
+    /// A value, of the key or its neighbours, cannot be read: its commitment lies with it.
+    pub fn prove(&self, key: &[u8], values: &dyn ValueSource) -> Result<StateProof, ValueError> {
+        let finding = self.kv.prove(key, values)?;
+        let count = self.kv.key_count() as u64;
+        let key = Bytes::copy_from_slice(key);
+        Ok(StateProof { key, count, finding, roots: self.roots.clone() })
+    }
+
+    fn refresh_root(&mut self) {
+        self.roots = self.roots();
+        self.root = exec_root(&self.roots);
     }
 
     /// The sub-states' roots, in order; brings the tries' hashes up to date.
@@ -135,7 +169,7 @@ impl State {
         if wanted {
             self.counters.checkpointed();
         }
-        self.root = exec_root(&self.roots());
+        self.refresh_root();
         self.kv.sweep(SWEEP_CHANGES.max(2 * record.changes.len()));
         wanted
     }

@@ -1,13 +1,14 @@
 //! Unmodified Kubernetes 1.37.1 over an etcd API: two apiservers, controller manager, scheduler.
 //!
-//! `ALTHING_UNDER_TEST=etcd` runs the same scene on a real etcd, the oracle of `known_errors.txt`:
-//! lines an apiserver logs there too. Any other error line fails the scene.
+//! `ALTHING_UNDER_TEST=etcd` runs the same scenes on a real etcd, the oracle of the `known_errors*.txt`:
+//! lines an apiserver logs there too. Any other error line fails a scene.
 
 mod scene;
 
 use std::time::Duration;
 
 use conformance::cluster::Target;
+use conformance::etcd_cluster::EtcdCluster;
 use conformance::kube::{PROGRAMS, Store};
 use conformance::network::Network;
 use conformance::peers;
@@ -23,15 +24,19 @@ fn kubernetes_works_on_one_server() {
         _ => Target::althing(&[]),
     };
     let store = Store { endpoints: target.endpoint.clone(), tls: None };
-    scene::play(&store, &store, || {});
+    scene::play(&store, &store, scene::HEALTHY, || {});
 }
 
 /// Each apiserver is on its own organisation's replica, neither of them the primary; the primary is
 /// killed while objects are written.
 #[test]
 fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
-    if !peers::available("kube::four_organisations", &[&PROGRAMS[..], &["althing"]].concat()) {
+    let program = std::env::var("ALTHING_UNDER_TEST").unwrap_or_else(|_| "althing".into());
+    if !peers::available("kube::four_organisations", &[&PROGRAMS[..], &[&program]].concat()) {
         return;
+    }
+    if program == "etcd" {
+        return on_an_etcd_cluster();
     }
     let mut network = Network::start(4);
     let primary = network.primary(0).expect("a primary");
@@ -40,9 +45,25 @@ fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
         Store { endpoints: replica.endpoint.clone(), tls: Some(replica.tls()) }
     };
     let (first, second) = (store(primary + 1), store(primary + 2));
-    scene::play(&first, &second, || {
+    scene::play(&first, &second, scene::LEADER_KILLED, || {
         network.kill(primary);
         std::thread::sleep(Duration::from_secs(5));
         network.restart(primary);
+    });
+}
+
+/// The same with three nodes of etcd, whose leader dies: what an apiserver logs then.
+fn on_an_etcd_cluster() {
+    let mut cluster = EtcdCluster::start();
+    let leader = cluster.leader(0);
+    let store = |index: usize| Store {
+        endpoints: cluster.endpoint(index % 3),
+        tls: Some(cluster.tls.clone()),
+    };
+    let (first, second) = (store(leader + 1), store(leader + 2));
+    scene::play(&first, &second, scene::LEADER_KILLED, || {
+        cluster.kill(leader);
+        std::thread::sleep(Duration::from_secs(5));
+        cluster.launch(leader);
     });
 }

@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use crate::chain::{ChangeKind, ValueRef};
-use crate::types::{LeaseId, Revision};
+use crate::chain::{ChangeKind, StateLeaf, ValueRef};
+use crate::types::{Digest, LeaseId, Revision};
 
 /// One version of a key without the key. `version` 0 stands for "absent".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,12 @@ pub struct Version {
 impl Version {
     pub fn exists(&self) -> bool {
         self.version != 0
+    }
+
+    /// What the trie's leaf says of this version.
+    pub fn leaf(&self, commitment: Digest) -> StateLeaf {
+        let Self { modified, create, version, lease, .. } = *self;
+        StateLeaf { modified, create, version, lease, commitment }
     }
 }
 
@@ -94,23 +100,20 @@ impl History {
         same.then_some(entry.old.link)
     }
 
-    /// Appends a change; `charge` says whether the superseded version counts towards the quota.
+    /// Appends a change.
     pub fn push(
         &mut self,
         place: (Revision, u32),
         kind: ChangeKind,
         key: &[u8],
         old: Version,
-        charge: bool,
     ) -> u32 {
         let id = self.next_id();
         let (revision, sub) = place;
         if let Some(back) = self.entries.back() {
             assert!((back.revision, back.sub) < place, "history is ordered by revision");
         }
-        if charge {
-            self.charged += charge_of(key, &old);
-        }
+        self.charged += charge_of(key, &old);
         let charged = self.charged;
         let entry = Entry { key: key.into(), revision, sub, kind, old, newer: None, charged };
         self.entries.push_back(entry);
@@ -127,18 +130,19 @@ impl History {
         if now.modified <= at && now.exists() {
             return Some(now);
         }
-        let mut id = now.link;
-        self.get(id, key)?;
-        loop {
-            let entry = self.entries.get(self.place(id)?)?;
-            if entry.revision <= at {
-                return None;
-            }
+        for entry in self.chain(key, now.link).take_while(|entry| entry.revision > at) {
             if entry.old.exists() && entry.old.modified <= at {
                 return Some(entry.old);
             }
-            id = self.older(id)?;
         }
+        None
+    }
+
+    /// The changes of a key, newest first, as far as they are there.
+    pub fn chain(&self, key: &[u8], link: u32) -> impl Iterator<Item = &Entry> {
+        let first = self.get(link, key).map(|_| link);
+        core::iter::successors(first, |id| self.older(*id))
+            .filter_map(|id| self.entries.get(self.place(id)?))
     }
 
     /// What a put made: the version its next change superseded, or None if it is the latest.
@@ -174,14 +178,9 @@ impl History {
         self.base = self.base.wrapping_add(1);
         Some((id, entry))
     }
-
-    /// How many entries it holds.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 /// What a superseded version counts. A first put supersedes nothing.
-pub fn charge_of(key: &[u8], old: &Version) -> u64 {
+fn charge_of(key: &[u8], old: &Version) -> u64 {
     if old.exists() { ENTRY_CHARGE + key.len() as u64 + u64::from(old.value.length) } else { 0 }
 }

@@ -60,6 +60,12 @@ impl Kv {
         Ok(result)
     }
 
+    /// How many live keys a span holds.
+    #[must_use]
+    pub fn count_live(&self, span: Span<'_>) -> usize {
+        self.index.count(span)
+    }
+
     /// The live keys of a span, in order.
     #[must_use]
     pub fn keys(&self, span: Span<'_>) -> Vec<Bytes> {
