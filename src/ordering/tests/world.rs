@@ -29,6 +29,10 @@ impl Scheme for Hashed {
     }
 }
 
+pub fn scheme(id: u16) -> impl Scheme {
+    Hashed(key(id))
+}
+
 fn key(id: u16) -> PublicKey {
     PublicKey([id as u8 + 1; 32])
 }
@@ -70,6 +74,9 @@ struct Node {
 pub struct World {
     pub options: Options,
     pub trace: Vec<u64>,
+    /// A test that sends untrue things itself.
+    pub ban_expected: bool,
+    reads_liar: Option<u16>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
@@ -110,6 +117,8 @@ impl World {
         let mut world = Self {
             options,
             trace: Vec::new(),
+            ban_expected: false,
+            reads_liar: None,
             nodes: (0..n).map(|_| node()).collect(),
             wire: Vec::new(),
             now_ms: 1,
@@ -216,6 +225,15 @@ impl World {
 
     pub fn heal(&mut self) {
         self.nodes.iter_mut().for_each(|node| node.cut = false);
+    }
+
+    /// Hands a message to a core as if `from` had sent it.
+    pub fn deliver(&mut self, from: u16, to: u16, message: Message) {
+        self.step(to, Input::Recv { peer: ReplicaId(from), message });
+    }
+
+    pub fn lie_about_reads(&mut self, id: u16) {
+        self.reads_liar = Some(id);
     }
 
     pub fn equivocate(&mut self, id: ReplicaId) {
@@ -378,7 +396,7 @@ impl World {
                 let accused = evidence.accused();
                 assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
             }
-            Output::Alarm(alarm) => assert!(false, "unexpected {alarm:?}"),
+            Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges, "{reason}");
                 node.quarantined = true;
@@ -428,6 +446,11 @@ impl World {
                 continue;
             }
             let mut message = message.clone();
+            if let Message::ReadAnswer(answer) = &mut message
+                && self.reads_liar == Some(from)
+            {
+                answer.mark = Height(1 << 62);
+            }
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
             }
