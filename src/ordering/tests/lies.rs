@@ -119,6 +119,20 @@ fn a_malformed_certificate_in_a_view_change_spoils_it() {
 }
 
 #[test]
+fn the_base_is_the_certificate_of_the_highest_view_not_height() {
+    let (old, new) = (Digest([5; 32]), Digest([6; 32]));
+    let high = certificate(Phase::Prepare, 0, 5, old, &[0, 1, 2]);
+    let late = certificate(Phase::Prepare, 1, 3, new, &[0, 1, 2]);
+    let changes =
+        vec![view_change(2, 0, Some(high)), view_change(2, 1, None), view_change(2, 2, Some(late))];
+    let mut world = World::new(4, 1, world::Options::default());
+    world.run_ms(50);
+    world.deliver(2, 3, new_view(2, changes, 2));
+    let base = world.core(3).view.waiting.as_ref().map(|waiting| waiting.base);
+    assert_eq!(base, Some((Height(3), new)));
+}
+
+#[test]
 fn f_liars_with_huge_views_move_nobody() {
     let mut world = World::new(4, 1, world::Options::default());
     world.run_ms(50);

@@ -62,6 +62,8 @@ struct Node {
     /// The state as of some durable Effects record.
     snapshot: State,
     starts: u8,
+    /// The highest view it asked for: it votes in none below.
+    asked: View,
     session: u64,
     next_seq: u64,
     cut: bool,
@@ -106,6 +108,7 @@ impl World {
             state: state.clone(),
             snapshot: state.clone(),
             starts: 0,
+            asked: View(0),
             session: 0,
             next_seq: 0,
             cut: false,
@@ -165,12 +168,20 @@ impl World {
 
     pub fn kill(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
-        let torn = node.records.len() - node.durable;
         node.core = None;
         node.held.clear();
         node.reads.clear();
         node.records.truncate(node.durable);
-        let _ = torn;
+        // A request for a view that was lost with the unsynced end never left.
+        node.asked = node
+            .records
+            .iter()
+            .filter_map(|record| match record {
+                Record::ViewChangeSent { view, .. } => Some(*view),
+                _ => None,
+            })
+            .max()
+            .unwrap_or_default();
         if node.snapshot.height.0 % 2 == 0 {
             node.state = node.snapshot.clone();
         } else {
@@ -365,10 +376,17 @@ impl World {
         let node = &mut self.nodes[id as usize];
         match output {
             Output::Append { position, record } => {
+                if let Record::ViewChangeSent { view, .. } = &record {
+                    node.asked = *view;
+                }
                 node.records.push(record);
                 assert_eq!(position.0, node.records.len() as u64, "positions have no gap");
             }
             Output::Send { to, message, gate } => {
+                if let Message::Votes(votes) = &message {
+                    let late = votes.iter().all(|vote| vote.view >= node.asked);
+                    assert!(late, "replica {id} votes in a view it left");
+                }
                 if gate.0 as usize <= node.durable {
                     self.transmit(id, to, &message);
                 } else {
