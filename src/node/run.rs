@@ -204,7 +204,7 @@ impl Replica {
                     proof = %hex(&bytes),
                     "replica {accused} provably broke the protocol"
                 );
-                crate::observe::metrics::evidence();
+                crate::observe::evidence();
             }
             Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
             Output::Quarantine { reason } => self.quarantine(reason),
