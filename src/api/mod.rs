@@ -16,6 +16,11 @@ mod lease;
 mod maintenance;
 mod range_stream;
 mod validate;
+#[allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "streams of all runtimes meet in one table, and one task looks at each block for them"
+)]
 mod wakes;
 mod watch;
 
@@ -119,7 +124,6 @@ impl Api {
 }
 
 /// All gRPC services, to be served beside HTTP/1.1 on the client port.
-#[must_use]
 pub fn routes(handle: Handle, settings: Settings) -> Router {
     let names = Names::new(&handle);
     let wakes = Arc::new(Wakes::new(handle.clone()));
@@ -157,6 +161,6 @@ async fn name_oversize(mut response: axum::response::Response) -> axum::response
     let text = format!("grpc: received message larger than max ({found} vs. {limit})");
     let status = Status::resource_exhausted(text);
     // The three headers of a refusal are replaced; a text of digits and letters is a header value.
-    drop(status.add_header(response.headers_mut()));
+    let _ = status.add_header(response.headers_mut());
     response
 }
