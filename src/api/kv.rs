@@ -15,12 +15,15 @@ use crate::api::errors::Refusal;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::kv_server::Kv;
 use crate::api::{Api, identity, range_stream, validate};
-use crate::apply::Reply;
-use crate::chain::{Op, Parameters, Range, ValueError};
+use crate::apply::{Reply, read_txn};
+use crate::chain::{Op, Parameters, Range, Value, ValueError};
+use crate::node::Shared;
 use crate::types::Revision;
 
 /// The service.
 pub(super) struct KvService(pub(super) Arc<Api>);
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
 /// Tries to resolve a range whose values move or go while it is read.
 const RANGE_TRIES: usize = 3;
@@ -53,6 +56,17 @@ impl Api {
     ) -> Result<Reply, Status> {
         let author = identity::author(request);
         self.handle.propose(author, op, values).await.map_err(|error| Refusal::from(error).into())
+    }
+
+    /// A transaction that only reads, at this replica's state.
+    fn read_txn(&self, request: pb::TxnRequest) -> Result<Reply, Refusal> {
+        let (op, operands) = txn_op(request)?;
+        let Op::Txn(txn) = op else { return Err(Refusal::KeyNotFound) };
+        let operands: Vec<Value> =
+            operands.into_iter().map(|bytes| Value { salt: [0; 16], bytes }).collect();
+        let values = self.handle.values();
+        let read = |shared: &Shared| read_txn(&shared.state, &txn, &operands, values.as_ref());
+        self.handle.read(read).map_err(Refusal::from)
     }
 
     /// etcd's `--max-request-bytes`, and Althing's cap on keys.
@@ -99,10 +113,7 @@ impl Kv for KvService {
     async fn range_stream(
         &self,
         request: Request<pb::RangeRequest>,
-    ) -> Result<
-        Response<Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>>,
-        Status,
-    > {
+    ) -> Result<Response<Chunks>, Status> {
         identity::admit(&self.0, &request)?;
         let request = request.into_inner();
         validate::range(&request)?;
@@ -159,8 +170,14 @@ impl Kv for KvService {
         check_keys(request.get_ref())?;
         api.check_size(request.get_ref())?;
         let (request, txn) = split(request);
-        let _ = (is_read_only(&txn), is_serializable(&txn));
-        let reply = api.propose(&request, txn_op(txn)?).await?;
+        let reply = if is_read_only(&txn) {
+            if !is_serializable(&txn) {
+                api.barrier().await?;
+            }
+            api.read_txn(txn)?
+        } else {
+            api.propose(&request, txn_op(txn)?).await?
+        };
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.txn(reply)?;
         response.header = Some(api.header(revision));

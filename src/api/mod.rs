@@ -16,12 +16,18 @@ mod lease;
 mod maintenance;
 mod range_stream;
 mod validate;
+#[allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "streams of all runtimes meet in one table, and one task looks at each block for them"
+)]
 mod wakes;
 mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::response::IntoResponse;
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -119,7 +125,6 @@ impl Api {
 }
 
 /// All gRPC services, to be served beside HTTP/1.1 on the client port.
-#[must_use]
 pub fn routes(handle: Handle, settings: Settings) -> Router {
     let names = Names::new(&handle);
     let wakes = Arc::new(Wakes::new(handle.clone()));
@@ -143,7 +148,20 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .add_service(auth.max_decoding_message_size(bytes_max))
         .add_service(health.max_decoding_message_size(bytes_max))
         .into_axum_router()
+        .fallback(unknown)
         .layer(axum::middleware::map_response(name_oversize))
+}
+
+/// What no service and no page answers: gRPC and HTTP each say it in their own way, as etcd does.
+async fn unknown(request: axum::extract::Request) -> axum::response::Response {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    let path = request.uri().path().trim_start_matches('/');
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let service = path.split('/').next().unwrap_or_default();
+        return Status::unimplemented(format!("unknown service {service}")).into_http();
+    }
+    let text = [(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (http::StatusCode::NOT_FOUND, text, "404 page not found\n").into_response()
 }
 
 /// A request too large to decode is refused in the words of Go's gRPC, on which kube-apiserver
@@ -157,6 +175,6 @@ async fn name_oversize(mut response: axum::response::Response) -> axum::response
     let text = format!("grpc: received message larger than max ({found} vs. {limit})");
     let status = Status::resource_exhausted(text);
     // The three headers of a refusal are replaced; a text of digits and letters is a header value.
-    drop(status.add_header(response.headers_mut()));
+    let _ = status.add_header(response.headers_mut());
     response
 }

@@ -32,6 +32,9 @@ use crate::watch::{
 /// The id in the answer to a watch that was not created.
 const NO_ID: i64 = -1;
 
+/// How long a new watcher waits to learn what the other replicas acknowledged.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Events one watcher reads from history at a time (etcd: a thousand revisions).
 const CATCH_UP_EVENTS: usize = 1000;
 
@@ -73,7 +76,8 @@ impl Session {
         let registration = api.wakes.register();
         let stream = WatchStream::new(api.handle.read(|shared| shared.ring.revision()));
         let interval = Duration::from_millis(api.settings.progress_interval_ms.max(100));
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        let mut ticks = tokio::time::interval(interval);
+        ticks.reset();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             api,
@@ -106,7 +110,7 @@ impl Session {
             tokio::select! {
                 biased;
                 request = self.incoming.message(), if !self.half_closed => match request {
-                    Ok(Some(request)) => self.handle(request),
+                    Ok(Some(request)) => self.handle(request).await,
                     Ok(None) => self.half_closed = true,
                     Err(status) if status.code() != Code::Cancelled => return Err(status),
                     Err(_) => return Err(Refusal::WatchCanceled.into()),
@@ -133,31 +137,37 @@ impl Session {
         Ok(())
     }
 
-    fn handle(&mut self, request: pb::WatchRequest) {
+    async fn handle(&mut self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
+                if create.start_revision == 0 {
+                    // "From now on" begins behind every write acknowledged by any replica. Without
+                    // a quorum it begins where this replica stands, as etcd's does.
+                    let barrier = tokio::time::timeout(BARRIER_PATIENCE, self.api.barrier());
+                    let _ = barrier.await;
+                }
                 let response = self.create(create);
                 self.outbox.push_back(response);
             }
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                // No answer for an id that is not there (etcd's recvLoop).
-                if self.stream.cancel(cancel.watch_id) {
-                    self.registration.remove(cancel.watch_id);
-                    let header = Some(self.api.header_now());
-                    self.outbox.push_back(pb::WatchResponse {
-                        header,
-                        watch_id: cancel.watch_id,
-                        canceled: true,
-                        ..pb::WatchResponse::default()
-                    });
-                }
-            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.stream.request_progress();
                 self.dirty = true;
             }
             None => {}
         }
+    }
+
+    /// No answer for an id that is not there (etcd's recvLoop).
+    fn cancel(&mut self, watch_id: i64) {
+        if !self.stream.cancel(watch_id) {
+            return;
+        }
+        self.registration.remove(watch_id);
+        let header = Some(self.api.header_now());
+        let canceled = true;
+        let rest = pb::WatchResponse::default();
+        self.outbox.push_back(pb::WatchResponse { header, watch_id, canceled, ..rest });
     }
 
     fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {

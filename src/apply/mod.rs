@@ -12,6 +12,7 @@ mod txn;
 
 pub use outcome::Outcome;
 pub use reply::{OpError, Reply};
+pub use txn::read as read_txn;
 
 use crate::chain::{
     AlarmAction, Block, Bundle, DeleteRange, Effects, Entry, Op, Rejoin, Value, ValueError,

@@ -3,9 +3,11 @@
 
 use core::cmp::Ordering;
 
-use crate::apply::{Done, OpError, Reply, Step};
-use crate::chain::{Compare, CompareResult, CompareTarget, Op, Range, Txn};
-use crate::state::KeyValue;
+use crate::apply::{Done, OpError, Operands, Reply, Step, Stop};
+use crate::chain::{
+    Compare, CompareResult, CompareTarget, Op, Range, Txn, Value, ValueError, ValueSource,
+};
+use crate::state::{KeyValue, State};
 use crate::types::Revision;
 
 /// A transaction with its branches chosen.
@@ -19,12 +21,49 @@ enum ChosenOp<'a> {
     Txn(Chosen<'a>),
 }
 
-impl Step<'_> {
-    pub(super) fn txn(&mut self, txn: &Txn) -> Done<Reply> {
-        let chosen = self.choose(txn)?;
-        self.check_chosen(&chosen)?;
-        let (succeeded, responses) = self.run_chosen(&chosen)?;
-        Ok(Reply::Txn { revision: self.revision(), succeeded, responses })
+/// The state as a transaction's compares see it.
+struct View<'a> {
+    state: &'a State,
+    operands: &'a Operands<'a>,
+}
+
+/// Answers a transaction that only reads, on the state as it is: nothing is ordered for it (etcd's
+/// IsTxnReadonly). `operands` are what its slots index into.
+///
+/// # Errors
+/// A value that a compare needs cannot be read.
+pub fn read(
+    state: &State,
+    txn: &Txn,
+    operands: &[Value],
+    source: &dyn ValueSource,
+) -> Result<Reply, ValueError> {
+    let operands = Operands { values: operands, refs: &[], source };
+    match (View { state, operands: &operands }).read(txn) {
+        Ok(reply) => Ok(reply),
+        Err(Stop::User(error)) => Ok(Reply::Error { revision: state.kv.revision(), error }),
+        Err(Stop::Value(error)) => Err(error),
+    }
+}
+
+impl View<'_> {
+    fn read(&self, txn: &Txn) -> Done<Reply> {
+        let revision = self.state.kv.revision();
+        let Chosen { succeeded, steps } = self.choose(txn)?;
+        let mut ranges = Vec::with_capacity(steps.len());
+        for step in steps {
+            let ChosenOp::Op(Op::Range(range)) = step else {
+                return Err(OpError::Malformed.into());
+            };
+            self.check_revision(range.revision)?;
+            ranges.push(range);
+        }
+        let mut responses = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let result = self.state.kv.range(range).map_err(OpError::from)?;
+            responses.push(Reply::Range { revision, request: range.clone(), result });
+        }
+        Ok(Reply::Txn { revision, succeeded, responses })
     }
 
     fn choose<'t>(&self, txn: &'t Txn) -> Done<Chosen<'t>> {
@@ -71,19 +110,6 @@ impl Step<'_> {
         Ok(kvs.iter().all(|kv| decides(compare.result, numbers(&compare.target, Some(kv)))))
     }
 
-    fn check_chosen(&self, chosen: &Chosen<'_>) -> Result<(), OpError> {
-        for step in &chosen.steps {
-            match step {
-                ChosenOp::Txn(nested) => self.check_chosen(nested)?,
-                ChosenOp::Op(Op::Put(put)) => self.check_put(put)?,
-                ChosenOp::Op(Op::Range(range)) => self.check_revision(range.revision)?,
-                ChosenOp::Op(Op::DeleteRange(_)) => {}
-                ChosenOp::Op(_) => return Err(OpError::Malformed),
-            }
-        }
-        Ok(())
-    }
-
     /// txn/range.go, checkRange: here a negative revision is not "latest" but below the first.
     fn check_revision(&self, revision: i64) -> Result<(), OpError> {
         let kv = &self.state.kv;
@@ -93,6 +119,32 @@ impl Step<'_> {
             asked if asked < kv.compact_revision() => Err(OpError::Compacted),
             _ => Ok(()),
         }
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn txn(&mut self, txn: &Txn) -> Done<Reply> {
+        let chosen = self.view().choose(txn)?;
+        self.check_chosen(&chosen)?;
+        let (succeeded, responses) = self.run_chosen(&chosen)?;
+        Ok(Reply::Txn { revision: self.revision(), succeeded, responses })
+    }
+
+    fn view(&self) -> View<'_> {
+        View { state: self.state, operands: self.operands }
+    }
+
+    fn check_chosen(&self, chosen: &Chosen<'_>) -> Result<(), OpError> {
+        for step in &chosen.steps {
+            match step {
+                ChosenOp::Txn(nested) => self.check_chosen(nested)?,
+                ChosenOp::Op(Op::Put(put)) => self.check_put(put)?,
+                ChosenOp::Op(Op::Range(range)) => self.view().check_revision(range.revision)?,
+                ChosenOp::Op(Op::DeleteRange(_)) => {}
+                ChosenOp::Op(_) => return Err(OpError::Malformed),
+            }
+        }
+        Ok(())
     }
 
     fn run_chosen(&mut self, chosen: &Chosen<'_>) -> Done<(bool, Vec<Reply>)> {

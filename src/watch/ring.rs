@@ -66,8 +66,8 @@ pub(super) fn previous_before_revision(events: &mut [Event]) {
         }
         let same =
             |other: &&Event| other.revision == event.revision && other.kv.key == event.kv.key;
-        let nearby = earlier.iter().rev().take_while(|other| other.revision == event.revision);
-        event.prev = nearby.filter(same).next().and_then(|other| other.prev.clone());
+        let mut nearby = earlier.iter().rev().take_while(|other| other.revision == event.revision);
+        event.prev = nearby.find(same).and_then(|other| other.prev.clone());
     }
 }
 
@@ -114,7 +114,8 @@ impl Ring {
     fn evict(&mut self) {
         while self.slots.len() > EVENTS_MAX || self.bytes > BYTES_MAX {
             let Some(first) = self.slots.front().map(|slot| slot.event.revision) else { return };
-            while let Some(slot) = self.slots.pop_front_if(|slot| slot.event.revision == first) {
+            let gone = self.slots.partition_point(|slot| slot.event.revision <= first);
+            for slot in self.slots.drain(..gone) {
                 self.bytes -= 2 * bytes_bound(&slot.event);
             }
             self.floor = first;

@@ -13,6 +13,9 @@ pub const WATCHES_MAX: usize = 10_000;
 /// Bytes after which one poll of a stream stops at the next revision.
 pub(super) const POLL_BYTES: usize = 256 << 10;
 
+/// How a stream reads the events that have left the ring.
+pub type History<'a> = dyn Fn(Revision, &KeyRange) -> (Vec<Event>, Revision) + 'a;
+
 /// The store as one poll sees it: all of it under one lock, so that data, revision and events agree.
 pub struct Store<'a> {
     /// The latest events.
@@ -21,7 +24,7 @@ pub struct Store<'a> {
     pub compact_revision: Revision,
     /// History: the events of a range from a revision on, whole revisions, at least those of the
     /// first if there are any; and the revision to go on from, above the store's if that was all.
-    pub history: &'a dyn Fn(Revision, &KeyRange) -> (Vec<Event>, Revision),
+    pub history: &'a History<'a>,
 }
 
 /// Why a watcher was not created.
