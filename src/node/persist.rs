@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::chain::Record;
 use crate::node::event::Event;
+use crate::observe;
 use crate::storage::disk::{Disk, DiskErrorKind};
 use crate::storage::log::{Appender, Batch, LogWriter, Placed, Preparation};
 use crate::types::{Digest, Height, LogPosition};
@@ -89,11 +90,15 @@ const PREPARE_PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn log_thread(disk: &Arc<dyn Disk>, jobs: &Receiver<LogJob>, events: &Sender<Event>) {
     let mut writer = LogWriter::default();
     let mut preparing: Option<Preparation> = None;
+    let seconds = observe::histogram(&observe::table::WAL_FSYNC_SECONDS, &[]);
     loop {
         let pause = if preparing.is_some() { PREPARE_PAUSE } else { Duration::from_secs(3600) };
         match jobs.recv_timeout(pause) {
             Ok(LogJob::Write(batch)) => {
-                let event = match writer.write(disk.as_ref(), &batch) {
+                let began = std::time::Instant::now();
+                let written = writer.write(disk.as_ref(), &batch);
+                seconds.record(began.elapsed());
+                let event = match written {
                     Ok(()) => Event::Durable(batch.last, batch.end),
                     Err(error) => Event::LogFailed(error.to_string()),
                 };
