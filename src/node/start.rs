@@ -24,7 +24,7 @@ use crate::node::index::{IndexJob, IndexReader, index_thread};
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
-use crate::node::recover::{Base, LogSummary, Replayed};
+use crate::node::recover::{Base, Replay, Replayed};
 use crate::node::run::Replica;
 use crate::node::values::SharedValues;
 use crate::node::{NodeStatus, StartError};
@@ -103,7 +103,6 @@ struct Opened {
     settings: LogSettings,
     appender: crate::storage::log::Appender,
     values: SharedValues,
-    state: State,
     replayed: Replayed,
     session: u64,
     genesis_root: crate::types::Digest,
@@ -123,27 +122,23 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     let salt = crate::node::admit::fresh_salt();
     let settings = LogSettings::new(cluster_id, config.own, salt);
     let values = SharedValues::new(Values::new(disk.clone()));
-    let mut state = State::genesis(&config.genesis);
+    let state = State::genesis(&config.genesis);
     let genesis_root = state.exec_root();
-    let restored = restore(&disk, &config.genesis)?;
-    let (mut base, mut mark, mut in_use, mut summary) = (
-        Base { header: None, exec_roots: vec![(Height(0), genesis_root)] },
-        ReplayMark::start(),
-        Vec::new(),
-        LogSummary::default(),
-    );
-    if let Some((checkpoint, at_checkpoint)) = restored {
-        state = at_checkpoint;
+    let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
+    let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
+    if let Some((checkpoint, state)) = restore(&disk, &config.genesis)? {
         in_use = checkpoint.files();
         mark = checkpoint.replay;
-        for (_, record) in mark.carried.records() {
-            summary.note(checkpoint.header.height, Placed::default(), record);
-        }
-        base = Base { header: Some(checkpoint.header), exec_roots: checkpoint.exec_roots };
+        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
+        base = Base { state, header, exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
+    let mut replay = Replay::new(base, &values, config.own);
+    for (_, record) in mark.carried.records() {
+        replay.note(Placed::default(), record);
+    }
     let recovered = recover(disk.as_ref(), &settings, mark, &mut |_, placed, record| {
-        summary.note(base_height, placed, record);
+        replay.note(placed, record);
     })
     .map_err(|error| StartError::Recovery(error.to_string()))?;
     if recovered.cut_bytes > 0 {
@@ -154,23 +149,19 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         );
     }
     let mut appender = recovered.appender;
-    let session = summary.session + 1;
+    let session = replay.session() + 1;
     let log_end = start_session(disk.as_ref(), &mut appender, recovered.log_end, session)?;
-    let replayed = summary
-        .replay(base, &mut state, &values, (config.own, log_end))
-        .map_err(StartError::Recovery)?;
-    let base = base_height;
+    let replayed = replay.finish(log_end).map_err(StartError::Recovery)?;
     Ok(Opened {
         disk,
         settings,
         appender,
         values,
-        state,
         replayed,
         session,
         genesis_root,
         in_use,
-        base,
+        base: base_height,
     })
 }
 
@@ -269,7 +260,8 @@ fn assemble(
     events: &Sender<Event>,
     net: Option<Arc<PeerNet>>,
 ) -> Result<(Handle, Replica), StartError> {
-    let Opened { disk, settings, appender, values, state, replayed, .. } = opened;
+    let Opened { disk, settings, appender, values, replayed, .. } = opened;
+    let state = replayed.state;
     let Opened { session, genesis_root, in_use, base, .. } = opened;
     tracing::info!(
         event = "recovered",
