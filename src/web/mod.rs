@@ -63,7 +63,6 @@ fn corrupt(web: &Web) -> bool {
 }
 
 /// Everything, for the client listeners.
-#[must_use]
 pub fn routes(handle: Handle, settings: Settings) -> Router {
     let demo = handle.genesis().demo;
     let web = Web { handle, settings };
@@ -82,7 +81,6 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
 }
 
 /// Probes and metrics alone, for `--listen-metrics-urls`: no client certificate is asked for there.
-#[must_use]
 pub fn probe_routes(handle: Handle, settings: Settings) -> Router {
     probes().with_state(Web { handle, settings })
 }
