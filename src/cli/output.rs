@@ -2,6 +2,15 @@
 
 use core::fmt;
 
+/// Prints a line. A reader that went away (`althing status | head`) is no error.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
+pub(super) use say;
+
 /// Why a command failed, with its exit code (ecosystem.md 2).
 #[derive(Debug)]
 pub(super) struct Failure {
