@@ -327,6 +327,13 @@ fn execute_rows(keys: usize) {
         .collect();
     println!("\n| apply::execute, kube, us per put, all included | {} |", cells.join(" | "));
 
+    proof_row(&state, &list);
+    snapshot_row(&mut state);
+}
+
+fn proof_row(state: &State, list: &[Bytes]) {
+    let keys = list.len();
+    let mut random = Random(11);
     let proofs: Vec<_> =
         (0..2_000).map(|_| state.prove(&list[random.below(keys)], &MadeUp).unwrap()).collect();
     let mut sizes: Vec<usize> = proofs.iter().map(|proof| proof.to_bytes().len()).collect();
@@ -344,14 +351,17 @@ fn execute_rows(keys: usize) {
         "proof bytes with key, leaf and sub-state roots p50/p99/max {}/{}/{}, prove {prove:.1} us, verify {check:.1} us",
         sizes[1_000], sizes[1_980], sizes[1_999]
     );
+}
 
+fn snapshot_row(state: &mut State) {
+    let root = state.exec_root();
     let start = Instant::now();
-    let mut snapshotter = Snapshotter::begin(&mut state);
+    let mut snapshotter = Snapshotter::begin(state);
     let mut chunks = Vec::new();
     let mut longest = Duration::ZERO;
     loop {
         let plan = Instant::now();
-        let Some(chunk) = snapshotter.plan_chunk(&state) else { break };
+        let Some(chunk) = snapshotter.plan_chunk(state) else { break };
         longest = longest.max(plan.elapsed());
         chunks.push(chunk.write(&MadeUp).unwrap());
     }

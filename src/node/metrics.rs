@@ -23,6 +23,13 @@ pub(super) struct Meters {
     signatures: Counter,
     verifications: Counter,
     syncs: Counter,
+    log_bytes: Counter,
+    view_changes: Counter,
+    proposed: Counter,
+    caught_up: Counter,
+    keys: Gauge,
+    revision: Gauge,
+    checkpoint: Gauge,
     quarantined: Gauge,
     block_ops: Histogram,
     quorum: Quorum,
@@ -56,6 +63,13 @@ impl Meters {
             signatures: counter(&table::SIGNATURES, &[]),
             verifications: counter(&table::VERIFICATIONS, &[]),
             syncs: counter(&table::DISK_SYNCS, &[]),
+            log_bytes: counter(&table::LOG_WRITTEN_BYTES, &[]),
+            view_changes: counter(&table::VIEW_CHANGES, &[]),
+            proposed: counter(&table::BLOCKS_PROPOSED, &[]),
+            caught_up: counter(&table::BLOCKS_CAUGHT_UP, &[]),
+            keys: gauge(&table::KEYS, &[]),
+            revision: gauge(&table::REVISION, &[]),
+            checkpoint: gauge(&table::CHECKPOINT_HEIGHT, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
             quorum: genesis.membership().quorum(),
@@ -92,6 +106,13 @@ impl Meters {
         self.signatures.absolute(core.counters.signatures);
         self.verifications.absolute(core.counters.verifications);
         self.syncs.absolute(status.syncs);
+        self.log_bytes.absolute(status.log_bytes);
+        self.view_changes.absolute(core.counters.view_changes);
+        self.proposed.absolute(core.counters.proposals);
+        self.caught_up.absolute(core.counters.caught_up_blocks);
+        self.keys.set(number(status.keys));
+        self.revision.set(number(u64::try_from(status.revision.0).unwrap_or(0)));
+        self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
     }
 }

@@ -49,6 +49,15 @@ pub const LEASE_CHARGE: u64 = 64;
 /// Changes that one block's execution sweeps at most, beside as many as it made.
 const SWEEP_CHANGES: usize = 1024;
 
+/// What a put writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewVersion {
+    /// 0 for none.
+    pub lease: LeaseId,
+    pub value: ValueRef,
+    pub commitment: Digest,
+}
+
 /// Everything that affects future execution.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -174,23 +183,23 @@ impl State {
         wanted
     }
 
-    /// Writes a key, moving it to `lease` (0 for none).
+    /// Writes a key, moving it to the version's lease.
     pub(crate) fn put(
         &mut self,
         key: &Bytes,
-        lease: LeaseId,
-        value: (ValueRef, Digest),
+        new: NewVersion,
         cause: &Cause<'_>,
         record: &mut Record,
     ) -> Option<KeyValue> {
-        let event = self.kv.put(key, lease, value.0, value.1);
+        let NewVersion { lease, value, commitment } = new;
+        let event = self.kv.put(key, lease, value, commitment);
         let old = event.prev.as_ref().map_or(LeaseId(0), |prev| prev.lease);
         if old != lease {
             self.leases.detach(old, key);
             self.leases.attach(lease, event.kv.key.clone());
         }
         let prev = event.prev.clone();
-        record.add(event, key.clone(), value.1, cause);
+        record.add(event, key.clone(), commitment, cause);
         prev
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::chain::{StateFinding, StateLeaf, StateProof, Value, ValueRef};
 use crate::codec::{Decode, Encode};
 use crate::state::testing::{MapValues, genesis};
-use crate::state::{Cause, Record, State};
+use crate::state::{Cause, NewVersion, Record, State};
 use crate::types::{Digest, LeaseId};
 use crate::verify;
 
@@ -26,7 +26,8 @@ fn world(keys: &[Vec<u8>]) -> World {
         values.0.insert((1, offset), value);
         let at = ValueRef { segment: 1, offset, length: 4 };
         let key = Bytes::copy_from_slice(key);
-        state.put(&key, LeaseId(0), (at, commitment), &cause, &mut record);
+        let new = NewVersion { lease: LeaseId(0), value: at, commitment };
+        state.put(&key, new, &cause, &mut record);
         state.end_revision();
         let kv = state.kv.get(&key).expect("just put");
         let leaf = StateLeaf {
@@ -71,7 +72,7 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn a_proof_shows_what_is_there_and_what_is_not(
         keys in prop::collection::vec(key(), 0..300),

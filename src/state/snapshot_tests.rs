@@ -5,7 +5,7 @@ use crate::chain::{Range, Value, ValueError, ValueRef, ValueSource};
 use crate::codec::Decode;
 use crate::state::testing::{MapValues, genesis};
 use crate::state::{
-    Cause, Event, KeptChunk, KeyValue, Record, RestoreError, Snapshotter, Span, State,
+    Cause, Event, KeptChunk, KeyValue, NewVersion, Record, RestoreError, Snapshotter, Span, State,
 };
 use crate::types::{LeaseId, Millis, Revision};
 
@@ -78,7 +78,8 @@ impl World {
                     self.values.0.insert((1, self.ops), value);
                     let lease = LeaseId(i64::from(*lease));
                     let lease = self.state.leases.get(lease).map_or(LeaseId(0), |_| lease);
-                    self.state.put(&name(*key), lease, (at, commitment), &cause, &mut record);
+                    let new = NewVersion { lease, value: at, commitment };
+                    self.state.put(&name(*key), new, &cause, &mut record);
                 }
                 Step::Delete(from, count) => {
                     for key in *from..=from.saturating_add(*count) {
@@ -166,7 +167,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn a_restored_snapshot_answers_and_hashes_as_the_state_did(
         before in prop::collection::vec(step(), 0..250),
@@ -233,7 +234,8 @@ fn a_large_state_makes_many_chunks_none_of_them_above_the_limit() {
         let key = Bytes::from(format!("key{:05}", n * 7919 % 3_000));
         let at = ValueRef { segment: 1, offset: n, length: 1_000 };
         let commitment = world.values.read(at).expect("just kept").commitment();
-        world.state.put(&key, LeaseId(0), (at, commitment), &cause, &mut Record::default());
+        let new = NewVersion { lease: LeaseId(0), value: at, commitment };
+        world.state.put(&key, new, &cause, &mut Record::default());
         world.state.end_revision();
     }
     for id in 1..=50_000 {

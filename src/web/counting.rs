@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
+use super::answer::not_found;
 use crate::observe::{self, Counter, Histogram, table};
 
 /// gRPC's status codes by number, as etcd's metrics spell them.
@@ -141,6 +142,10 @@ impl Call {
     /// response without a body.
     pub fn response(self, response: Response<Body>) -> Response<ResponseBody> {
         let head = code_of(response.headers());
+        if self.path.is_none() && head == Some(UNIMPLEMENTED) {
+            // Not gRPC, and gRPC's fallback answered: a path that nothing answers.
+            return not_found().map(|body| ResponseBody { body, count: None });
+        }
         let known = self.path.filter(|_| head != Some(UNIMPLEMENTED));
         let method = known.and_then(|path| self.methods.of(&path));
         let count = method.map(|method| {

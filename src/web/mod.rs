@@ -5,6 +5,7 @@
 //! exist only where the genesis says `demo`.
 
 mod answer;
+mod block;
 mod connection;
 mod counting;
 mod demo;
@@ -27,6 +28,7 @@ use http::Method;
 
 use crate::chain::AlarmKind;
 use crate::node::Handle;
+use crate::types::ReplicaId;
 use answer::{JSON, found, method_not_allowed};
 
 /// What the pages say of this replica and the node does not know.
@@ -44,6 +46,14 @@ struct Web {
     settings: Settings,
 }
 
+impl Web {
+    /// A replica's name: its organisation's.
+    fn name(&self, id: ReplicaId) -> String {
+        let member = self.handle.genesis().members.iter().find(|member| member.id == id);
+        member.map_or_else(|| format!("replica-{id}"), |member| member.name.clone())
+    }
+}
+
 /// Whether this replica found its state to differ from the network's.
 fn corrupt(web: &Web) -> bool {
     let alarmed = web.handle.read(|shared| shared.state.alarms.is_raised(AlarmKind::Corrupt));
@@ -55,8 +65,10 @@ fn corrupt(web: &Web) -> bool {
 pub fn routes(handle: Handle, settings: Settings) -> Router {
     let demo = handle.genesis().demo;
     let web = Web { handle, settings };
-    let mut router =
-        probes().route("/version", any(version)).route("/althing/v1/status", any(status::status));
+    let mut router = probes()
+        .route("/version", any(version))
+        .route("/althing/v1/status", any(status::status))
+        .route("/althing/v1/block/{height}", any(block::block));
     if demo {
         router = router
             .route("/althing/v1/demo/cut", any(demo::cut))

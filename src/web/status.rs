@@ -111,7 +111,7 @@ pub(super) async fn status(State(web): State<Web>, method: Method) -> Response {
 }
 
 /// How many more replicas are in reach than decide.
-pub(super) fn quorum_margin(quorum: Quorum, status: &NodeStatus) -> i64 {
+fn quorum_margin(quorum: Quorum, status: &NodeStatus) -> i64 {
     let reached = 1 + status.core.peers.values().filter(|peer| peer.up).count();
     let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     signed(reached) - signed(quorum.q())
@@ -120,10 +120,7 @@ pub(super) fn quorum_margin(quorum: Quorum, status: &NodeStatus) -> i64 {
 fn page(web: &Web, status: &NodeStatus) -> StatusPage {
     let genesis = web.handle.genesis();
     let quorum = Quorum::of(genesis.members.len().max(1));
-    let name = |id: ReplicaId| {
-        let member = genesis.members.iter().find(|member| member.id == id);
-        member.map_or_else(|| format!("replica-{id}"), |member| member.name.clone())
-    };
+    let name = |id: ReplicaId| web.name(id);
     let core = &status.core;
     let peers: Vec<PeerStatus> = core
         .peers

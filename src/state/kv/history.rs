@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::chain::{ChangeKind, StateLeaf, ValueRef};
 use crate::types::{Digest, LeaseId, Revision};
 
@@ -34,7 +36,7 @@ impl Version {
 /// One change.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub key: Box<[u8]>,
+    pub key: Bytes,
     pub revision: Revision,
     pub sub: u32,
     pub kind: ChangeKind,
@@ -57,6 +59,8 @@ pub struct History {
     base: u32,
     /// Charges of all entries ever pushed: replicated.
     charged: u64,
+    /// Entries this replica has pushed since it started: from 2^32 on ids come again.
+    pushed: u64,
 }
 
 impl History {
@@ -88,7 +92,7 @@ impl History {
     /// The entry, if it is still there and of this key: ids wrap, and a stale one must not be taken
     /// for another key's.
     pub fn get(&self, id: u32, key: &[u8]) -> Option<&Entry> {
-        self.entries.get(self.place(id)?).filter(|entry| *entry.key == *key)
+        self.entries.get(self.place(id)?).filter(|entry| !self.wrapped() || *entry.key == *key)
     }
 
     /// The change of the same key before this one, if it is still there.
@@ -96,8 +100,13 @@ impl History {
         let place = self.place(id)?;
         let entry = self.entries.get(place)?;
         let older = self.place(entry.old.link)?;
-        let same = older < place && self.entries.get(older)?.key == entry.key;
-        same.then_some(entry.old.link)
+        let same = !self.wrapped() || self.entries.get(older)?.key == entry.key;
+        (older < place && same).then_some(entry.old.link)
+    }
+
+    /// Whether a stale id may name another key's entry.
+    fn wrapped(&self) -> bool {
+        self.pushed >= u64::from(u32::MAX)
     }
 
     /// Appends a change.
@@ -105,7 +114,7 @@ impl History {
         &mut self,
         place: (Revision, u32),
         kind: ChangeKind,
-        key: &[u8],
+        key: Bytes,
         old: Version,
     ) -> u32 {
         let id = self.next_id();
@@ -113,9 +122,10 @@ impl History {
         if let Some(back) = self.entries.back() {
             assert!((back.revision, back.sub) < place, "history is ordered by revision");
         }
-        self.charged += charge_of(key, &old);
+        self.charged += charge_of(&key, &old);
+        self.pushed += 1;
         let charged = self.charged;
-        let entry = Entry { key: key.into(), revision, sub, kind, old, newer: None, charged };
+        let entry = Entry { key, revision, sub, kind, old, newer: None, charged };
         self.entries.push_back(entry);
         if let Some(older) = self.older(id)
             && let Some(at) = self.place(older)

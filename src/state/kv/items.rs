@@ -9,6 +9,9 @@ use crate::state::Span;
 use crate::state::kv::{Kv, KvNumbers, Version, live_charge};
 use crate::types::{Digest, LeaseId, Revision};
 
+/// Takes a key and what is visible of it.
+pub(in crate::state) type VisitItems<'a> = dyn FnMut(&[u8], Vec<Item>) -> ControlFlow<()> + 'a;
+
 /// One thing that is still visible of a key.
 #[derive(Clone, Debug)]
 pub(in crate::state) enum Item {
@@ -44,7 +47,7 @@ impl Kv {
         from: &[u8],
         compact: Revision,
         cut: Revision,
-        visit: &mut dyn FnMut(&[u8], Vec<Item>) -> ControlFlow<()>,
+        visit: &mut VisitItems<'_>,
     ) {
         let bounds = (Bound::Included(from), Bound::Unbounded);
         let mut gone = self.deleted.range::<[u8], _>(bounds).peekable();
@@ -146,6 +149,7 @@ impl Kv {
         item: &Item,
         commitment: Digest,
     ) {
+        let own = Bytes::copy_from_slice(key);
         let id = self.history.next_id();
         let no_link = self.history.no_link();
         let absent = |kv: &mut Self| {
@@ -155,7 +159,7 @@ impl Kv {
         match item {
             Item::Put { version, .. } => {
                 let old = self.index.get(key).unwrap_or_else(|| absent(self));
-                self.history.push(item.place(), ChangeKind::Put, key, old);
+                self.history.push(item.place(), ChangeKind::Put, own.clone(), old);
                 self.restore_live(key, Version { link: id, ..*version }, commitment);
             }
             Item::Delete { .. } => {
@@ -166,8 +170,8 @@ impl Kv {
                     }
                     None => absent(self),
                 };
-                self.history.push(item.place(), ChangeKind::Delete, key, old);
-                self.deleted.insert((**key).into(), id);
+                self.history.push(item.place(), ChangeKind::Delete, own.clone(), old);
+                self.deleted.insert(own, id);
             }
         }
     }

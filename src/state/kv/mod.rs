@@ -44,7 +44,7 @@ pub struct Kv {
     pub(in crate::state) index: Trie<Version>,
     pub(in crate::state) history: History,
     /// Deleted keys with live history, and the id of their delete.
-    pub(in crate::state) deleted: BTreeMap<Box<[u8]>, u32>,
+    pub(in crate::state) deleted: BTreeMap<Bytes, u32>,
     revision: Revision,
     compact_revision: Revision,
     /// Changes of the revision that is being written, 0 between ops.
@@ -147,23 +147,25 @@ impl Kv {
         let revision = self.revision.next();
         let id = self.history.next_id();
         let no_link = self.history.no_link();
-        let deleted = if self.deleted.is_empty() { None } else { self.deleted.remove(&**key) };
-        let absent = Version { link: deleted.unwrap_or(no_link), ..Version::default() };
         let mut new = Version::default();
-        let mut old = absent;
+        let mut old = Version::default();
+        let deleted = &mut self.deleted;
         self.index.upsert_with(key, |found| {
-            old = found.unwrap_or(absent);
+            old = found.unwrap_or_else(|| {
+                let link = deleted.remove(&**key).unwrap_or(no_link);
+                Version { link, ..Version::default() }
+            });
             let create = if old.exists() { old.create } else { revision };
             let version = old.version + 1;
             new = Version { modified: revision, create, version, lease, value, link: id };
             (new, new.leaf(commitment))
         });
-        self.history.push((revision, self.sub), ChangeKind::Put, key, old);
-        if old.exists() {
-            self.live_bytes -= live_charge(key, &old);
-        }
-        self.live_bytes += live_charge(key, &new);
         let key = Bytes::copy_from_slice(key);
+        self.history.push((revision, self.sub), ChangeKind::Put, key.clone(), old);
+        if old.exists() {
+            self.live_bytes -= live_charge(&key, &old);
+        }
+        self.live_bytes += live_charge(&key, &new);
         let prev = old.exists().then(|| key_value(key.clone(), &old));
         let event = Event {
             revision,
@@ -180,10 +182,11 @@ impl Kv {
     pub(in crate::state) fn delete(&mut self, key: &[u8]) -> Option<Event> {
         let old = self.index.remove(key)?;
         let revision = self.revision.next();
-        let id = self.history.push((revision, self.sub), ChangeKind::Delete, key, old);
-        self.deleted.insert(key.into(), id);
-        self.live_bytes -= live_charge(key, &old);
         let key = Bytes::copy_from_slice(key);
+        let place = (revision, self.sub);
+        let id = self.history.push(place, ChangeKind::Delete, key.clone(), old);
+        self.deleted.insert(key.clone(), id);
+        self.live_bytes -= live_charge(&key, &old);
         let event = Event {
             revision,
             sub: self.sub,
@@ -249,7 +252,7 @@ impl Kv {
         key: &[u8],
         values: &dyn ValueSource,
     ) -> Result<StateFinding, ValueError> {
-        self.index.prove(key, &|_, version: &Version| {
+        self.index.prove(key, |version| {
             let commitment = values.read(version.value)?.commitment();
             Ok(version.leaf(commitment))
         })

@@ -16,7 +16,7 @@ impl<M: Copy> Trie<M> {
     pub fn prove<E>(
         &self,
         key: &[u8],
-        leaf_of: &dyn Fn(&[u8], &M) -> Result<StateLeaf, E>,
+        leaf_of: impl Fn(&M) -> Result<StateLeaf, E>,
     ) -> Result<StateFinding, E> {
         assert!(self.is_fresh(), "proofs are made between blocks, when all hashes are computed");
         if self.root == NONE {
@@ -26,7 +26,7 @@ impl<M: Copy> Trie<M> {
         let leaf_at = |place: Place, path: StatePath| {
             let page = self.page(place.page);
             let key = page.key(place.index);
-            let leaf = leaf_of(&key, &page.metas[place.index])?;
+            let leaf = leaf_of(&page.metas[place.index])?;
             Ok(PathLeaf { key: Bytes::from(key), leaf, path })
         };
         let right = self.normal(place);
