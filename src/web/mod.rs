@@ -12,10 +12,12 @@ mod demo;
 mod health;
 mod limits;
 mod metrics;
+mod provenance;
 mod serve;
 mod status;
 
 pub use limits::Limits;
+pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
 pub use status::{PeerStatus, StatusPage};
 
@@ -68,6 +70,8 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     let mut router = probes()
         .route("/version", any(version))
         .route("/althing/v1/status", any(status::status))
+        .route("/althing/v1/blame", any(provenance::blame))
+        .route("/althing/v1/history", any(provenance::history))
         .route("/althing/v1/block/{height}", any(block::block));
     if demo {
         router = router
