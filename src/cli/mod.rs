@@ -2,6 +2,7 @@
 //! link named `etcd` works wherever etcd is started.
 
 mod auto_compaction;
+mod block;
 mod certificates;
 mod compose;
 mod connection;
@@ -13,6 +14,7 @@ mod identity;
 mod kv;
 mod org;
 mod output;
+mod provenance;
 mod serve;
 mod status;
 mod version;
@@ -51,6 +53,13 @@ enum Command {
     /// Put or get one key.
     #[command(subcommand)]
     Kv(kv::Kv),
+    /// Show who wrote a key last: organisation, replica, client, block.
+    Blame(provenance::Blame),
+    /// Show the changes of a key, newest first, and who made them.
+    History(provenance::History),
+    /// Show a block.
+    #[command(subcommand)]
+    Block(block::Block),
     /// Make an organisation's keys and certificates.
     #[command(subcommand)]
     Org(org::Org),
@@ -111,6 +120,9 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Demo(demo) => demo::run(demo),
         Command::Status(status) => status::run(&status),
         Command::Kv(command) => kv::run(command),
+        Command::Blame(command) => provenance::blame(&command),
+        Command::History(command) => provenance::history(&command),
+        Command::Block(command) => block::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
         Command::Version => {

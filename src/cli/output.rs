@@ -25,11 +25,6 @@ impl Failure {
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { code: 2, error: error.into() }
     }
-
-    /// Something outside is missing.
-    pub fn missing(error: impl Into<anyhow::Error>) -> Self {
-        Self { code: 3, error: error.into() }
-    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
