@@ -40,10 +40,9 @@ fn text(page: &Value, field: &str) -> String {
     match page.get(field) {
         Some(Value::String(text)) => shown(text.as_bytes()),
         Some(Value::Array(items)) => {
-            let texts = items.iter().map(|item| item.as_str().map_or_else(
-                || item.to_string(),
-                |text| shown(text.as_bytes()),
-            ));
+            let texts = items.iter().map(|item| {
+                item.as_str().map_or_else(|| item.to_string(), |text| shown(text.as_bytes()))
+            });
             texts.collect::<Vec<_>>().join(", ")
         }
         Some(Value::Null) | None => "-".to_owned(),
@@ -53,8 +52,18 @@ fn text(page: &Value, field: &str) -> String {
 
 fn print(page: &Value) {
     let fields = [
-        "height", "hash", "parent", "epoch", "view", "proposer", "time_ms", "ops", "body_root",
-        "exec_height", "exec_root", "config_hash",
+        "height",
+        "hash",
+        "parent",
+        "epoch",
+        "view",
+        "proposer",
+        "time_ms",
+        "ops",
+        "body_root",
+        "exec_height",
+        "exec_root",
+        "config_hash",
     ];
     for field in fields {
         say!("{field:<12} {}", text(page, field));

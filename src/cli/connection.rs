@@ -75,7 +75,10 @@ fn home_url(home: &Path) -> anyhow::Result<String> {
     files.sort();
     let [file] = files.as_slice() else {
         let n = files.len();
-        bail!("{} holds {n} public files (NAME.public.json), not one; give --endpoint", home.display());
+        bail!(
+            "{} holds {n} public files (NAME.public.json), not one; give --endpoint",
+            home.display()
+        );
     };
     let public = PublicFile::read(file).with_context(|| file.display().to_string())?;
     let url = public.client_urls.first().cloned();

@@ -70,9 +70,7 @@ fn read(path: &Path) -> anyhow::Result<GenesisFile> {
 }
 
 fn assemble_files(paths: &[PathBuf], output: &Path) -> anyhow::Result<()> {
-    let read = |path: &PathBuf| {
-        PublicFile::read(path).with_context(|| path.display().to_string())
-    };
+    let read = |path: &PathBuf| PublicFile::read(path).with_context(|| path.display().to_string());
     let files = paths.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let file = assemble(files, draw_salt()?, now(), false)?;
     create_new(output, file.to_json().as_bytes(), 0o644)?;

@@ -34,9 +34,7 @@ impl Endpoint {
     }
 
     /// A client for gRPC: HTTP/2 alone.
-    pub fn grpc(
-        &self,
-    ) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, tonic::body::Body>> {
+    pub fn grpc(&self) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, tonic::body::Body>> {
         let connector = self.connector(true)?;
         Ok(Client::builder(TokioExecutor::new()).http2_only(true).build(connector))
     }
@@ -62,9 +60,8 @@ impl Endpoint {
                 return Ok(HttpsConnector::from((plain, config)));
             }
         };
-        let builder = HttpsConnectorBuilder::new()
-            .with_tls_config(client_config(&files)?)
-            .https_only();
+        let builder =
+            HttpsConnectorBuilder::new().with_tls_config(client_config(&files)?).https_only();
         Ok(if http2_only {
             builder.enable_http2().build()
         } else {

@@ -52,7 +52,9 @@ fn make(init: Init) -> anyhow::Result<()> {
     say!("{} has a home: {directory}", plan.name);
     say!("  replica key     {}", public.key);
     for key in &public.governance_keys {
-        say!("  governance key  {key} (governance.key: move it offline once the genesis is signed)");
+        say!(
+            "  governance key  {key} (governance.key: move it offline once the genesis is signed)"
+        );
     }
     let travels = home.public_file(&plan.name);
     say!("Give {} to the others; no other file ever leaves this directory.", travels.display());

@@ -6,7 +6,12 @@ use core::fmt;
 macro_rules! say {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($argument)*);
+        if cfg!(test) {
+            // Captured by the test harness.
+            println!($($argument)*);
+        } else {
+            let _ = writeln!(std::io::stdout(), $($argument)*);
+        }
     }};
 }
 pub(super) use say;

@@ -68,9 +68,8 @@ fn print_json(pages: &Pages) -> anyhow::Result<()> {
     Ok(())
 }
 
-const HEADER: [&str; 10] = [
-    "NAME", "MODE", "VIEW", "PRIMARY", "COMMITTED", "EXECUTED", "LAG", "ROOT", "PEERS", "MARGIN",
-];
+const HEADER: [&str; 10] =
+    ["NAME", "MODE", "VIEW", "PRIMARY", "COMMITTED", "EXECUTED", "LAG", "ROOT", "PEERS", "MARGIN"];
 
 fn print_table(pages: &Pages) {
     let mut table = Table::new();

@@ -154,7 +154,8 @@ async fn stay(home: &Path, own: &mut Vec<Own>) -> anyhow::Result<()> {
                 ended.push(at);
                 say!(
                     "{} ended ({status}); `althing demo start {}` brings it back",
-                    replica.name, replica.name
+                    replica.name,
+                    replica.name
                 );
             }
         }

@@ -38,8 +38,10 @@ fn free_block() -> anyhow::Result<(u16, Vec<u16>)> {
     let mut taken = Vec::new();
     for block in 0..20 {
         let base = FIRST_PORT + block * BLOCK_STEP;
-        let busy: Vec<u16> =
-            ports(base).flat_map(|(client, peer)| [client, peer]).filter(|p| !is_free(*p)).collect();
+        let busy: Vec<u16> = ports(base)
+            .flat_map(|(client, peer)| [client, peer])
+            .filter(|p| !is_free(*p))
+            .collect();
         if busy.is_empty() {
             return Ok((base, taken));
         }
