@@ -12,6 +12,7 @@ pub mod chain;
 pub mod ordering;
 pub mod state;
 pub mod apply;
+pub mod verify;
 pub mod watch;
 pub mod storage;
 #[cfg(feature = "server")]
@@ -34,6 +35,9 @@ pub mod config;
 pub mod node;
 #[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "serves on threads of its own")]
+pub mod web;
 #[cfg(feature = "server")]
 #[allow(
     clippy::disallowed_methods,

@@ -116,8 +116,7 @@ impl Names {
 
     /// Whether this replica is the leader.
     pub(super) fn is_leader(&self, handle: &Handle) -> bool {
-        let status = handle.status();
-        status.core.has_leader && status.core.primary == Some(handle.own())
+        handle.has_leader() && handle.status().core.primary == Some(handle.own())
     }
 
     /// The members as the genesis names them.

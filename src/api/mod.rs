@@ -92,8 +92,7 @@ impl Api {
     }
 
     fn health(&self) -> Health {
-        let status = self.handle.status();
-        Health { has_leader: status.core.has_leader, quarantined: status.quarantined.is_some() }
+        Health { has_leader: self.handle.has_leader(), quarantined: self.handle.is_quarantined() }
     }
 
     /// Returns once this replica knows what was acknowledged anywhere before.
@@ -144,4 +143,20 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .add_service(auth.max_decoding_message_size(bytes_max))
         .add_service(health.max_decoding_message_size(bytes_max))
         .into_axum_router()
+        .layer(axum::middleware::map_response(name_oversize))
+}
+
+/// A request too large to decode is refused in the words of Go's gRPC, on which kube-apiserver
+/// decides what to tell its user.
+async fn name_oversize(mut response: axum::response::Response) -> axum::response::Response {
+    const DECODER: &str = "Error, decoded message length too large: found ";
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let Some(sizes) = status.message().strip_prefix(DECODER) else { return response };
+    let mut numbers = sizes.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let (found, limit) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    let status = Status::resource_exhausted(text);
+    // The three headers of a refusal are replaced; a text of digits and letters is a header value.
+    drop(status.add_header(response.headers_mut()));
+    response
 }

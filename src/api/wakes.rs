@@ -191,7 +191,7 @@ async fn run(wakes: Arc<Wakes>) {
                 Err(_) => break,
             },
             _ = checks.tick() => {
-                let has_leader = wakes.handle.status().core.has_leader;
+                let has_leader = wakes.handle.has_leader();
                 leaderless = if has_leader { 0 } else { leaderless + 1 };
                 let cut = leaderless >= LEADERLESS_CHECKS;
                 if wakes.leaderless.swap(cut, Ordering::SeqCst) != cut && cut {

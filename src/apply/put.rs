@@ -1,10 +1,14 @@
 use crate::apply::{Done, OpError, Reply, Step};
-use crate::chain::Put;
+use crate::chain::{Parameters, Put};
+use crate::state::NewVersion;
 use crate::types::LeaseId;
 
 impl Step<'_> {
     /// etcd's order: the lease first, then the key (txn/put.go).
     pub(super) fn check_put(&self, put: &Put) -> Result<(), OpError> {
+        if put.key.is_empty() || put.key.len() > Parameters::KEY_BYTES_MAX {
+            return Err(OpError::Malformed);
+        }
         if put.lease != LeaseId(0) && self.state.leases.get(put.lease).is_none() {
             return Err(OpError::LeaseNotFound);
         }
@@ -28,7 +32,7 @@ impl Step<'_> {
         if keeps && old.is_none() {
             return Ok(Reply::Put { revision: self.revision(), prev: None });
         }
-        let value = match (&put.value, &old) {
+        let (value, commitment) = match (&put.value, &old) {
             (Some(slot), _) => (self.operands.place(slot), slot.commitment),
             (None, Some(old)) => (old.value, self.operands.read(old.value)?.commitment()),
             (None, None) => unreachable!("a put without a value keeps the old one"),
@@ -37,7 +41,8 @@ impl Step<'_> {
             Some(old) if put.ignore_lease => old.lease,
             _ => put.lease,
         };
-        let prev = self.state.put(&put.key, lease, value, &self.cause, self.record);
+        let new = NewVersion { lease, value, commitment };
+        let prev = self.state.put(&put.key, new, &self.cause, self.record);
         let prev = prev.filter(|_| put.prev_kv);
         Ok(Reply::Put { revision: self.revision(), prev })
     }

@@ -15,6 +15,7 @@ mod op;
 mod record;
 mod session;
 mod state_leaf;
+mod state_proof;
 mod value;
 
 pub use author::Author;
@@ -33,4 +34,5 @@ pub use op::{
 pub use record::Record;
 pub use session::{SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
+pub use state_proof::{PathLeaf, PathStep, StateFinding, StatePath, StateProof};
 pub use value::{Value, ValueError, ValueRef, ValueSlot, ValueSource};

@@ -1,5 +1,5 @@
 //! The identity of a replica that is started with etcd's flags and no genesis: a network of one,
-//! whose key and genesis lie in `DATA-DIR/identity` from the first start on.
+//! whose key and genesis lie in `DATA-DIR/keys` from the first start on.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::config::{
     one_owner, voted_differences,
 };
 
-const DIRECTORY: &str = "identity";
+const DIRECTORY: &str = "keys";
 
 /// Names in a data directory that do not mean a log is there.
 const HARMLESS: [&str; 3] = [DIRECTORY, "LOCK", "lost+found"];
@@ -175,20 +175,20 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let data = directory.path();
         start(data, &[]).expect("new");
-        let key = data.join("identity/replica.key");
+        let key = data.join("keys/replica.key");
         let kept = fs::read(&key).expect("a key");
         fs::remove_file(&key).expect("removed");
         let why = start(data, &[]).expect_err("the genesis is there");
         assert!(matches!(why.downcast_ref(), Some(KeyError::Missing(_))), "{why}");
-        fs::remove_dir_all(data.join("identity")).expect("removed");
+        fs::remove_dir_all(data.join("keys")).expect("removed");
         fs::write(data.join("log.1"), b"a log").expect("written");
         let why = start(data, &[]).expect_err("a log is there");
         assert!(matches!(why.downcast_ref(), Some(KeyError::Missing(_))), "{why}");
         fs::remove_file(data.join("log.1")).expect("removed");
         // Ended between key and genesis: the key stays, the genesis follows from it.
-        fs::create_dir_all(data.join("identity")).expect("made");
-        fs::remove_dir_all(data.join("identity")).expect("removed");
-        make_private_directory(&data.join("identity")).expect("made");
+        fs::create_dir_all(data.join("keys")).expect("made");
+        fs::remove_dir_all(data.join("keys")).expect("removed");
+        make_private_directory(&data.join("keys")).expect("made");
         create_new(&key, &kept, 0o600).expect("written");
         start(data, &[]).expect("resumed");
         assert_eq!(fs::read(&key).expect("a key"), kept);

@@ -1,7 +1,9 @@
 //! The commands: one file each. With etcd's flags and no subcommand the program serves, so that a
 //! link named `etcd` works wherever etcd is started.
 
+mod auto_compaction;
 mod certificates;
+mod compose;
 mod demo;
 mod drop_in;
 mod genesis;

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::output::Failure;
-use super::{drop_in, version};
+use super::{compose, drop_in, version};
 use crate::chain::{GenesisMember, Ownership};
 use crate::config::{
     GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
 };
+use crate::observe::{LogFormat, LogSettings, start_logging};
 use crate::types::ReplicaId;
 
 pub(super) const FLAGS_TITLE: &str = "\nFlags of `althing serve`, etcd's included:";
@@ -45,9 +46,18 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
         SettingsError::Flag(_) => Failure::usage(error),
         other => other.into(),
     })?;
+    start_logging(&log_settings(&settings))?;
     let prepared = prepare(settings)?;
-    let _ = prepared;
+    for warning in &prepared.settings.warnings {
+        tracing::warn!(event = "setting", "{warning}");
+    }
+    compose::run(prepared)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn log_settings(settings: &Settings) -> LogSettings {
+    let format = if settings.log.json { LogFormat::Json } else { LogFormat::Text };
+    LogSettings { filter: settings.log.filter.clone(), format }
 }
 
 /// Finds out who this replica is and fills in what the genesis and the home say.
@@ -74,11 +84,6 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             "n = {n}, f = 0: no replica of this network may lie or be taken over; {crashes} may \
              crash"
         ));
-    }
-    if settings.unsafe_no_fsync && quorum.n() > 1 {
-        settings.unsafe_no_fsync = false;
-        let why = "--unsafe-no-fsync has no effect: only a network of one replica may lose its disk";
-        settings.warnings.push(why.into());
     }
     Ok(Prepared { settings, genesis, own, secret })
 }

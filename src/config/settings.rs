@@ -28,8 +28,6 @@ pub struct Settings {
     pub auto_compaction: AutoCompaction,
     /// How to log.
     pub log: LogSettings,
-    /// No wait for the disk; only with one replica.
-    pub unsafe_no_fsync: bool,
     /// To be logged, one line each, once logging runs.
     pub warnings: Vec<String>,
 }
@@ -51,24 +49,14 @@ pub struct ClientSettings {
     pub request_bytes_max: Option<u32>,
     /// Most operations of a transaction this replica admits; the network's parameter bounds it.
     pub txn_ops_max: Option<u32>,
-    /// Streams per connection.
-    pub streams_max: u32,
-    /// Clients that ping more often are disconnected.
-    pub keepalive_min_ms: u64,
+    /// Streams per connection, if given.
+    pub streams_max: Option<u32>,
     /// Ping idle clients; 0 for never.
     pub keepalive_interval_ms: u64,
     /// Time to answer.
     pub keepalive_timeout_ms: u64,
-    /// SO_REUSEPORT.
-    pub reuse_port: bool,
-    /// SO_REUSEADDR.
-    pub reuse_address: bool,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
-    /// Requests that take longer are logged; 0 for none.
-    pub slow_request_ms: u64,
-    /// Latency histograms of every RPC.
-    pub extensive_metrics: bool,
 }
 
 /// TLS towards clients.
@@ -86,10 +74,6 @@ pub struct ClientTls {
     pub automatic_years: Option<u16>,
     /// Certificates of clients that are no longer trusted.
     pub revoked: Option<PathBuf>,
-    /// TLS 1.2 is not offered.
-    pub only_tls13: bool,
-    /// TLS 1.3 is not offered.
-    pub only_tls12: bool,
 }
 
 /// Towards other replicas.
@@ -134,12 +118,10 @@ pub enum AutoCompaction {
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// debug, info, warn or error.
-    pub level: &'static str,
+    /// A level, or a level per module.
+    pub filter: String,
     /// JSON lines, else text.
     pub json: bool,
-    /// `stderr`, `stdout` or files.
-    pub outputs: Vec<String>,
 }
 
 /// What is wrong with the settings.
@@ -223,7 +205,6 @@ impl Settings {
             },
             auto_compaction: auto_compaction(&values)?,
             log: log(&values)?,
-            unsafe_no_fsync: values.switch("unsafe-no-fsync"),
             genesis,
             home,
             warnings,
@@ -322,19 +303,10 @@ fn client(
         tls,
         request_bytes_max: cap("max-request-bytes")?,
         txn_ops_max: cap("max-txn-ops")?,
-        streams_max: cap("max-concurrent-streams")?.unwrap_or(u32::MAX),
-        keepalive_min_ms: values.milliseconds("grpc-keepalive-min-time"),
+        streams_max: cap("max-concurrent-streams")?,
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
-        reuse_port: values.switch("socket-reuse-port"),
-        reuse_address: values.switch("socket-reuse-address"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
-        slow_request_ms: values.milliseconds("warning-unary-request-duration"),
-        extensive_metrics: match values.text_or_default("metrics") {
-            "basic" => false,
-            "extensive" => true,
-            other => return invalid(format!("--metrics is {other:?}; it is basic or extensive")),
-        },
     })
 }
 
@@ -343,16 +315,6 @@ fn client_tls(values: &Values) -> Result<ClientTls, SettingsError> {
     let (certificate, key) = (path("cert-file"), path("key-file"));
     if certificate.is_some() != key.is_some() {
         return invalid("--cert-file and --key-file belong together: both or none");
-    }
-    let version = |name| match values.text_or_default(name) {
-        "" => Ok(None),
-        "TLS1.2" => Ok(Some(12)),
-        "TLS1.3" => Ok(Some(13)),
-        other => invalid(format!("--{name} is {other:?}; it is TLS1.2 or TLS1.3")),
-    };
-    let (least, most) = (version("tls-min-version")?, version("tls-max-version")?);
-    if least > most && most.is_some() {
-        return invalid("min version (TLS1.3) is greater than max version (TLS1.2)");
     }
     let trusted_ca = path("trusted-ca-file");
     let automatic = values.switch("auto-tls") && certificate.is_none();
@@ -368,8 +330,6 @@ fn client_tls(values: &Values) -> Result<ClientTls, SettingsError> {
         trusted_ca,
         revoked: path("client-crl-file"),
         automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
-        only_tls13: least == Some(13),
-        only_tls12: most == Some(12),
     })
 }
 
@@ -447,21 +407,12 @@ fn auto_compaction(values: &Values) -> Result<AutoCompaction, SettingsError> {
 }
 
 fn log(values: &Values) -> Result<LogSettings, SettingsError> {
-    let level = match values.text_or_default("log-level") {
-        "debug" => "debug",
-        "info" => "info",
-        "warn" => "warn",
-        "error" | "dpanic" | "panic" | "fatal" => "error",
-        other => return invalid(format!("--log-level is {other:?}; see --help")),
-    };
     let json = match values.text_or_default("log-format") {
         "json" => true,
         "console" => false,
         other => return invalid(format!("--log-format is {other:?}; it is json or console")),
     };
-    let outputs = values.text_or_default("log-outputs").split(',').map(str::trim);
-    let named = |output: &str| if output == "default" { "stderr" } else { output }.to_owned();
-    Ok(LogSettings { level, json, outputs: outputs.map(named).collect() })
+    Ok(LogSettings { filter: values.text_or_default("log-level").to_owned(), json })
 }
 
 #[cfg(test)]

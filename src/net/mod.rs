@@ -122,7 +122,7 @@ impl PeerNet {
         let peers = config.peers.into_iter().map(|address| {
             let peer = Peer {
                 lanes: Lanes::new(config.frame_limits, queue_bytes_max),
-                counters: Counters::new(&address.label, &address.name),
+                counters: Counters::new(&address.label),
                 unsettled: Arc::new(Semaphore::new(unsettled_bytes_max)),
                 accepted: Mutex::new(CancellationToken::new()),
                 address,

@@ -1,7 +1,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use crate::observe::{self, Counter, Gauge, Histogram, table};
+use crate::observe::{self, Counter, Histogram, table};
 
 /// What went over the links with one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,6 @@ pub(super) struct Counters {
     received_bytes: AtomicU64,
     failures: AtomicU64,
     round_trip_us: AtomicU64,
-    up_gauge: Gauge,
     sent_counter: Counter,
     received_counter: Counter,
     failures_counter: Counter,
@@ -33,7 +32,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub fn new(label: &str, organisation: &str) -> Self {
+    pub fn new(label: &str) -> Self {
         let labels = &[label];
         let counters = Self {
             up: AtomicBool::new(false),
@@ -41,20 +40,17 @@ impl Counters {
             received_bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             round_trip_us: AtomicU64::new(0),
-            up_gauge: observe::gauge(&table::PEER_UP, &[organisation]),
             sent_counter: observe::counter(&table::PEER_SENT_BYTES, labels),
             received_counter: observe::counter(&table::PEER_RECEIVED_BYTES, labels),
             failures_counter: observe::counter(&table::PEER_SENT_FAILURES, labels),
             round_trip_histogram: observe::histogram(&table::PEER_ROUND_TRIP_SECONDS, labels),
         };
-        counters.up_gauge.set(0);
         counters.failures_counter.increment(0);
         counters
     }
 
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
-        self.up_gauge.set(u8::from(up));
     }
 
     pub fn sent(&self, bytes: usize) {

@@ -6,7 +6,7 @@ use crate::chain::{Author, Op};
 use crate::net::NetEvent;
 use crate::node::NodeError;
 use crate::storage::log::Placed;
-use crate::types::LogPosition;
+use crate::types::{Height, LogPosition};
 
 /// Everything that can happen to the protocol thread.
 pub(super) enum Event {
@@ -20,6 +20,8 @@ pub(super) enum Event {
     Durable(LogPosition, Placed),
     /// A write or fsync failed: the process ends (README decision 10).
     LogFailed(String),
+    /// A checkpoint up to this height is on disk, or why it is not.
+    Checkpointed(Result<Height, String>),
     /// Stop.
     Stop,
 }

@@ -1,40 +1,58 @@
+use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::apply::Outcome;
-use crate::chain::{Block, Record, ValueError};
+use crate::chain::{Block, BlockHeader, Record, ValueError};
+use crate::node::checkpoint::CheckpointJob;
+use crate::node::index::IndexJob;
 use crate::node::recover::value_refs;
 use crate::node::values::SharedValues;
 use crate::node::{NodeStatus, Shared};
-use crate::storage::log::Placed;
-use crate::types::{Height, Millis, ReplicaId};
+use crate::state::Snapshotter;
+use crate::storage::log::{Appender, Placed};
+use crate::types::{Digest, Height, Millis, ReplicaId};
 
 /// Executes committed blocks on the shared state.
 pub(super) struct Executor {
-    own: ReplicaId,
-    shared: Arc<RwLock<Shared>>,
-    values: SharedValues,
-    time_ms: Millis,
+    pub(super) own: ReplicaId,
+    pub(super) shared: Arc<RwLock<Shared>>,
+    pub(super) values: SharedValues,
+    /// The last executed block's; none before the first.
+    pub(super) header: Option<BlockHeader>,
+    /// Roots after the last W + 1 heights: a checkpoint carries them.
+    pub(super) exec_roots: VecDeque<(Height, Digest)>,
+    pub(super) window: usize,
+    pub(super) checkpoints: Sender<CheckpointJob>,
+    pub(super) checkpoint_running: bool,
+    /// Height of the newest checkpoint on disk.
+    pub(super) checkpoint: Height,
+    pub(super) index: Sender<IndexJob>,
+    /// Executed, its effects not yet planned.
+    pub(super) last: Option<Arc<Block>>,
 }
 
 impl Executor {
-    pub(super) fn new(
-        own: ReplicaId,
-        shared: Arc<RwLock<Shared>>,
-        values: SharedValues,
-        time_ms: Millis,
-    ) -> Self {
-        Self { own, shared, values, time_ms }
-    }
-
     /// Block time of the newest executed block.
     pub(super) fn time_ms(&self) -> Millis {
-        self.time_ms
+        self.header.as_ref().map_or(Millis(0), |header| header.time_ms)
     }
 
-    /// A block's values can be read from now on, though they may not be on disk yet.
-    pub(super) fn remember(&self, placed: Placed, record: &Record) {
-        if let Record::Block(block) = record {
-            self.values.change(|values| values.remember(placed, block.encoded().clone()));
+    /// A record was planned: a block's values can be read from now on, though they may not be on disk
+    /// yet, and the index learns what the last block changed.
+    pub(super) fn remember(&mut self, placed: Placed, record: &Record) {
+        match record {
+            Record::Block(block) => {
+                self.values.change(|values| values.remember(placed, block.encoded().clone()));
+            }
+            Record::Effects(effects) => {
+                let Some(block) = self.last.take() else { return };
+                assert_eq!(block.header.height, effects.height, "effects follow their block");
+                let job = IndexJob::Executed(placed.segment, block, effects.clone());
+                // Without an index thread there is no index, and nothing else is affected.
+                drop(self.index.send(job));
+            }
+            _ => {}
         }
     }
 
@@ -45,20 +63,31 @@ impl Executor {
             // Later reads open the file themselves if this fails; they then say why.
             drop(values.open(end.segment));
         });
+        drop(self.index.send(IndexJob::Durable(end)));
     }
 
     /// Data, revision and events become visible together, under one lock.
     ///
     /// # Errors
     /// A value cannot be read; the state is then half written.
-    pub(super) fn execute(&mut self, block: &Block, placed: Placed) -> Result<Outcome, ValueError> {
+    pub(super) fn execute(
+        &mut self,
+        block: &Arc<Block>,
+        placed: Placed,
+    ) -> Result<Outcome, ValueError> {
         let refs = value_refs(block, placed);
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         let mut outcome =
             crate::apply::execute(&mut shared.state, block, &refs, &self.values, self.own)?;
         let events = core::mem::take(&mut outcome.events);
         shared.ring.publish(events, outcome.revision);
-        self.time_ms = block.header.time_ms;
+        drop(shared);
+        self.header = Some(block.header.clone());
+        self.last = Some(block.clone());
+        self.exec_roots.push_back((block.header.height, outcome.effects.exec_root));
+        if self.exec_roots.len() > self.window + 1 {
+            self.exec_roots.pop_front();
+        }
         Ok(outcome)
     }
 
@@ -68,11 +97,37 @@ impl Executor {
         status.compact_revision = shared.state.kv.compact_revision();
         status.keys = shared.state.kv.key_count() as u64;
         status.logical_bytes = shared.state.used_bytes();
+        status.checkpoint = self.checkpoint;
     }
 
-    /// Height of the last executed block.
-    pub(super) fn height(&self) -> Height {
-        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        shared.state.counters.height
+    /// Begins a checkpoint of the state as it is, unless one is being written.
+    pub(super) fn begin_checkpoint(&mut self, appender: &Appender) {
+        let Some(header) = self.header.clone() else { return };
+        if self.checkpoint_running {
+            return;
+        }
+        self.checkpoint_running = true;
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let job = CheckpointJob {
+            snapshotter: Snapshotter::begin(&mut shared.state),
+            exec_root: shared.state.exec_root(),
+            exec_roots: self.exec_roots.iter().copied().collect(),
+            replay: appender.replay_mark(header.height),
+            header,
+        };
+        drop(self.checkpoints.send(job));
+    }
+
+    /// A checkpoint is on disk; the log in front of the one before it is not replayed any more.
+    pub(super) fn checkpointed(&mut self, done: Result<Height, String>, appender: &mut Appender) {
+        self.checkpoint_running = false;
+        match done {
+            Ok(height) => {
+                appender.forget_below(self.checkpoint);
+                self.checkpoint = height;
+                tracing::info!(event = "checkpoint", height = height.0, "a checkpoint is on disk");
+            }
+            Err(why) => tracing::warn!(event = "checkpoint", "no checkpoint was made: {why}"),
+        }
     }
 }

@@ -11,8 +11,10 @@ use crate::chain::{Author, Genesis, Op, ValueSource};
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
+use crate::node::index::IndexReader;
 use crate::node::{NodeError, NodeStatus};
 use crate::state::State;
+use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
 use crate::types::{Epoch, Height, ReplicaId, View};
 use crate::watch::Ring;
@@ -41,6 +43,7 @@ pub(super) struct Inner {
     pub(super) signals: Arc<Signals>,
     pub(super) genesis: Arc<Genesis>,
     pub(super) own: ReplicaId,
+    pub(super) index: IndexReader,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
 }
 
@@ -127,6 +130,13 @@ impl Handle {
         self.inner.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether this replica's state is not the network's: then it serves no key.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        let status = self.inner.status.read().unwrap_or_else(PoisonError::into_inner);
+        status.quarantined.is_some()
+    }
+
     /// The network's genesis.
     #[must_use]
     pub fn genesis(&self) -> &Genesis {
@@ -148,6 +158,14 @@ impl Handle {
         let stopped = || NodeError::Stopped.to_string();
         self.inner.bulk.send(BulkJob::Find(height, answer)).map_err(|_| stopped())?;
         found.await.map_err(|_| stopped())?
+    }
+
+    /// Who changed `key`, newest first, at most `limit` entries.
+    ///
+    /// # Errors
+    /// What the index could not read, as text.
+    pub async fn provenance(&self, key: Bytes, limit: usize) -> Result<Vec<Provenance>, String> {
+        self.inner.index.history(key, limit).await
     }
 
     /// Drops all peer frames, or stops doing so. Only a demo network's endpoint calls it.

@@ -23,7 +23,13 @@ pub(super) struct Meters {
     signatures: Counter,
     verifications: Counter,
     syncs: Counter,
-    disk_bytes: Gauge,
+    log_bytes: Counter,
+    view_changes: Counter,
+    proposed: Counter,
+    caught_up: Counter,
+    keys: Gauge,
+    revision: Gauge,
+    checkpoint: Gauge,
     quarantined: Gauge,
     block_ops: Histogram,
     quorum: Quorum,
@@ -57,7 +63,13 @@ impl Meters {
             signatures: counter(&table::SIGNATURES, &[]),
             verifications: counter(&table::VERIFICATIONS, &[]),
             syncs: counter(&table::DISK_SYNCS, &[]),
-            disk_bytes: gauge(&table::DISK_BYTES, &[]),
+            log_bytes: counter(&table::LOG_WRITTEN_BYTES, &[]),
+            view_changes: counter(&table::VIEW_CHANGES, &[]),
+            proposed: counter(&table::BLOCKS_PROPOSED, &[]),
+            caught_up: counter(&table::BLOCKS_CAUGHT_UP, &[]),
+            keys: gauge(&table::KEYS, &[]),
+            revision: gauge(&table::REVISION, &[]),
+            checkpoint: gauge(&table::CHECKPOINT_HEIGHT, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
             quorum: genesis.membership().quorum(),
@@ -94,7 +106,13 @@ impl Meters {
         self.signatures.absolute(core.counters.signatures);
         self.verifications.absolute(core.counters.verifications);
         self.syncs.absolute(status.syncs);
-        self.disk_bytes.set(number(status.log_bytes));
+        self.log_bytes.absolute(status.log_bytes);
+        self.view_changes.absolute(core.counters.view_changes);
+        self.proposed.absolute(core.counters.proposals);
+        self.caught_up.absolute(core.counters.caught_up_blocks);
+        self.keys.set(number(status.keys));
+        self.revision.set(number(u64::try_from(status.revision.0).unwrap_or(0)));
+        self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
     }
 }

@@ -8,6 +8,7 @@
 
 mod admit;
 mod bulk;
+mod checkpoint;
 mod clock;
 mod error;
 mod event;
@@ -15,6 +16,7 @@ mod execute;
 mod gates;
 mod handle;
 mod halt;
+mod index;
 mod metrics;
 mod pending;
 mod persist;

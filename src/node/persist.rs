@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::chain::Record;
 use crate::node::event::Event;
+use crate::observe::{histogram, table};
 use crate::storage::disk::{Disk, DiskErrorKind};
 use crate::storage::log::{Appender, Batch, LogWriter, Placed, Preparation};
 use crate::types::{Digest, Height, LogPosition};
@@ -81,19 +82,25 @@ impl Persist {
     }
 }
 
-/// Zero bytes written between two batches.
+/// Zero bytes written between two batches, and how long batches have to themselves in between.
 const PREPARE_SLICE_BYTES: u32 = 1 << 20;
-const PREPARE_PAUSE: Duration = Duration::from_millis(20);
+const PREPARE_EVERY: Duration = Duration::from_millis(20);
+const IDLE: Duration = Duration::from_secs(3600);
 
-/// The log thread: batches first, preparation of the next segment in between.
+/// The log thread: batches first, preparation of the next segment in between, under load too.
 pub(super) fn log_thread(disk: &Arc<dyn Disk>, jobs: &Receiver<LogJob>, events: &Sender<Event>) {
     let mut writer = LogWriter::default();
     let mut preparing: Option<Preparation> = None;
+    let mut prepared_at = Instant::now();
+    let sync_seconds = histogram(&table::WAL_FSYNC_SECONDS, &[]);
     loop {
-        let pause = if preparing.is_some() { PREPARE_PAUSE } else { Duration::from_secs(3600) };
+        let pause = if preparing.is_some() { PREPARE_EVERY } else { IDLE };
         match jobs.recv_timeout(pause) {
             Ok(LogJob::Write(batch)) => {
-                let event = match writer.write(disk.as_ref(), &batch) {
+                let started = Instant::now();
+                let written = writer.write(disk.as_ref(), &batch);
+                sync_seconds.record(started.elapsed());
+                let event = match written {
                     Ok(()) => Event::Durable(batch.last, batch.end),
                     Err(error) => Event::LogFailed(error.to_string()),
                 };
@@ -102,20 +109,23 @@ pub(super) fn log_thread(disk: &Arc<dyn Disk>, jobs: &Receiver<LogJob>, events: 
                 }
             }
             Ok(LogJob::Prepare(preparation)) => preparing = Some(preparation),
-            Err(RecvTimeoutError::Timeout) => {
-                let Some(preparation) = &preparing else { continue };
-                match preparation.step(disk.as_ref(), PREPARE_SLICE_BYTES) {
-                    Ok(false) => {}
-                    Ok(true) => preparing = None,
-                    // The batch that needs the segment will find out.
-                    Err(error) if error.kind == DiskErrorKind::Full => preparing = None,
-                    Err(error) => {
-                        drop(events.send(Event::LogFailed(error.to_string())));
-                        return;
-                    }
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if prepared_at.elapsed() < PREPARE_EVERY {
+            continue;
+        }
+        let Some(preparation) = &preparing else { continue };
+        prepared_at = Instant::now();
+        match preparation.step(disk.as_ref(), PREPARE_SLICE_BYTES) {
+            Ok(false) => {}
+            Ok(true) => preparing = None,
+            // The batch that needs the segment will find out.
+            Err(error) if error.kind == DiskErrorKind::Full => preparing = None,
+            Err(error) => {
+                drop(events.send(Event::LogFailed(error.to_string())));
+                return;
+            }
         }
     }
 }

@@ -1,52 +1,94 @@
 //! From what the disk holds to a state and a core that go on where the process stopped
-//! (consensus.md 6): newest checkpoint, committed blocks above it executed again, every vote ever sent
-//! known again.
+//! (protocol.md 6): newest checkpoint, committed blocks above it executed again, every vote ever sent
+//! known again. Blocks are executed as their certificates are read, so that a long log is never held.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, BlockHeader, Certificate, Effects, Record, ValueRef, ValueSource};
+use crate::chain::{
+    Block, BlockHeader, Certificate, Effects, Entry, Record, ValueRef, ValueSource,
+};
 use crate::ordering::Recovery;
 use crate::state::State;
 use crate::storage::log::Placed;
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
-/// What the log says, gathered record by record.
-#[derive(Default)]
-pub(super) struct LogSummary {
+/// Reads the log's records in order and executes what was committed.
+pub(super) struct Replay<'a> {
+    own: ReplicaId,
+    state: State,
+    values: &'a dyn ValueSource,
+    base: Height,
+    tip: Option<BlockHeader>,
+    exec_roots: Vec<(Height, Digest)>,
     entered: Option<(Epoch, View, Height, Digest)>,
     view_change: Option<(Epoch, View, Bytes)>,
     prepared: Option<Certificate>,
-    /// Commit certificates above the checkpoint, by height.
-    committed: BTreeMap<Height, Certificate>,
-    newest_committed: Option<Certificate>,
+    committed: Option<Certificate>,
+    /// Not known to be committed, by hash.
     blocks: BTreeMap<Digest, (Placed, Arc<Block>)>,
-    effects: BTreeMap<Height, Digest>,
-    pub(super) session: u64,
+    /// Committed, their effects not read yet, with the root that executing them here gave.
+    executed: BTreeMap<Height, (Arc<Block>, Option<Digest>)>,
+    /// What was executed in the newest segment: the index knows it from memory alone.
+    tail: Vec<(u32, Arc<Block>, Effects)>,
+    session: u64,
+    replayed: u64,
     quarantined: Option<String>,
+    failed: Option<String>,
 }
 
 /// A state after replay, and what the core must know.
 pub(super) struct Replayed {
+    pub(super) state: State,
     pub(super) recovery: Recovery,
     /// Where the blocks above the tip lie.
     pub(super) placed: BTreeMap<(Height, Digest), Placed>,
+    /// What was executed in the newest segment of the log.
+    pub(super) tail: Vec<(u32, Arc<Block>, Effects)>,
     /// Blocks executed again.
     pub(super) replayed: u64,
     pub(super) quarantined: Option<String>,
 }
 
-/// Where the replay starts.
+/// Where the replay starts: genesis, or a checkpoint's header and the roots up to it.
 pub(super) struct Base {
+    pub(super) state: State,
     pub(super) header: Option<BlockHeader>,
     pub(super) exec_roots: Vec<(Height, Digest)>,
 }
 
-impl LogSummary {
-    /// Takes note of one record above `base`; call it in the order of the log.
-    pub(super) fn note(&mut self, base: Height, placed: Placed, record: Record) {
+impl<'a> Replay<'a> {
+    pub(super) fn new(base: Base, values: &'a dyn ValueSource, own: ReplicaId) -> Self {
+        Self {
+            own,
+            base: base.header.as_ref().map_or(Height(0), |header| header.height),
+            state: base.state,
+            values,
+            tip: base.header,
+            exec_roots: base.exec_roots,
+            entered: None,
+            view_change: None,
+            prepared: None,
+            committed: None,
+            blocks: BTreeMap::new(),
+            executed: BTreeMap::new(),
+            tail: Vec::new(),
+            session: 0,
+            replayed: 0,
+            quarantined: None,
+            failed: None,
+        }
+    }
+
+    /// The highest session counter read so far.
+    pub(super) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Takes note of one record; call it in the order of the log.
+    pub(super) fn note(&mut self, placed: Placed, record: Record) {
         match record {
             Record::ViewEntered { epoch, view, base_height, base_hash } => {
                 self.entered = Some((epoch, view, base_height, base_hash));
@@ -54,19 +96,15 @@ impl LogSummary {
             Record::ViewChangeSent { epoch, view, message } => {
                 self.view_change = Some((epoch, view, message));
             }
-            Record::Block(block) if block.header.height > base => {
+            Record::Block(block) => {
                 self.blocks.insert(block.hash(), (placed, block));
             }
             Record::Prepared(certificate) => keep_newest(&mut self.prepared, certificate),
             Record::Committed(certificate) => {
-                if certificate.height > base {
-                    self.committed.insert(certificate.height, certificate.clone());
-                }
-                keep_newest(&mut self.newest_committed, certificate);
+                self.execute_through(certificate.block_hash);
+                keep_newest(&mut self.committed, certificate);
             }
-            Record::Effects(Effects { height, exec_root, .. }) if height > base => {
-                self.effects.insert(height, exec_root);
-            }
+            Record::Effects(effects) => self.compare(placed.segment, effects),
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
                 self.quarantined = Some(String::from_utf8_lossy(&reason).into_owned());
@@ -75,82 +113,104 @@ impl LogSummary {
         }
     }
 
-    /// The committed blocks above the base, in order of height: those below the highest commit
-    /// certificate whose whole chain is held.
-    fn committed_chain(&self, base: &Base) -> Vec<Digest> {
-        let base_hash = base.header.as_ref().map_or(Digest::ZERO, BlockHeader::hash);
-        for certificate in self.committed.values().rev() {
-            let mut chain = Vec::new();
-            let mut hash = certificate.block_hash;
-            while hash != base_hash {
-                let Some((_, block)) = self.blocks.get(&hash) else { break };
-                chain.push(hash);
-                hash = block.header.parent;
-            }
-            if hash == base_hash {
-                chain.reverse();
-                return chain;
-            }
+    /// Executes the certified block and its ancestors that are not executed yet. A certificate whose
+    /// chain is not held waits for one that is.
+    fn execute_through(&mut self, certified: Digest) {
+        let tip_hash = self.tip.as_ref().map_or(Digest::ZERO, BlockHeader::hash);
+        let mut chain = Vec::new();
+        let mut hash = certified;
+        while hash != tip_hash {
+            let Some((placed, block)) = self.blocks.get(&hash) else { break };
+            hash = block.header.parent;
+            chain.push((*placed, block.clone()));
         }
-        Vec::new()
+        let below_base = chain.first().is_some_and(|(_, block)| block.header.height <= self.base);
+        if hash != tip_hash && !below_base {
+            return;
+        }
+        for (placed, block) in chain.into_iter().rev() {
+            let height = block.header.height;
+            let root = (height > self.base).then(|| self.execute(&block, placed)).flatten();
+            self.executed.insert(height, (block, root));
+            self.blocks.retain(|_, (_, other)| other.header.height > height);
+        }
     }
 
-    /// Executes the committed chain on `state` and hands over the rest.
-    ///
-    /// # Errors
-    /// A value that execution needs cannot be read.
-    pub(super) fn replay(
-        mut self,
-        mut base: Base,
-        state: &mut State,
-        values: &dyn ValueSource,
-        (own, log_end): (ReplicaId, LogPosition),
-    ) -> Result<Replayed, String> {
-        let chain = self.committed_chain(&base);
-        let window = state.membership().parameters.window as usize;
-        for hash in &chain {
-            let (placed, block) = self.blocks.get(hash).expect("the chain was walked");
-            let refs = value_refs(block, *placed);
-            let height = block.header.height;
-            let outcome = crate::apply::execute(state, block, &refs, values, own)
-                .map_err(|error| format!("block {height} cannot be executed again: {error}"))?;
-            let root = outcome.effects.exec_root;
-            if self.effects.get(&height).is_some_and(|before| *before != root) {
-                let reason = format!(
-                    "executing block {height} again gave root {root}, the log says another; \
-                     run `althing replica repair`"
-                );
-                self.quarantined.get_or_insert(reason);
+    fn execute(&mut self, block: &Arc<Block>, placed: Placed) -> Option<Digest> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let refs = value_refs(block, placed);
+        match crate::apply::execute(&mut self.state, block, &refs, self.values, self.own) {
+            Ok(outcome) => {
+                let root = outcome.effects.exec_root;
+                let window = self.state.membership().parameters.window as usize;
+                self.exec_roots.push((block.header.height, root));
+                if self.exec_roots.len() > window + 1 {
+                    self.exec_roots.remove(0);
+                }
+                self.tip = Some(block.header.clone());
+                self.replayed += 1;
+                Some(root)
             }
-            base.exec_roots.push((height, root));
-            if base.exec_roots.len() > window + 1 {
-                base.exec_roots.remove(0);
+            Err(error) => {
+                let height = block.header.height;
+                self.failed = Some(format!("block {height} cannot be executed again: {error}"));
+                None
             }
         }
-        let tip = chain.last().and_then(|hash| self.blocks.get(hash));
-        let tip = tip.map(|(_, block)| block.header.clone()).or(base.header);
-        let executed = tip.as_ref().map_or(Height(0), |header| header.height);
-        self.blocks.retain(|_, (_, block)| block.header.height > executed);
-        let placed = self
-            .blocks
-            .iter()
+    }
+
+    /// What this replica found when it executed the block first must be what it finds now.
+    fn compare(&mut self, segment: u32, effects: Effects) {
+        self.tail.retain(|(of, ..)| *of == segment);
+        let Some((block, root)) = self.executed.remove(&effects.height) else { return };
+        if root.is_some_and(|root| root != effects.exec_root) {
+            self.quarantined.get_or_insert(format!(
+                "executing block {} again gave another root than the log holds; \
+                 run `althing replica repair`",
+                effects.height
+            ));
+        }
+        self.executed = self.executed.split_off(&effects.height);
+        self.tail.push((segment, block, effects));
+    }
+
+    /// Hands everything over; `log_end` is the last record's position.
+    ///
+    /// # Errors
+    /// A value that execution needed could not be read.
+    pub(super) fn finish(self, log_end: LogPosition) -> Result<Replayed, String> {
+        if let Some(why) = self.failed {
+            return Err(why);
+        }
+        let executed = self.tip.as_ref().map_or(Height(0), |header| header.height);
+        let above = || self.blocks.iter().filter(|(_, (_, block))| block.header.height > executed);
+        let placed = above()
             .map(|(hash, (placed, block))| ((block.header.height, *hash), *placed))
             .collect();
+        let blocks = above().map(|(_, (_, block))| block.clone()).collect();
         let recovery = Recovery {
             entered: self.entered,
             view_change: self.view_change,
             prepared: self.prepared,
-            committed: self.newest_committed,
-            blocks: self.blocks.into_values().map(|(_, block)| block).collect(),
-            tip,
-            exec_roots: base.exec_roots,
-            windows: state.sessions.windows().clone(),
-            next_expiry: state.next_expiry(),
+            committed: self.committed,
+            blocks,
+            tip: self.tip,
+            exec_roots: self.exec_roots,
+            windows: self.state.sessions.windows().clone(),
+            next_expiry: self.state.next_expiry(),
             quarantined: self.quarantined.is_some(),
             log_end,
         };
-        let (replayed, quarantined) = (chain.len() as u64, self.quarantined);
-        Ok(Replayed { recovery, placed, replayed, quarantined })
+        Ok(Replayed {
+            state: self.state,
+            recovery,
+            placed,
+            tail: self.tail,
+            replayed: self.replayed,
+            quarantined: self.quarantined,
+        })
     }
 }
 
@@ -164,26 +224,18 @@ fn keep_newest(kept: &mut Option<Certificate>, certificate: Certificate) {
 pub(super) fn value_refs(block: &Block, placed: Placed) -> Vec<Vec<ValueRef>> {
     // The record's tag byte stands before the encoded block.
     let start = placed.offset + 1;
-    let lengths = block.entries.iter().map(|entry| match entry {
-        crate::chain::Entry::Bundle(bundle) => {
-            bundle.values.iter().map(|value| value.bytes.len()).collect()
-        }
-        crate::chain::Entry::Rejoin(_) => Vec::new(),
-    });
-    block
-        .value_offsets()
-        .into_iter()
-        .zip(lengths)
-        .map(|(offsets, lengths): (Vec<u32>, Vec<usize>)| {
-            offsets
-                .into_iter()
-                .zip(lengths)
-                .map(|(offset, length)| ValueRef {
-                    segment: placed.segment,
-                    offset: start + offset,
-                    length: u32::try_from(length).expect("a value is at most a few MiB"),
-                })
-                .collect()
-        })
-        .collect()
+    let refs_of = |(entry, offsets): (&Entry, Vec<u32>)| match entry {
+        Entry::Bundle(bundle) => bundle
+            .values
+            .iter()
+            .zip(offsets)
+            .map(|(value, offset)| ValueRef {
+                segment: placed.segment,
+                offset: start + offset,
+                length: u32::try_from(value.bytes.len()).expect("a value is at most a few MiB"),
+            })
+            .collect(),
+        Entry::Rejoin(_) => Vec::new(),
+    };
+    block.entries.iter().zip(block.value_offsets()).map(refs_of).collect()
 }

@@ -131,6 +131,9 @@ impl Replica {
                 }
                 self.step(Input::Durable { position });
             }
+            Event::Checkpointed(done) => {
+                self.executor.checkpointed(done, self.persist.appender());
+            }
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
             Event::Stop => return false,
         }
@@ -201,6 +204,7 @@ impl Replica {
                     proof = %hex(&bytes),
                     "replica {accused} provably broke the protocol"
                 );
+                crate::observe::evidence();
             }
             Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
             Output::Quarantine { reason } => self.quarantine(reason),
@@ -226,6 +230,9 @@ impl Replica {
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
                 self.step(Input::Executed { effects, next_expiry });
+                if outcome.checkpoint_wanted {
+                    self.executor.begin_checkpoint(self.persist.appender());
+                }
             }
             Err(error) => self.quarantine(format!(
                 "block {} could not be executed: {error}",

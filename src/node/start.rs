@@ -13,25 +13,28 @@ use crate::chain::{Genesis, Membership, Record};
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
+use crate::node::bulk::{SendFrame, bulk_thread};
+use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
 use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::handle::{Handle, Inner, Shared, Signals};
+use crate::node::index::{IndexJob, IndexReader, index_thread};
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
-use crate::node::recover::{Base, LogSummary, Replayed};
+use crate::node::recover::{Base, Replay, Replayed};
 use crate::node::run::Replica;
 use crate::node::values::SharedValues;
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
-use crate::state::State;
+use crate::state::{KeptChunk, Restore, State};
+use crate::storage::checkpoint::{self, Checkpoint};
 use crate::storage::disk::Disk;
 use crate::storage::disk::os::OsDisk;
 use crate::storage::identity::claim;
-use crate::storage::log::{BlockReader, LogSettings, ReplayMark, recover};
+use crate::storage::log::{BlockReader, LogSettings, Placed, ReplayMark, recover};
 use crate::storage::values::Values;
 use crate::tls::{PeerTable, PeerTls};
 use crate::types::{Height, LogPosition, ReplicaId};
@@ -100,10 +103,13 @@ struct Opened {
     settings: LogSettings,
     appender: crate::storage::log::Appender,
     values: SharedValues,
-    state: State,
     replayed: Replayed,
     session: u64,
     genesis_root: crate::types::Digest,
+    /// Checkpoint files that values are read from.
+    in_use: Vec<u32>,
+    /// Height of the checkpoint that was restored.
+    base: Height,
 }
 
 fn open(config: &NodeConfig) -> Result<Opened, StartError> {
@@ -116,13 +122,23 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     let salt = crate::node::admit::fresh_salt();
     let settings = LogSettings::new(cluster_id, config.own, salt);
     let values = SharedValues::new(Values::new(disk.clone()));
-    let mut state = State::genesis(&config.genesis);
+    let state = State::genesis(&config.genesis);
     let genesis_root = state.exec_root();
-    let base = Base { header: None, exec_roots: vec![(Height(0), genesis_root)] };
-    let mut summary = LogSummary::default();
-    let mark = ReplayMark::start();
+    let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
+    let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
+    if let Some((checkpoint, state)) = restore(&disk, &config.genesis)? {
+        in_use = checkpoint.files();
+        mark = checkpoint.replay;
+        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
+        base = Base { state, header, exec_roots };
+    }
+    let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
+    let mut replay = Replay::new(base, &values, config.own);
+    for (_, record) in mark.carried.records() {
+        replay.note(Placed::default(), record);
+    }
     let recovered = recover(disk.as_ref(), &settings, mark, &mut |_, placed, record| {
-        summary.note(Height(0), placed, record);
+        replay.note(placed, record);
     })
     .map_err(|error| StartError::Recovery(error.to_string()))?;
     if recovered.cut_bytes > 0 {
@@ -133,12 +149,52 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         );
     }
     let mut appender = recovered.appender;
-    let session = summary.session + 1;
+    let session = replay.session() + 1;
     let log_end = start_session(disk.as_ref(), &mut appender, recovered.log_end, session)?;
-    let replayed = summary
-        .replay(base, &mut state, &values, (config.own, log_end))
-        .map_err(StartError::Recovery)?;
-    Ok(Opened { disk, settings, appender, values, state, replayed, session, genesis_root })
+    let replayed = replay.finish(log_end).map_err(StartError::Recovery)?;
+    Ok(Opened {
+        disk,
+        settings,
+        appender,
+        values,
+        replayed,
+        session,
+        genesis_root,
+        in_use,
+        base: base_height,
+    })
+}
+
+/// The newest checkpoint that is whole, and the state in it.
+fn restore(
+    disk: &Arc<dyn Disk>,
+    genesis: &Genesis,
+) -> Result<Option<(Checkpoint, State)>, StartError> {
+    let said = |error: &dyn core::fmt::Display| StartError::Recovery(error.to_string());
+    let (found, damaged) =
+        checkpoint::newest(disk, &genesis.cluster_id()).map_err(|error| said(&error))?;
+    for error in damaged {
+        tracing::warn!(event = "damaged_checkpoint", "{error}");
+    }
+    let Some(found) = found else { return Ok(None) };
+    let mut restore = Restore::new(genesis);
+    for chunk in found.chunks(disk) {
+        let chunk = chunk.map_err(|error| said(&error))?;
+        let (segment, base) = (chunk.place.segment(), chunk.place.base);
+        let kept = KeptChunk { bytes: chunk.bytes, segment, base };
+        restore.push(&kept).map_err(|error| said(&error))?;
+    }
+    let state = restore.finish().map_err(|error| said(&error))?;
+    if state.exec_root() != found.manifest.exec_root {
+        return Err(said(&format_args!(
+            "the checkpoint at height {} gives root {}, its manifest says {}; \
+             run `althing replica repair`",
+            found.manifest.height,
+            state.exec_root(),
+            found.manifest.exec_root
+        )));
+    }
+    Ok(Some((found, state)))
 }
 
 /// A session's counter is durable before its first bundle, so that no sequence number is used twice.
@@ -204,8 +260,9 @@ fn assemble(
     events: &Sender<Event>,
     net: Option<Arc<PeerNet>>,
 ) -> Result<(Handle, Replica), StartError> {
-    let Opened { disk, settings, appender, values, state, replayed, session, genesis_root } =
-        opened;
+    let Opened { disk, settings, appender, values, replayed, .. } = opened;
+    let state = replayed.state;
+    let Opened { session, genesis_root, in_use, base, .. } = opened;
     tracing::info!(
         event = "recovered",
         replayed = replayed.replayed,
@@ -218,11 +275,13 @@ fn assemble(
     start_log_thread(disk.clone(), log_inbox, events.clone())?;
     let send = frame_sender(net.clone());
     let (bulk, bulk_inbox) = channel();
-    let reader = BlockReader::new(disk, settings, appender.end());
+    let end = appender.end();
+    let reader = BlockReader::new(disk.clone(), settings, end);
     let bulk_send = send.clone();
     spawn("bulk", move || bulk_thread(reader, &bulk_inbox, &bulk_send))?;
     let log_end = replayed.recovery.log_end;
-    let time_ms = state.counters.time_ms;
+    let tip = replayed.recovery.tip.clone();
+    let exec_roots = replayed.recovery.exec_roots.clone();
     let core = Core::new(CoreConfig {
         cluster_id: config.genesis.cluster_id(),
         own: config.own,
@@ -239,7 +298,30 @@ fn assemble(
     let status = NodeStatus::new(config.own, core.status());
     let status = Arc::new(RwLock::new(status));
     let signals = Arc::new(Signals::default());
-    let executor = Executor::new(config.own, shared.clone(), values.clone(), time_ms);
+    let index = start_index_thread(config, BlockReader::new(disk.clone(), settings, end), end)?;
+    for (segment, block, effects) in replayed.tail {
+        drop(index.send(IndexJob::Executed(segment, block, effects)));
+    }
+    let checkpoints = Checkpoints {
+        disk,
+        cluster_id: config.genesis.cluster_id(),
+        shared: shared.clone(),
+        values: values.clone(),
+        in_use,
+    };
+    let executor = Executor {
+        own: config.own,
+        shared: shared.clone(),
+        values: values.clone(),
+        header: tip,
+        exec_roots: exec_roots.into(),
+        window: config.genesis.parameters.window as usize,
+        checkpoints: start_checkpoint_thread(checkpoints, events.clone())?,
+        checkpoint_running: false,
+        checkpoint: base,
+        index: index.clone(),
+        last: None,
+    };
     let scheme = config.scheme.clone();
     let others = membership.members.iter().map(|member| member.id);
     let replica = Replica {
@@ -278,6 +360,7 @@ fn assemble(
         signals,
         genesis: Arc::new(config.genesis.clone()),
         own: config.own,
+        index: IndexReader(index),
         cut: Box::new(cut),
     };
     Ok((Handle { inner: Arc::new(inner) }, replica))
@@ -289,6 +372,27 @@ fn start_log_thread(
     events: Sender<Event>,
 ) -> Result<(), StartError> {
     spawn("log", move || log_thread(&disk, &inbox, &events)).map(drop)
+}
+
+fn start_checkpoint_thread(
+    checkpoints: Checkpoints,
+    events: Sender<Event>,
+) -> Result<Sender<CheckpointJob>, StartError> {
+    let (jobs, inbox) = channel();
+    spawn("checkpoint", move || checkpoints.run(&inbox, &events))?;
+    Ok(jobs)
+}
+
+fn start_index_thread(
+    config: &NodeConfig,
+    reader: BlockReader,
+    end: Placed,
+) -> Result<Sender<IndexJob>, StartError> {
+    let (jobs, inbox) = channel();
+    let directory = config.data_directory.clone();
+    let cluster_id = config.genesis.cluster_id();
+    spawn("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))?;
+    Ok(jobs)
 }
 
 fn frame_sender(net: Option<Arc<PeerNet>>) -> SendFrame {

@@ -2,11 +2,11 @@
 //! words; whoever has something to count takes a handle from the one table in [`table`].
 
 mod logging;
-mod metrics;
+mod registry;
 pub mod table;
 
 pub use logging::{LogFormat, LogSettings, LoggingError, start_logging};
-pub use metrics::{Metrics, MetricsError, counter, gauge, histogram};
+pub use registry::{Metrics, MetricsError, counter, evidence, gauge, histogram};
 pub use table::{METRICS, Metric, MetricKind};
 
 pub use ::metrics::{Counter, Gauge, Histogram};

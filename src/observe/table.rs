@@ -113,7 +113,7 @@ metrics! {
         "Calls ended, by status code. A stream counts when it ends.";
     GRPC_HANDLING_SECONDS = Histogram(HANDLING_SECONDS), "grpc_server_handling_seconds"
         ["grpc_service", "grpc_method", "grpc_type"],
-        "Seconds per call, only with --metrics=extensive.";
+        "Seconds per call; a stream's until it ends.";
     BUILD_INFO = Gauge, "althing_build_info" ["version"],
         "1, labelled with Althing's own version.";
     EPOCH = Gauge, "althing_epoch" [],
@@ -132,12 +132,26 @@ metrics! {
         "Signatures made for the protocol.";
     VERIFICATIONS = Counter, "althing_verifications_total" [],
         "Signatures checked for the protocol.";
+    EVIDENCE = Counter, "althing_evidence_total" [],
+        "Proofs collected that a replica broke the protocol.";
+    VIEW_CHANGES = Counter, "althing_view_changes_total" [],
+        "View changes this replica asked for.";
+    BLOCKS_PROPOSED = Counter, "althing_blocks_proposed_total" [],
+        "Blocks this replica proposed as primary.";
+    BLOCKS_CAUGHT_UP = Counter, "althing_blocks_caught_up_total" [],
+        "Blocks that came by catch-up pages.";
+    KEYS = Gauge, "althing_keys" [],
+        "Keys in the store.";
+    REVISION = Gauge, "althing_revision" [],
+        "The store's revision.";
+    CHECKPOINT_HEIGHT = Gauge, "althing_checkpoint_height" [],
+        "Height of the newest checkpoint on disk.";
+    LOG_WRITTEN_BYTES = Counter, "althing_log_written_bytes_total" [],
+        "Bytes of log written since the process started.";
     BLOCK_OPS = Histogram(PER_BLOCK), "althing_block_ops" [],
         "Operations per executed block.";
     DISK_SYNCS = Counter, "althing_disk_syncs_total" [],
         "Group commits of the log.";
-    DISK_BYTES = Gauge, "althing_disk_bytes" [],
-        "Bytes of the data directory's log and checkpoints.";
     QUARANTINED = Gauge, "althing_quarantined" [],
         "1 while the replica is quarantined: it casts no vote and serves no key.";
     CLIENT_CONNECTIONS = Gauge, "althing_client_connections" [],

@@ -110,7 +110,7 @@ impl Core {
         if self.primary() == self.own && self.view.fresh {
             self.repeat_proposals();
         }
-        let gate = self.log.durable;
+        let gate = self.log.durable.max(self.view.entered_position);
         for votes in self.view.own_votes.clone().chunks(2) {
             self.send(Recipients::Others, Message::Votes(votes.to_vec()), gate);
         }

@@ -47,9 +47,10 @@ impl Core {
             view.tip.height <= blocks.committed.height.max(view.base.0).plus(2 * self.window),
             "no more than a window is in flight"
         );
+        let prepared = blocks.prepared.as_ref().map_or(view.base.0, |(cert, _)| cert.height);
         assert!(
-            view.mark <= view.tip.height.max(self.certified_height()),
-            "no COMMIT above the tip"
+            view.mark <= view.tip.height.max(self.certified_height()).max(prepared),
+            "no COMMIT above the tip and the prepared certificate"
         );
         let mine = |vote: &Vote| vote.view == view.entered && vote.signed.replica == self.own;
         assert!(view.own_votes.iter().all(mine), "votes kept for repetition are own and current");

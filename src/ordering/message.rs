@@ -285,7 +285,7 @@ pub enum Message {
 const MEMBERS_MAX: usize = 128;
 /// Most votes of one [`Message::Votes`]: a PREPARE and a COMMIT range, twice over on a repeat.
 const VOTES_MAX: usize = 4;
-/// Most bytes of one page, unless a single block is larger (consensus.md 8).
+/// Most bytes of one page, unless a single block is larger (protocol.md 11).
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 const PAGE_BLOCKS_MAX: usize = 4096;
 

@@ -85,7 +85,7 @@ impl Core {
         if let Some(prepared) = prepared {
             self.adopt_prepared(prepared);
         }
-        if new_view.view > self.view.entered {
+        if new_view.view > self.view.entered && new_view.view >= self.view.highest() {
             let view = new_view.view;
             self.view.waiting = Some(Waiting { view, new_view, base, holders });
             self.try_enter();
@@ -223,13 +223,14 @@ impl Core {
     }
 
     /// The bundles of the old view's blocks that the new base does not hold.
-    fn dropped_blocks(&self, path: &[(Height, Digest)]) -> Vec<crate::chain::Bundle> {
+    pub(super) fn dropped_blocks(&self, path: &[(Height, Digest)]) -> Vec<crate::chain::Bundle> {
         let kept: BTreeSet<Digest> = path.iter().map(|(_, hash)| *hash).collect();
         let mut dropped = Vec::new();
         let mut next = self.view.tip.hash;
         while let Some(body) = self.blocks.get(&next) {
-            let committed = body.block.header.height <= self.blocks.committed.height;
-            if committed || kept.contains(&next) {
+            let height = body.block.header.height;
+            let committed = self.blocks.committed_at(height);
+            if committed.is_some_and(|body| body.block.hash() == next) || kept.contains(&next) {
                 break;
             }
             dropped.extend(body.block.bundles().cloned());

@@ -163,8 +163,11 @@ impl Core {
         let highest = of_view.keys().next_back().copied().unwrap_or(base_height);
         self.view.prepare_next = if unclear { highest.next() } else { first };
         self.view.commit_next = first;
-        let prepared = self.blocks.prepared.as_ref().map_or(Height(0), |(cert, _)| cert.height);
-        self.view.mark = prepared.max(certified);
+        // A certificate of an older view is not above this view's base, or was dropped by it.
+        let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate);
+        let of_view = prepared.filter(|certificate| certificate.view == self.view.entered);
+        let prepared = of_view.map_or(base_height, |certificate| certificate.height);
+        self.view.mark = prepared.max(certified).max(base_height);
     }
 
     /// The first step's outputs.

@@ -47,7 +47,14 @@ impl Core {
         });
         self.counters.signatures += 1;
         self.counters.view_changes += 1;
+        if self.view.pending.is_none() {
+            // Others may go on without this replica; its blocks in flight may be nobody else's.
+            for bundle in self.dropped_blocks(&[]) {
+                self.pool.add(bundle, self.now_ms);
+            }
+        }
         self.view.pending = Some(view);
+        self.view.waiting = self.view.waiting.take().filter(|waiting| waiting.view >= view);
         self.view.failures += 1;
         self.view.give_up_ms = None;
         self.view.repeat_ms = self.now_ms + REPEAT_MS;

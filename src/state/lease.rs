@@ -147,8 +147,9 @@ impl Leases {
         self.by_id.insert(lease.id, lease);
     }
 
-    pub(in crate::state) fn set_clock(&mut self, clock: Millis) {
-        self.clock = clock;
+    /// No leases yet, the clock being this far.
+    pub(in crate::state) fn at(clock: Millis) -> Self {
+        Self { clock, ..Self::default() }
     }
 
     fn write_leaf(&mut self, id: LeaseId, ttl_seconds: i64, expiry: Millis) {

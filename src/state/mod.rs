@@ -9,8 +9,16 @@ mod counters;
 mod effects;
 pub mod kv;
 mod lease;
+#[doc(hidden)]
+pub mod measure;
+mod restore;
 mod sessions;
+mod snapshot;
 mod span;
+#[cfg(test)]
+mod proof_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trie;
@@ -22,19 +30,33 @@ pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use restore::{KeptChunk, Restore};
 pub use sessions::Sessions;
+pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
-use crate::chain::{BlockHeader, Genesis, Membership, SubState, ValueRef, exec_root};
+use crate::chain::{
+    BlockHeader, Genesis, Membership, StateProof, SubState, ValueError, ValueRef, ValueSource,
+    exec_root,
+};
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
-use crate::types::{Digest, LeaseId, Millis, Revision};
+use crate::types::{ClusterId, Digest, LeaseId, Millis, Revision};
 
 /// Bytes of quota that a lease counts.
 pub const LEASE_CHARGE: u64 = 64;
 
 /// Changes that one block's execution sweeps at most, beside as many as it made.
 const SWEEP_CHANGES: usize = 1024;
+
+/// What a put writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewVersion {
+    /// 0 for none.
+    pub lease: LeaseId,
+    pub value: ValueRef,
+    pub commitment: Digest,
+}
 
 /// Everything that affects future execution.
 #[derive(Clone, Debug)]
@@ -49,9 +71,12 @@ pub struct State {
     pub alarms: Alarms,
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
+    cluster_id: ClusterId,
     membership: Membership,
     /// The running digest over all effects: the history follows from it.
     effects: Digest,
+    /// Of all sub-states, behind the last executed block.
+    roots: Vec<(SubState, Digest)>,
     root: Digest,
 }
 
@@ -65,11 +90,13 @@ impl State {
             sessions: Sessions::default(),
             alarms: Alarms::default(),
             counters: Counters::default(),
+            cluster_id: genesis.cluster_id(),
             membership: genesis.membership(),
             effects: Digest::ZERO,
+            roots: Vec::new(),
             root: Digest::ZERO,
         };
-        state.root = exec_root(&state.roots());
+        state.refresh_root();
         state
     }
 
@@ -96,6 +123,22 @@ impl State {
     pub fn next_expiry(&self) -> Option<Millis> {
         let wait = self.leases.earliest()?.minus(self.leases.clock().0);
         Some(self.counters.time_ms.plus(wait.0))
+    }
+
+    /// Shows, against [`State::exec_root`], what the last block left of a key.
+    ///
+    /// # Errors
+    /// A value, of the key or its neighbours, cannot be read: its commitment lies with it.
+    pub fn prove(&self, key: &[u8], values: &dyn ValueSource) -> Result<StateProof, ValueError> {
+        let finding = self.kv.prove(key, values)?;
+        let count = self.kv.key_count() as u64;
+        let key = Bytes::copy_from_slice(key);
+        Ok(StateProof { key, count, finding, roots: self.roots.clone() })
+    }
+
+    fn refresh_root(&mut self) {
+        self.roots = self.roots();
+        self.root = exec_root(&self.roots);
     }
 
     /// The sub-states' roots, in order; brings the tries' hashes up to date.
@@ -135,28 +178,28 @@ impl State {
         if wanted {
             self.counters.checkpointed();
         }
-        self.root = exec_root(&self.roots());
+        self.refresh_root();
         self.kv.sweep(SWEEP_CHANGES.max(2 * record.changes.len()));
         wanted
     }
 
-    /// Writes a key, moving it to `lease` (0 for none).
+    /// Writes a key, moving it to the version's lease.
     pub(crate) fn put(
         &mut self,
         key: &Bytes,
-        lease: LeaseId,
-        value: (ValueRef, Digest),
+        new: NewVersion,
         cause: &Cause<'_>,
         record: &mut Record,
     ) -> Option<KeyValue> {
-        let event = self.kv.put(key, lease, value.0, value.1);
+        let NewVersion { lease, value, commitment } = new;
+        let event = self.kv.put(key, lease, value, commitment);
         let old = event.prev.as_ref().map_or(LeaseId(0), |prev| prev.lease);
         if old != lease {
             self.leases.detach(old, key);
             self.leases.attach(lease, event.kv.key.clone());
         }
         let prev = event.prev.clone();
-        record.add(event, key.clone(), value.1, cause);
+        record.add(event, key.clone(), commitment, cause);
         prev
     }
 

@@ -1,5 +1,7 @@
 //! Small chains for the tests of the log and the index.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::chain::{
@@ -12,7 +14,7 @@ use crate::types::{Digest, Epoch, Height, LeaseId, Millis, ReplicaId, View};
 pub(super) const NETWORK: Digest = Digest([7; 32]);
 
 /// A block of puts, each (key, client name).
-pub(super) fn block_on(parent: Option<&Block>, view: u64, puts: &[(&[u8], &[u8])]) -> Block {
+pub(super) fn block_on(parent: Option<&Block>, view: u64, puts: &[(&[u8], &[u8])]) -> Arc<Block> {
     let height = parent.map_or(Height(1), |block| block.header.height.next());
     let mut values = Vec::new();
     let mut skeletons = Vec::new();
@@ -40,7 +42,7 @@ pub(super) fn block_on(parent: Option<&Block>, view: u64, puts: &[(&[u8], &[u8])
         values,
     };
     let bundle = Bundle::sign(parts, &NETWORK, &Ed25519::from_seed(&[1; 32]));
-    BlockParts::new(vec![Entry::Bundle(bundle)]).into_block(BlockHeader {
+    let block = BlockParts::new(vec![Entry::Bundle(bundle)]).into_block(BlockHeader {
         flags: 0,
         cluster_id: NETWORK,
         epoch: Epoch(0),
@@ -56,14 +58,15 @@ pub(super) fn block_on(parent: Option<&Block>, view: u64, puts: &[(&[u8], &[u8])
         exec_height: Height(0),
         exec_root: Digest::ZERO,
         config_hash: Digest::ZERO,
-    })
+    });
+    Arc::new(block)
 }
 
 /// Blocks of one put each.
-pub(super) fn chain_of(length: usize) -> Vec<Block> {
-    let mut chain: Vec<Block> = Vec::new();
+pub(super) fn chain_of(length: usize) -> Vec<Arc<Block>> {
+    let mut chain: Vec<Arc<Block>> = Vec::new();
     for _ in 0..length {
-        chain.push(block_on(chain.last(), 0, &[(b"key", b"client")]));
+        chain.push(block_on(chain.last().map(|block| &**block), 0, &[(b"key", b"client")]));
     }
     chain
 }

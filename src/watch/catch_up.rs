@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::state::Event;
 use crate::types::Revision;
-use crate::watch::ring::bytes_bound;
+use crate::watch::ring::{bytes_bound, previous_before_revision};
 use crate::watch::stream::POLL_BYTES;
 use crate::watch::{Delivery, Load, Slot, Store, WatchStream};
 
@@ -29,7 +29,8 @@ impl WatchStream {
             self.cancel(id);
             return;
         }
-        let (events, end) = (store.history)(cursor.next, &cursor.watch.range);
+        let (mut events, end) = (store.history)(cursor.next, &cursor.watch.range);
+        previous_before_revision(&mut events);
         let until = batch_end(&events).unwrap_or(end);
         assert!(until > cursor.next, "history does not go on");
         let slots: Vec<Arc<Slot>> = events

@@ -54,6 +54,23 @@ pub(super) fn bytes_bound(event: &Event) -> usize {
     EVENT_OVERHEAD + kv(&event.kv) + event.prev.as_ref().map_or(0, kv)
 }
 
+/// Makes `prev` the version before the event's *revision*: a key that one transaction changes twice
+/// has no version in between for a watcher (etcd's sendLoop reads it at `mod_revision - 1`). The
+/// events of a revision come together.
+pub(super) fn previous_before_revision(events: &mut [Event]) {
+    for at in 0..events.len() {
+        let (earlier, rest) = events.split_at_mut(at);
+        let Some(event) = rest.first_mut() else { return };
+        if event.prev.as_ref().is_none_or(|prev| prev.modified < event.revision) {
+            continue;
+        }
+        let same =
+            |other: &&Event| other.revision == event.revision && other.kv.key == event.kv.key;
+        let nearby = earlier.iter().rev().take_while(|other| other.revision == event.revision);
+        event.prev = nearby.filter(same).next().and_then(|other| other.prev.clone());
+    }
+}
+
 /// The latest events of this replica, in (revision, sub-revision) order and without gaps.
 #[derive(Debug)]
 pub struct Ring {
@@ -77,7 +94,8 @@ impl Ring {
     ///
     /// # Panics
     /// If an event is out of order: a gap or a repetition would reach every watcher.
-    pub fn publish(&mut self, events: Vec<Event>, revision: Revision) {
+    pub fn publish(&mut self, mut events: Vec<Event>, revision: Revision) {
+        previous_before_revision(&mut events);
         assert!(revision >= self.revision, "the store's revision went back");
         for event in events {
             let last = self.slots.back().map(|slot| (slot.event.revision, slot.event.sub));

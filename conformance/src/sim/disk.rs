@@ -80,7 +80,8 @@ impl Inner {
             for (sector, old) in core::mem::take(&mut file.before) {
                 if !keep(random) {
                     let start = sector * SECTOR;
-                    file.bytes[start..start + old.len()].copy_from_slice(&old);
+                    let end = (start + old.len()).min(file.bytes.len());
+                    file.bytes[start..end].copy_from_slice(&old[..end - start]);
                 }
             }
             if file.bytes.len() > file.synced_len && !keep(random) {
@@ -262,12 +263,10 @@ impl SimFile {
             }
             for sector in start / SECTOR..end.div_ceil(SECTOR) {
                 let from = sector * SECTOR;
-                let until = (from + SECTOR).min(file.synced_len);
-                // Beyond the synced length a crash cuts the file; there is nothing to put back.
-                if from < until && !file.before.contains_key(&sector) {
-                    let old = file.bytes[from..until].to_vec();
-                    file.before.insert(sector, old);
-                }
+                // Beyond the old length there are zeros: a hole, if the file keeps its new length.
+                let until = (from + SECTOR).min(file.bytes.len());
+                let old = &file.bytes[from..until];
+                file.before.entry(sector).or_insert_with(|| old.to_vec());
             }
             file.bytes[start..end].copy_from_slice(bytes);
         });

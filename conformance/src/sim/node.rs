@@ -102,6 +102,8 @@ pub struct Node {
     pub life: Option<Life>,
     /// Stopped for a while; what arrives waits.
     pub paused: bool,
+    /// Down for good.
+    pub gone: bool,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
     /// Its clients.

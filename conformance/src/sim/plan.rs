@@ -1,6 +1,7 @@
 //! What a seed means: how many replicas, which faults, how fast things are. Each seed leaves out a random
 //! half of the fault kinds, so that rare ones meet in every combination.
 
+use crate::sim::checkers::verifier::quorum;
 use crate::sim::random::Random;
 
 /// Microseconds of virtual time.
@@ -61,6 +62,12 @@ pub struct Plan {
     pub bundle_every: Micros,
     /// Mean time between the linearizable reads of one replica.
     pub read_every: Micros,
+    /// One replica's wall clock is wrong by so many ms; counted against f.
+    pub wrong_clock_ms: i64,
+    /// Values of up to 200 KiB among the small ones, in parts of 1,000.
+    pub large_values: u64,
+    /// Replicas that are down when the faults end and stay so; the others must go on without them.
+    pub stay_down: usize,
     /// Length of the phase with faults.
     pub faulty_for: Micros,
     /// After the faults end, every op of a live origin finishes within this.
@@ -89,7 +96,7 @@ impl Plan {
         let mut every = |on: bool, least: Micros, most: Micros| {
             if on { random.between(least, most) } else { 0 }
         };
-        Self {
+        let mut plan = Self {
             seed,
             n,
             twins: if twins { f.min(1) } else { 0 },
@@ -105,9 +112,24 @@ impl Plan {
             skew_ms: if skew { 200 } else { 0 },
             bundle_every: every(true, 3 * MILLI, 60 * MILLI),
             read_every: every(true, 10 * MILLI, 200 * MILLI),
+            wrong_clock_ms: 0,
+            large_values: 0,
+            stay_down: 0,
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
+        };
+        let may_fall = n - quorum(n) - plan.twins;
+        if random.chance(400) {
+            plan.stay_down = random.index(may_fall + 1);
         }
+        if random.chance(200) {
+            plan.large_values = random.between(1, 20);
+        }
+        if random.chance(200) && f > plan.twins + plan.stay_down {
+            let wrong = random.between(600, 60_000).cast_signed();
+            plan.wrong_clock_ms = if random.chance(500) { wrong } else { -wrong };
+        }
+        plan
     }
 
     /// A plan without faults, to see the normal case.
@@ -137,6 +159,9 @@ impl Plan {
             skew_ms: 0,
             bundle_every: 10 * MILLI,
             read_every: 50 * MILLI,
+            wrong_clock_ms: 0,
+            large_values: 0,
+            stay_down: 0,
             faulty_for: 3 * SECOND,
             finish_within: 10 * SECOND,
         }

@@ -122,14 +122,16 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
-            Output::Evidence(evidence) if !self.liars.contains(&evidence.accused()) => {
+            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
                 Err(format!("{id} accuses {}, who is honest", evidence.accused()))
             }
             Output::Evidence(_) => {
                 self.count("evidence");
                 Ok(())
             }
-            Output::Alarm(Alarm::BadPeer { peer, what }) if !self.liars.contains(&peer) => {
+            Output::Alarm(Alarm::BadPeer { peer, what })
+                if honest && !self.liars.contains(&peer) =>
+            {
                 Err(format!("{id} blames {peer}, who is honest: {what}"))
             }
             Output::Alarm(_) => {

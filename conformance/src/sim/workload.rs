@@ -18,6 +18,7 @@ const LEASES: u64 = 4;
 pub struct Workload {
     random: Random,
     origin: ReplicaId,
+    large_values: u64,
 }
 
 /// Ops with their values, slots numbered.
@@ -38,10 +39,10 @@ pub struct Numbers {
 }
 
 impl Workload {
-    /// With chance of its own.
+    /// With chance of its own; `large_values` in parts of 1,000.
     #[must_use]
-    pub fn new(origin: ReplicaId, random: Random) -> Self {
-        Self { random, origin }
+    pub fn new(origin: ReplicaId, large_values: u64, random: Random) -> Self {
+        Self { random, origin, large_values }
     }
 
     /// A key that some op may have written.
@@ -78,7 +79,10 @@ impl Workload {
     fn slot(&mut self, values: &mut Vec<Value>) -> ValueSlot {
         let length = self.random.index(40);
         let text = format!("{:016x}", self.random.next()).repeat(3);
-        let bytes = Bytes::from(text).slice(..length.min(16));
+        let mut bytes = Bytes::from(text).slice(..length);
+        if self.large_values > 0 && self.random.chance(self.large_values) {
+            bytes = Bytes::from(vec![b'x'; self.random.index(200 << 10)]);
+        }
         let value = Value { salt: self.random.bytes(), bytes };
         let index = u32::try_from(values.len()).expect("few");
         let commitment = value.commitment();

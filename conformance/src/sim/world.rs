@@ -247,12 +247,16 @@ impl World {
                 starts: 0,
                 life: None,
                 paused: false,
+                gone: false,
                 skew_ms: skew,
-                workload: Workload::new(id, random.fork()),
+                workload: Workload::new(id, plan.large_values, random.fork()),
                 salt: random.bytes(),
             }
         });
-        let nodes: Vec<Node> = nodes.collect();
+        let mut nodes: Vec<Node> = nodes.collect();
+        if let Some(node) = nodes.iter_mut().find(|node| !liars.contains(&node.identity.id)) {
+            node.skew_ms += plan.wrong_clock_ms;
+        }
         let mut world = Self {
             verifier: Verifier::new(cluster_id, public, Arc::clone(&schemes[0])),
             ledger: Ledger::new(plan.n, liars.clone()),
@@ -388,6 +392,7 @@ impl World {
                 }
                 self.local(slot, what)
             }
+            Event::Restart { slot } if self.nodes[slot].gone => Ok(()),
             Event::Restart { slot } if self.nodes[slot].life.is_none() => self.restart(slot),
             Event::Restart { .. } => Ok(()),
             Event::Resume { slot } => {
@@ -467,6 +472,14 @@ impl World {
         self.say(0, || "the faults end".to_owned());
         self.healed_at = Some(self.now);
         self.network.heal();
+        for _ in 0..self.plan.stay_down {
+            let slot = self.random.index(self.plan.n);
+            if self.honest(slot) && !self.nodes[slot].gone {
+                self.count("gone for good");
+                self.crash(slot);
+                self.nodes[slot].gone = true;
+            }
+        }
         for slot in 0..self.nodes.len() {
             self.nodes[slot].paused = false;
             if self.nodes[slot].life.is_none() {
@@ -494,7 +507,7 @@ impl World {
         };
         let slots = 0..self.nodes.len();
         let lacks: Vec<String> = slots
-            .filter(|slot| self.honest(*slot))
+            .filter(|slot| self.honest(*slot) && !self.nodes[*slot].gone)
             .filter_map(|slot| missing(&self.nodes[slot]).map(|what| format!("{slot} {what}")))
             .collect();
         if lacks.is_empty() {

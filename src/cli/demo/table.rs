@@ -43,13 +43,10 @@ pub(super) async fn lines(home: &Path, state: &State) -> anyhow::Result<Vec<Stri
 }
 
 fn remarks(status: &Value) -> String {
-    let own = status.get("replica");
+    let own = status.get("name");
     let mut remarks = Vec::new();
     if own.is_some() && own == status.get("primary") {
         remarks.push("primary");
-    }
-    if status.get("cut").and_then(Value::as_bool) == Some(true) {
-        remarks.push("cut off");
     }
     remarks.join("  ")
 }

@@ -192,6 +192,50 @@ fn a_replica_with_another_state_is_quarantined_and_the_others_go_on() {
     assert!(world.run_until_ordered(5000), "{}", world.describe());
 }
 
+/// One seed of everything at once: loss, cuts, crashes of several, a lying primary, reads, leases.
+fn chaos(seed: u64) {
+    let n = [4, 3, 7, 4, 5, 1, 4, 2][(seed % 8) as usize];
+    let options = Options { drop_percent: seed % 11, leases: seed % 3 == 0 };
+    let mut world = World::new(n, seed, options);
+    if n >= 4 && seed % 2 == 0 {
+        world.equivocate(ReplicaId((seed / 8 % u64::from(n)) as u16));
+    }
+    for _ in 0..25 {
+        for _ in 0..world.below(6) {
+            let id = world.below(u64::from(n)) as u16;
+            world.submit(id);
+        }
+        let id = world.below(u64::from(n)) as u16;
+        match world.below(6) {
+            0 => world.kill_if_up(id),
+            1 => world.cut(id),
+            2 => world.heal(),
+            3 => world.read(id),
+            _ => world.restart(id),
+        }
+        let pause = world.below(900);
+        world.run_ms(pause);
+    }
+    world.options.drop_percent = 0;
+    world.heal();
+    (0..n).for_each(|id| world.restart(id));
+    world.run_ms(2000);
+    (0..n).for_each(|id| world.submit(id));
+    assert!(world.run_until_ordered(40_000), "seed {seed}: {}", world.describe());
+    assert!(world.run_until_read(10_000), "seed {seed}: {}", world.describe());
+}
+
+#[test]
+fn everything_at_once_forks_nobody_and_ends_in_progress() {
+    (0..48).for_each(chaos);
+}
+
+#[test]
+#[ignore = "minutes: for whoever changes the ordering"]
+fn everything_at_once_for_many_seeds() {
+    (1000..3000).for_each(chaos);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let run = || {

@@ -172,6 +172,12 @@ impl World {
         self.wire.retain(|(_, from, to, _)| *from != id && *to != id);
     }
 
+    pub fn kill_if_up(&mut self, id: u16) {
+        if self.is_up(id) {
+            self.kill(id);
+        }
+    }
+
     pub fn restart(&mut self, id: u16) {
         let membership = self.membership();
         let node = &mut self.nodes[id as usize];

@@ -4,8 +4,10 @@
 
 use std::collections::VecDeque;
 
-use crate::chain::{ChangeKind, ValueRef};
-use crate::types::{LeaseId, Revision};
+use bytes::Bytes;
+
+use crate::chain::{ChangeKind, StateLeaf, ValueRef};
+use crate::types::{Digest, LeaseId, Revision};
 
 /// One version of a key without the key. `version` 0 stands for "absent".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,12 +25,18 @@ impl Version {
     pub fn exists(&self) -> bool {
         self.version != 0
     }
+
+    /// What the trie's leaf says of this version.
+    pub fn leaf(&self, commitment: Digest) -> StateLeaf {
+        let Self { modified, create, version, lease, .. } = *self;
+        StateLeaf { modified, create, version, lease, commitment }
+    }
 }
 
 /// One change.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub key: Box<[u8]>,
+    pub key: Bytes,
     pub revision: Revision,
     pub sub: u32,
     pub kind: ChangeKind,
@@ -51,6 +59,8 @@ pub struct History {
     base: u32,
     /// Charges of all entries ever pushed: replicated.
     charged: u64,
+    /// Entries this replica has pushed since it started: from 2^32 on ids come again.
+    pushed: u64,
 }
 
 impl History {
@@ -82,7 +92,7 @@ impl History {
     /// The entry, if it is still there and of this key: ids wrap, and a stale one must not be taken
     /// for another key's.
     pub fn get(&self, id: u32, key: &[u8]) -> Option<&Entry> {
-        self.entries.get(self.place(id)?).filter(|entry| *entry.key == *key)
+        self.entries.get(self.place(id)?).filter(|entry| !self.wrapped() || *entry.key == *key)
     }
 
     /// The change of the same key before this one, if it is still there.
@@ -90,29 +100,32 @@ impl History {
         let place = self.place(id)?;
         let entry = self.entries.get(place)?;
         let older = self.place(entry.old.link)?;
-        let same = older < place && self.entries.get(older)?.key == entry.key;
-        same.then_some(entry.old.link)
+        let same = !self.wrapped() || self.entries.get(older)?.key == entry.key;
+        (older < place && same).then_some(entry.old.link)
     }
 
-    /// Appends a change; `charge` says whether the superseded version counts towards the quota.
+    /// Whether a stale id may name another key's entry.
+    fn wrapped(&self) -> bool {
+        self.pushed >= u64::from(u32::MAX)
+    }
+
+    /// Appends a change.
     pub fn push(
         &mut self,
         place: (Revision, u32),
         kind: ChangeKind,
-        key: &[u8],
+        key: Bytes,
         old: Version,
-        charge: bool,
     ) -> u32 {
         let id = self.next_id();
         let (revision, sub) = place;
         if let Some(back) = self.entries.back() {
             assert!((back.revision, back.sub) < place, "history is ordered by revision");
         }
-        if charge {
-            self.charged += charge_of(key, &old);
-        }
+        self.charged += charge_of(&key, &old);
+        self.pushed += 1;
         let charged = self.charged;
-        let entry = Entry { key: key.into(), revision, sub, kind, old, newer: None, charged };
+        let entry = Entry { key, revision, sub, kind, old, newer: None, charged };
         self.entries.push_back(entry);
         if let Some(older) = self.older(id)
             && let Some(at) = self.place(older)
@@ -127,18 +140,19 @@ impl History {
         if now.modified <= at && now.exists() {
             return Some(now);
         }
-        let mut id = now.link;
-        self.get(id, key)?;
-        loop {
-            let entry = self.entries.get(self.place(id)?)?;
-            if entry.revision <= at {
-                return None;
-            }
+        for entry in self.chain(key, now.link).take_while(|entry| entry.revision > at) {
             if entry.old.exists() && entry.old.modified <= at {
                 return Some(entry.old);
             }
-            id = self.older(id)?;
         }
+        None
+    }
+
+    /// The changes of a key, newest first, as far as they are there.
+    pub fn chain(&self, key: &[u8], link: u32) -> impl Iterator<Item = &Entry> {
+        let first = self.get(link, key).map(|_| link);
+        core::iter::successors(first, |id| self.older(*id))
+            .filter_map(|id| self.entries.get(self.place(id)?))
     }
 
     /// What a put made: the version its next change superseded, or None if it is the latest.
@@ -174,14 +188,9 @@ impl History {
         self.base = self.base.wrapping_add(1);
         Some((id, entry))
     }
-
-    /// How many entries it holds.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 /// What a superseded version counts. A first put supersedes nothing.
-pub fn charge_of(key: &[u8], old: &Version) -> u64 {
+fn charge_of(key: &[u8], old: &Version) -> u64 {
     if old.exists() { ENTRY_CHARGE + key.len() as u64 + u64::from(old.value.length) } else { 0 }
 }

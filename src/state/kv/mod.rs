@@ -2,6 +2,7 @@
 //! what they superseded. Values are references and never read here.
 
 mod history;
+mod items;
 mod key_value;
 mod range;
 #[cfg(test)]
@@ -15,10 +16,12 @@ use bytes::Bytes;
 pub use key_value::{Event, KeyValue, RangeError, RangeResult};
 pub use range::finish_range;
 
-pub(in crate::state) use history::{Entry, History, Version, charge_of};
+pub(in crate::state) use history::Version;
+use history::{Entry, History};
+pub(in crate::state) use items::Item;
 
-use crate::chain::{ChangeKind, StateLeaf, ValueRef};
-use crate::codec::{Encode, Writer};
+use crate::chain::{ChangeKind, StateFinding, ValueError, ValueRef, ValueSource};
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::state::trie::Trie;
 use crate::types::{Digest, LeaseId, Revision};
 
@@ -41,7 +44,7 @@ pub struct Kv {
     pub(in crate::state) index: Trie<Version>,
     pub(in crate::state) history: History,
     /// Deleted keys with live history, and the id of their delete.
-    pub(in crate::state) deleted: BTreeMap<Box<[u8]>, u32>,
+    pub(in crate::state) deleted: BTreeMap<Bytes, u32>,
     revision: Revision,
     compact_revision: Revision,
     /// Changes of the revision that is being written, 0 between ops.
@@ -121,17 +124,6 @@ impl Kv {
         }
     }
 
-    pub(in crate::state) fn with_numbers(numbers: KvNumbers) -> Self {
-        Self {
-            history: History::starting_at(numbers.hidden_bytes),
-            revision: numbers.revision,
-            compact_revision: numbers.compact_revision,
-            live_bytes: numbers.live_bytes,
-            hidden_bytes: numbers.hidden_bytes,
-            ..Self::default()
-        }
-    }
-
     /// The latest version of a key, changes of the revision being written included.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
@@ -155,23 +147,25 @@ impl Kv {
         let revision = self.revision.next();
         let id = self.history.next_id();
         let no_link = self.history.no_link();
-        let deleted = if self.deleted.is_empty() { None } else { self.deleted.remove(&**key) };
-        let absent = Version { link: deleted.unwrap_or(no_link), ..Version::default() };
         let mut new = Version::default();
-        let mut old = absent;
+        let mut old = Version::default();
+        let deleted = &mut self.deleted;
         self.index.upsert_with(key, |found| {
-            old = found.unwrap_or(absent);
+            old = found.unwrap_or_else(|| {
+                let link = deleted.remove(&**key).unwrap_or(no_link);
+                Version { link, ..Version::default() }
+            });
             let create = if old.exists() { old.create } else { revision };
             let version = old.version + 1;
             new = Version { modified: revision, create, version, lease, value, link: id };
-            (new, StateLeaf { modified: revision, create, version, lease, commitment })
+            (new, new.leaf(commitment))
         });
-        self.history.push((revision, self.sub), ChangeKind::Put, key, old, true);
-        if old.exists() {
-            self.live_bytes -= live_charge(key, &old);
-        }
-        self.live_bytes += live_charge(key, &new);
         let key = Bytes::copy_from_slice(key);
+        self.history.push((revision, self.sub), ChangeKind::Put, key.clone(), old);
+        if old.exists() {
+            self.live_bytes -= live_charge(&key, &old);
+        }
+        self.live_bytes += live_charge(&key, &new);
         let prev = old.exists().then(|| key_value(key.clone(), &old));
         let event = Event {
             revision,
@@ -188,10 +182,11 @@ impl Kv {
     pub(in crate::state) fn delete(&mut self, key: &[u8]) -> Option<Event> {
         let old = self.index.remove(key)?;
         let revision = self.revision.next();
-        let id = self.history.push((revision, self.sub), ChangeKind::Delete, key, old, true);
-        self.deleted.insert(key.into(), id);
-        self.live_bytes -= live_charge(key, &old);
         let key = Bytes::copy_from_slice(key);
+        let place = (revision, self.sub);
+        let id = self.history.push(place, ChangeKind::Delete, key.clone(), old);
+        self.deleted.insert(key.clone(), id);
+        self.live_bytes -= live_charge(&key, &old);
         let event = Event {
             revision,
             sub: self.sub,
@@ -251,6 +246,18 @@ impl Kv {
         pin
     }
 
+    /// What the trie shows of a key.
+    pub(in crate::state) fn prove(
+        &self,
+        key: &[u8],
+        values: &dyn ValueSource,
+    ) -> Result<StateFinding, ValueError> {
+        self.index.prove(key, |version| {
+            let commitment = values.read(version.value)?.commitment();
+            Ok(version.leaf(commitment))
+        })
+    }
+
     pub(in crate::state) fn root(&mut self) -> Digest {
         self.index.root()
     }
@@ -275,6 +282,24 @@ pub(in crate::state) fn key_value(key: Bytes, version: &Version) -> KeyValue {
 fn tombstone(key: Bytes, revision: Revision) -> KeyValue {
     let version = Version { modified: revision, ..Version::default() };
     key_value(key, &version)
+}
+
+impl Decode for KvNumbers {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let numbers = Self {
+            revision: Revision(reader.i64("store revision")?),
+            compact_revision: Revision(reader.i64("compact revision")?),
+            live_bytes: reader.u64("live bytes")?,
+            charged_bytes: reader.u64("charged bytes")?,
+            hidden_bytes: reader.u64("hidden bytes")?,
+        };
+        let compact = numbers.compact_revision;
+        let ordered = Revision(-1) <= compact && compact <= numbers.revision;
+        if !ordered || numbers.hidden_bytes > numbers.charged_bytes {
+            return Err(DecodeError::Invalid("store numbers"));
+        }
+        Ok(numbers)
+    }
 }
 
 impl Encode for KvNumbers {

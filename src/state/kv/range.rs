@@ -35,16 +35,20 @@ impl Kv {
         if range.count_only {
             return Ok(RangeResult { kvs: Vec::new(), count, more: false });
         }
-        let mut kvs = Vec::new();
         let limit = usize::try_from(range.limit).unwrap_or(0);
         let page =
             if limit > 0 && cuts_early(range) { limit.saturating_add(1) } else { usize::MAX };
+        let mut found = Keys::default();
+        let mut versions = Vec::with_capacity(page.min(usize::try_from(count).unwrap_or(0)));
         self.visit(span, at, &mut |key, version| {
             if passes(range, version) {
-                kvs.push(key_value(Bytes::copy_from_slice(key), version));
+                found.push(key);
+                versions.push(*version);
             }
-            if kvs.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if versions.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        let kvs =
+            found.cut().zip(&versions).map(|(key, version)| key_value(key, version)).collect();
         let mut result = RangeResult { kvs, count, more: false };
         if range.sort_target != SortTarget::Value {
             sort_by_meta(&mut result.kvs, range);
@@ -60,15 +64,21 @@ impl Kv {
         Ok(result)
     }
 
+    /// How many live keys a span holds.
+    #[must_use]
+    pub fn count_live(&self, span: Span<'_>) -> usize {
+        self.index.count(span)
+    }
+
     /// The live keys of a span, in order.
     #[must_use]
     pub fn keys(&self, span: Span<'_>) -> Vec<Bytes> {
-        let mut keys = Vec::new();
+        let mut keys = Keys::default();
         self.index.scan(span, &mut |key, _| {
-            keys.push(Bytes::copy_from_slice(key));
+            keys.push(key);
             ControlFlow::Continue(())
         });
-        keys
+        keys.cut().collect()
     }
 
     /// Calls `visit` with the versions that `span` held at `at`, in key order.
@@ -187,7 +197,7 @@ impl Kv {
     /// None for a put whose version the compact revision hides: superseded at its own revision.
     fn event_of(&self, entry: &Entry) -> Option<Event> {
         let hidden = |revision: Revision| revision <= self.compact_revision();
-        let key = Bytes::copy_from_slice(&entry.key);
+        let key = entry.key.clone();
         let prev = (entry.old.exists() && !hidden(entry.revision))
             .then(|| key_value(key.clone(), &entry.old));
         let kv = match entry.kind {
@@ -199,6 +209,26 @@ impl Kv {
             },
         };
         Some(Event { revision: entry.revision, sub: entry.sub, kind: entry.kind, kv, prev })
+    }
+}
+
+/// Keys in one allocation: a page of a LIST has hundreds.
+#[derive(Default)]
+struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn cut(self) -> impl Iterator<Item = Bytes> {
+        let bytes = Bytes::from(self.bytes);
+        let mut start = 0;
+        self.ends.into_iter().map(move |end| bytes.slice(core::mem::replace(&mut start, end)..end))
     }
 }
 

@@ -200,6 +200,7 @@ fn used(model: &Model, kv: &Kv) -> u64 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn reads_at_any_revision_answer_as_if_nothing_were_ever_forgotten(
         steps in prop::collection::vec(step(), 1..200)

@@ -6,6 +6,7 @@
 
 mod bits;
 mod page;
+mod proof;
 mod root;
 #[cfg(test)]
 mod tests;

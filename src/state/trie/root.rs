@@ -128,46 +128,50 @@ impl<M: Copy> Trie<M> {
 
     /// All marked pages, level by level together.
     fn refresh_pages(&mut self) {
-        let listed = core::mem::take(&mut self.dirty_pages);
-        let mut digests: Vec<Digest> = Vec::new();
-        // (page, where its level starts in `digests`, how many it has)
-        let mut levels: Vec<(u32, usize, usize)> = Vec::new();
-        for page in listed {
-            // A page that was freed, or freed and listed again, shows it by its mark.
-            if core::mem::take(&mut self.page_mut(page).dirty) {
-                let leaves = &self.page(page).leaves;
-                levels.push((page, digests.len(), leaves.len()));
-                digests.extend_from_slice(leaves);
-            }
+        let mut listed = core::mem::take(&mut self.dirty_pages);
+        // A page that was freed, or freed and listed again, shows it by its mark.
+        listed.retain(|page| core::mem::take(&mut self.pages[*page as usize].dirty));
+        let mut messages = Vec::with_capacity(listed.len() * 16);
+        for page in &listed {
+            let pairs = self.page(*page).leaves.chunks_exact(2);
+            messages.extend(pairs.map(|pair| joined(pair[0], pair[1])));
         }
-        let mut messages = Vec::new();
-        let mut hashed = Vec::new();
-        loop {
+        let mut hashed = Vec::with_capacity(messages.len());
+        hash_many_64(&Context::STATE_PAGE, &messages, &mut hashed);
+        // Per page: how many its level has, the odd last one being kept apart.
+        let mut levels: Vec<(usize, Option<Digest>)> = Vec::with_capacity(listed.len());
+        for page in &listed {
+            let leaves = &self.page(*page).leaves;
+            let odd = if leaves.len() % 2 == 1 { leaves.last().copied() } else { None };
+            levels.push((leaves.len() / 2, odd));
+        }
+        let mut above = Vec::with_capacity(hashed.len() / 2 + listed.len());
+        while levels.iter().any(|(pairs, odd)| pairs + usize::from(odd.is_some()) > 1) {
             messages.clear();
-            for (_, start, length) in &levels {
-                for pair in digests[*start..*start + *length].chunks_exact(2) {
-                    messages.push(joined(pair[0], pair[1]));
+            let mut at = 0;
+            // Whole digests of the level, the odd one behind them, paired by position.
+            for (pairs, odd) in &mut levels {
+                let level = &hashed[at..at + *pairs];
+                at += *pairs;
+                messages.extend(level.chunks_exact(2).map(|pair| joined(pair[0], pair[1])));
+                let last = if *pairs % 2 == 1 { level.last().copied() } else { None };
+                let joins = usize::from(last.is_some() && odd.is_some());
+                if let (Some(left), Some(right)) = (last, *odd) {
+                    messages.push(joined(left, right));
+                    *odd = None;
+                } else if last.is_some() {
+                    *odd = last;
                 }
+                *pairs = *pairs / 2 + joins;
             }
-            if messages.is_empty() {
-                break;
-            }
-            hashed.clear();
-            hash_many_64(&Context::STATE_PAGE, &messages, &mut hashed);
-            let mut results = hashed.iter();
-            for (_, start, length) in &mut levels {
-                let pairs = *length / 2;
-                for (at, digest) in results.by_ref().take(pairs).enumerate() {
-                    digests[*start + at] = *digest;
-                }
-                if *length % 2 == 1 {
-                    digests[*start + pairs] = digests[*start + *length - 1];
-                }
-                *length = length.div_ceil(2);
-            }
+            above.clear();
+            hash_many_64(&Context::STATE_PAGE, &messages, &mut above);
+            core::mem::swap(&mut hashed, &mut above);
         }
-        for (page, start, _) in levels {
-            self.set_slot(PAGE | page, digests[start]);
+        let mut tops = hashed.into_iter();
+        for (page, (_, odd)) in listed.into_iter().zip(levels) {
+            let top = odd.or_else(|| tops.next()).expect("a page holds a key");
+            self.set_slot(PAGE | page, top);
         }
     }
 

@@ -171,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn a_trie_is_a_sorted_map_whose_root_depends_on_its_keys_alone(
         steps in prop::collection::vec(step(), 1..1200)

@@ -11,7 +11,7 @@ use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 /// Held, and naming the holder, for as long as a process uses the directory.
 pub const LOCK_PATH: &str = "LOCK";
 
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// A data directory of this process alone, or one that is only looked at.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ const KEYS: [&[u8]; 5] = [b"a", b"a\0", b"a\0\xff", b"a\xff", b"bb"];
 
 struct World {
     /// Where each block's effects went.
-    blocks: Vec<(u32, Block, Effects)>,
+    blocks: Vec<(u32, Arc<Block>, Effects)>,
     log: BlockReader,
     last_sealed: u32,
 }
@@ -31,13 +31,14 @@ fn world(choices: &[Vec<usize>]) -> World {
     };
     let recovered = recover(&*disk, &settings, ReplayMark::start(), &mut |_, _, _| ());
     let mut appender = recovered.expect("a new log").appender;
-    let mut blocks: Vec<(u32, Block, Effects)> = Vec::new();
+    let mut blocks: Vec<(u32, Arc<Block>, Effects)> = Vec::new();
     let mut revision = Revision(1);
     for keys in choices {
         let puts: Vec<(&[u8], &[u8])> =
             keys.iter().map(|at| (KEYS[*at], &b"kubelet"[..])).collect();
-        let block = block_on(blocks.last().map(|(_, block, _)| block), 0, &puts);
-        let abandoned = block_on(blocks.last().map(|(_, block, _)| block), 1, &[(b"bb", b"liar")]);
+        let block = block_on(blocks.last().map(|(_, block, _)| &**block), 0, &puts);
+        let abandoned =
+            block_on(blocks.last().map(|(_, block, _)| &**block), 1, &[(b"bb", b"liar")]);
         let mut changes = Vec::new();
         for ((key, _), ordinal) in puts.iter().zip(0_u32..) {
             revision = revision.next();

@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::chain::Record;
 use crate::codec::Encode;
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
@@ -112,7 +110,6 @@ pub struct Appender {
 pub(super) struct LogEnd {
     pub header: SegmentHeader,
     pub offset: u32,
-    pub capacity: u32,
     pub chain: Digest,
     pub last: LogPosition,
 }
@@ -124,7 +121,7 @@ impl Appender {
             header: end.header,
             start: end.header.chain_start(),
             offset: end.offset,
-            capacity: end.capacity,
+            capacity: end.header.capacity,
             chain: end.chain,
             next: end.last.next(),
             batch_first: end.last.next(),
@@ -166,12 +163,12 @@ impl Appender {
 
     fn open_segment(&mut self, framed: u32) {
         let preparation = self.next_segment(framed);
-        self.header.segment = preparation.segment;
+        self.header = preparation.header;
         self.start = self.header.chain_start();
         self.chain = self.start;
         self.offset = SEGMENT_HEADER_BYTES;
-        self.capacity = preparation.capacity;
-        self.track.begin_segment(preparation.segment, self.next);
+        self.capacity = preparation.header.capacity;
+        self.track.begin_segment(preparation.segment(), self.next);
         self.write_at_end().opens = Some(preparation);
     }
 
@@ -179,11 +176,8 @@ impl Appender {
         let segment = self.header.segment.checked_add(1).expect("2^31 segments are never filled");
         assert!(segment < 1 << 31, "the top bit of a segment number marks checkpoint files");
         let least = SEGMENT_HEADER_BYTES.checked_add(framed).expect("a record is below 4 GiB");
-        Preparation {
-            segment,
-            capacity: self.settings.capacity(segment).max(least),
-            header: SegmentHeader { segment, ..self.header }.encode(),
-        }
+        let capacity = self.settings.capacity(segment).max(least);
+        Preparation { header: SegmentHeader { segment, capacity, ..self.header } }
     }
 
     /// Everything planned since the last batch. Batches are written in order, each one durable before
@@ -312,19 +306,21 @@ impl LogWriter {
     }
 }
 
-/// A segment to be made: zeros to its full size, then its header, then synced.
+/// A segment to be made: zeros to its full size, synced, then its header, synced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preparation {
-    segment: u32,
-    capacity: u32,
-    header: Bytes,
+    header: SegmentHeader,
 }
 
 impl Preparation {
     /// Which.
     #[must_use]
     pub fn segment(&self) -> u32 {
-        self.segment
+        self.header.segment
+    }
+
+    fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, DiskError> {
+        disk.open(&segment_path(self.header.segment), Open::Create)
     }
 
     /// Writes and syncs at most `bytes_max` zeros, for the log thread between two batches; true once
@@ -333,15 +329,13 @@ impl Preparation {
     /// # Errors
     /// [`DiskError`]; [`DiskErrorKind::Full`] is fatal only when a batch needs the segment.
     pub fn step(&self, disk: &dyn Disk, bytes_max: u32) -> Result<bool, DiskError> {
-        let file = disk.open(&segment_path(self.segment), Open::Create)?;
-        let length = file.len()?;
-        if length < u64::from(self.capacity) {
-            let until = length.saturating_add(u64::from(bytes_max)).min(u64::from(self.capacity));
+        let file = self.file(disk)?;
+        let (length, capacity) = (file.len()?, u64::from(self.header.capacity));
+        let until = length.saturating_add(u64::from(bytes_max)).min(capacity);
+        if until < capacity {
             file.set_len_zeroed(until)?;
             file.sync()?;
-            if until < u64::from(self.capacity) {
-                return Ok(false);
-            }
+            return Ok(false);
         }
         self.finish(disk)?;
         Ok(true)
@@ -352,28 +346,32 @@ impl Preparation {
     /// # Errors
     /// [`DiskError`], fatal when a batch needs the segment.
     pub fn finish(&self, disk: &dyn Disk) -> Result<(), DiskError> {
-        let file = disk.open(&segment_path(self.segment), Open::Create)?;
-        let long_enough = file.len()? >= u64::from(self.capacity);
-        let mut header = vec![0; SEGMENT_HEADER_BYTES as usize];
-        match file.read_at(0, &mut header) {
-            Ok(()) if long_enough && header == self.header => return Ok(()),
+        let (file, header) = (self.file(disk)?, self.header.encode());
+        let capacity = u64::from(self.header.capacity);
+        let long_enough = file.len()? >= capacity;
+        let mut found = vec![0; SEGMENT_HEADER_BYTES as usize];
+        match file.read_at(0, &mut found) {
+            Ok(()) if long_enough && found == header => return Ok(()),
             Err(error) if error.kind != DiskErrorKind::Short => return Err(error),
             _ => {}
         }
-        file.set_len_zeroed(u64::from(self.capacity))?;
-        file.write_at(0, &self.header)?;
+        file.set_len_zeroed(capacity)?;
+        // The header says that the whole length is there.
+        file.sync()?;
+        file.write_at(0, &header)?;
         file.sync()?;
         disk.sync_directory(LOG_DIRECTORY)
     }
 
     pub(super) fn first(settings: &LogSettings) -> (Self, SegmentHeader) {
+        let segment = super::FIRST_SEGMENT;
         let header = SegmentHeader {
-            segment: super::FIRST_SEGMENT,
+            segment,
             cluster_id: settings.cluster_id,
             replica: settings.replica,
             salt: settings.salt,
+            capacity: settings.capacity(segment),
         };
-        let capacity = settings.capacity(header.segment);
-        (Self { segment: header.segment, capacity, header: header.encode() }, header)
+        (Self { header }, header)
     }
 }

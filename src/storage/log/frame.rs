@@ -11,7 +11,7 @@ use crate::types::{Digest, LogPosition, ReplicaId};
 pub const LOG_VERSION: u16 = 1;
 
 /// Bytes in front of a segment's first record.
-pub const SEGMENT_HEADER_BYTES: u32 = 96;
+pub const SEGMENT_HEADER_BYTES: u32 = 104;
 
 /// Bytes in front of a record's payload.
 pub const FRAME_HEAD_BYTES: u32 = 96;
@@ -30,6 +30,8 @@ pub(super) struct SegmentHeader {
     pub replica: ReplicaId,
     /// The log's, equal in all its segments.
     pub salt: [u8; 16],
+    /// Bytes of the file, all durable before the header is: a shorter one was cut off.
+    pub capacity: u32,
 }
 
 impl SegmentHeader {
@@ -41,6 +43,8 @@ impl SegmentHeader {
         writer.u32(self.segment);
         writer.digest(&self.cluster_id);
         writer.raw(&self.salt);
+        writer.u32(self.capacity);
+        writer.u32(0);
         writer
     }
 
@@ -96,8 +100,11 @@ fn split_header(bytes: &[u8]) -> Option<([u8; 8], u16, SegmentHeader, Digest)> {
     let segment = reader.u32("segment number").ok()?;
     let cluster_id = reader.digest("segment network").ok()?;
     let salt = reader.array("segment salt").ok()?;
+    let capacity = reader.u32("segment capacity").ok()?;
+    reader.u32("segment padding").ok().filter(|padding| *padding == 0)?;
     let checksum = reader.digest("segment checksum").ok()?;
-    Some((magic, version, SegmentHeader { segment, cluster_id, replica, salt }, checksum))
+    let header = SegmentHeader { segment, cluster_id, replica, salt, capacity };
+    Some((magic, version, header, checksum))
 }
 
 /// What stands in front of a record's payload.

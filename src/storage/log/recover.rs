@@ -66,12 +66,9 @@ pub fn recover(
     };
     refuse_rot(disk, settings, &present, &stop)?;
     let cut_bytes = cut(disk, &present, &stop)?;
-    let file = Window::new(disk.open(&segment_path(stop.header.segment), Open::Read)?)?;
-    let capacity = u32::try_from(file.length()).unwrap_or(u32::MAX);
     let end = LogEnd {
         header: stop.header,
         offset: stop.offset,
-        capacity: capacity.max(settings.capacity(stop.header.segment)),
         chain: stop.chain,
         last: stop.expected.minus(1),
     };
@@ -95,7 +92,6 @@ fn begin(
     let end = LogEnd {
         header,
         offset: SEGMENT_HEADER_BYTES,
-        capacity: settings.capacity(segment),
         chain: header.chain_start(),
         last: LogPosition(0),
     };

@@ -303,6 +303,10 @@ pub(super) fn open_segment(
         let why = "the segment's header is damaged";
         return Err(LogError::Rot { segment, offset: 0, position: LogPosition::default(), why });
     };
+    if window.length() < u64::from(header.capacity) {
+        let (offset, why) = (window.length(), "the file is shorter than it was made");
+        return Err(LogError::Rot { segment, offset, position: LogPosition::default(), why });
+    }
     let start = header.chain_start();
     let offset = SEGMENT_HEADER_BYTES;
     Ok(Opened::Ready(SegmentReader { window, header, start, offset, chain: start, expected: None }))

@@ -139,16 +139,28 @@ fn a_last_batch_torn_anywhere_is_cut_and_nothing_before_it() {
     let bytes = disk.read(&path);
     let start = (last_safe.offset - FRAME_HEAD_BYTES) as usize;
     for at in start..bytes.len() {
-        for zeroed in [true, false] {
-            let torn = disk.copy();
-            let mut kept = bytes[..at].to_vec();
-            if zeroed {
-                kept.resize(bytes.len(), 0);
-            }
-            torn.put(&path, kept);
-            let (_, shown) = open(&torn).expect("a torn tail is cut");
-            assert!(shown.len() >= safe && written.starts_with(&shown), "torn at {at}");
-            assert_eq!(open(&torn).expect("whole").1, shown);
+        let torn = disk.copy();
+        let mut kept = bytes[..at].to_vec();
+        kept.resize(bytes.len(), 0);
+        torn.put(&path, kept);
+        let (_, shown) = open(&torn).expect("a torn tail is cut");
+        assert!(shown.len() >= safe && written.starts_with(&shown), "torn at {at}");
+        assert_eq!(open(&torn).expect("whole").1, shown);
+    }
+}
+
+#[test]
+fn a_file_cut_off_anywhere_is_refused() {
+    let (disk, _) = small_log();
+    for path in disk.paths() {
+        let bytes = disk.read(&path);
+        // Without its header the last segment is as if it had never been made; whether it was is
+        // the other replicas' to say.
+        for length in SEGMENT_HEADER_BYTES as usize..bytes.len() {
+            let short = disk.copy();
+            short.put(&path, bytes[..length].to_vec());
+            let error = open(&short).expect_err("it was longer");
+            assert!(error.is_damage() && error.to_string().contains("shorter"), "{error}");
         }
     }
 }
@@ -176,7 +188,7 @@ fn a_lost_write_in_front_of_a_later_batch_is_refused() {
     let from = (placed.offset - FRAME_HEAD_BYTES) as usize;
     bytes[from..from + 112].fill(0);
     disk.put(&path, bytes);
-    let error = open(&disk).err().expect("a promise is lost");
+    let error = open(&disk).expect_err("a promise is lost");
     let offset = from as u64;
     assert!(matches!(error, LogError::Rot { segment: 1, offset: at, position: lost, .. }
         if at == offset && lost == *position));
@@ -300,7 +312,7 @@ fn a_replay_from_a_mark_sees_what_lies_above_and_carries_the_rest() {
 #[test]
 fn committed_blocks_are_found_by_height_among_abandoned_ones() {
     let chain = chain_of(20);
-    let abandoned: Vec<Block> =
+    let abandoned: Vec<Arc<Block>> =
         (1..20).map(|at| block_on(Some(&chain[at - 1]), 1, &[(b"key", b"client")])).collect();
     let disk = Arc::new(MemoryDisk::default());
     let (mut recovered, _) = open(&disk).expect("a new log");
@@ -336,8 +348,47 @@ fn committed_blocks_are_found_by_height_among_abandoned_ones() {
     assert_eq!(page.blocks, chain[3..6], "never fewer than a certificate proves");
 }
 
+/// Bytes a disk writes as one.
+const SECTOR: usize = 512;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn whatever_sectors_of_the_last_batch_arrive_all_before_it_stays(
+        earlier in prop::collection::vec(0_usize..900, 1..6),
+        last in prop::collection::vec(0_usize..1500, 1..6),
+        arrive in prop::collection::vec(any::<bool>(), 40),
+    ) {
+        let records = |sizes: &[usize]| sizes.iter().map(|bytes| fenced(*bytes)).collect();
+        let (disk, safe) = log_of(&[records(&earlier)]);
+        let before = disk.copy();
+        let (mut recovered, _) = open(&disk).expect("whole");
+        let more = append(&mut recovered.appender, &disk, &[records(&last)]);
+        let mut arrive = arrive.into_iter().cycle();
+        for path in disk.paths() {
+            let mut after = disk.read(&path);
+            let old = if before.paths().contains(&path) {
+                before.read(&path)
+            } else {
+                // A segment is made, header and all, before a record goes there.
+                let mut made = vec![0; after.len()];
+                made[..SEGMENT_HEADER_BYTES as usize]
+                    .copy_from_slice(&after[..SEGMENT_HEADER_BYTES as usize]);
+                made
+            };
+            for (new, old) in after.chunks_mut(SECTOR).zip(old.chunks(SECTOR)) {
+                if !arrive.next().unwrap_or(true) {
+                    new.copy_from_slice(old);
+                }
+            }
+            disk.put(&path, after);
+        }
+        let (_, shown) = open(&disk).expect("nothing promised is lost");
+        prop_assert!(shown.starts_with(&safe));
+        prop_assert!([safe, more].concat().starts_with(&shown));
+        prop_assert_eq!(open(&disk).expect("whole").1, shown);
+    }
+
     #[test]
     fn any_log_comes_back_whatever_the_batches(
         sizes in prop::collection::vec(prop::collection::vec(0_usize..1500, 1..5), 1..12),

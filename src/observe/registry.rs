@@ -1,9 +1,10 @@
 use core::fmt;
+use std::sync::OnceLock;
 
 use ::metrics::{Label, Level, Metadata};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::table::{METRICS, Metric, MetricKind};
+use super::table::{self, METRICS, Metric, MetricKind};
 
 /// Why the registry could not be made.
 #[derive(Debug)]
@@ -25,9 +26,10 @@ impl fmt::Display for MetricsError {
 
 impl std::error::Error for MetricsError {}
 
+static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+
 /// The process's metric registry. Installed once, before the first handle is taken: a handle taken
 /// earlier counts into nothing.
-#[derive(Clone)]
 pub struct Metrics {
     exporter: PrometheusHandle,
     process: metrics_process::Collector,
@@ -38,7 +40,7 @@ impl Metrics {
     ///
     /// # Errors
     /// A registry is installed already.
-    pub fn install() -> Result<Self, MetricsError> {
+    pub fn install() -> Result<&'static Self, MetricsError> {
         let mut builder = PrometheusBuilder::new();
         for metric in METRICS {
             if let MetricKind::Histogram(bounds) = metric.kind {
@@ -53,7 +55,13 @@ impl Metrics {
         let process = metrics_process::Collector::default();
         process.describe();
         METRICS.iter().for_each(describe);
-        Ok(Self { exporter, process })
+        Ok(INSTALLED.get_or_init(|| Self { exporter, process }))
+    }
+
+    /// The registry, if the process has one.
+    #[must_use]
+    pub fn installed() -> Option<&'static Self> {
+        INSTALLED.get()
     }
 
     /// The text format that Prometheus scrapes.
@@ -105,6 +113,11 @@ pub fn histogram(metric: &Metric, values: &[&str]) -> ::metrics::Histogram {
     })
 }
 
+/// Counts a proof that a replica broke the protocol. Rare enough for a look-up each time.
+pub fn evidence() {
+    counter(&table::EVIDENCE, &[]).increment(1);
+}
+
 static METADATA: Metadata<'static> = Metadata::new("althing", Level::INFO, None);
 
 /// Values stand in the order of the metric's labels.
@@ -121,7 +134,6 @@ fn key(metric: &Metric, values: &[&str]) -> ::metrics::Key {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table;
     use super::*;
 
     #[test]

@@ -1,0 +1,199 @@
+//! Joins node, API and web on the listeners that the settings name, until the process is told to
+//! end.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::auto_compaction;
+use super::serve::Prepared;
+use crate::config::{AutoCompaction, ClientSettings, ListenUrl};
+use crate::crypto::Scheme;
+use crate::node::{Handle, Node, NodeConfig};
+use crate::observe::Metrics;
+use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls};
+use crate::web::{self, Limits, Listener, Server, bind};
+use crate::{api, types};
+
+/// A stop that takes longer cuts connections: supervisors wait 20 s and more.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
+    prepare_process();
+    // Links to peers run on this thread, while it waits to be told to end.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    // Every socket before the log is opened: a taken port changes nothing on disk.
+    let client = &prepared.settings.client;
+    let sockets = Sockets {
+        grpc: bind_all(&client.listen)?,
+        http: bind_all(&client.listen_http)?,
+        metrics: bind_all(&client.listen_metrics)?,
+    };
+    let tls = client_tls(client)?;
+    let peers = if prepared.genesis.genesis.members.len() == 1 {
+        Vec::new()
+    } else {
+        let bound = bind_all(&prepared.settings.peer.listen)?;
+        bound.into_iter().map(|(_, socket)| socket).collect()
+    };
+    Metrics::install()?;
+    let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer());
+    let node = Node::start(NodeConfig {
+        genesis: prepared.genesis.genesis.clone(),
+        own: prepared.own,
+        scheme,
+        data_directory: prepared.settings.data_dir.clone(),
+        peer_listeners: peers,
+        runtime: runtime.handle().clone(),
+    })
+    .map_err(|why| anyhow::anyhow!("{why}"))?;
+    let handle = node.handle();
+    let listeners = listeners(&prepared, &handle, sockets, &tls);
+    let server = Server::start(listeners, &limits(client)).context("cannot serve clients")?;
+    runtime.block_on(until_told(&prepared, &handle))?;
+    server.stop(STOP_WITHIN);
+    node.stop();
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    tracing::info!(event = "stopped", "stopped");
+    Ok(())
+}
+
+/// No core dump holds a key; as many descriptors as the system grants.
+fn prepare_process() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(why) = setrlimit(Resource::Core, none) {
+        tracing::warn!(event = "core_dumps", %why, "core dumps cannot be switched off");
+    }
+    let files = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: files.maximum, maximum: files.maximum };
+    if let Err(why) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(event = "open_files", %why, "the limit of open files stays as it is");
+    }
+}
+
+type Bound = Vec<(bool, TcpListener)>;
+
+struct Sockets {
+    grpc: Bound,
+    http: Bound,
+    metrics: Bound,
+}
+
+fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
+    let mut bound = Vec::new();
+    for url in urls {
+        let port = url.port.with_context(|| format!("{url}: unix sockets are not there yet"))?;
+        bound.extend(bind(&url.host, port)?.into_iter().map(|socket| (url.tls, socket)));
+    }
+    Ok(bound)
+}
+
+struct Tls {
+    clients: Option<Arc<ListenerTls>>,
+    /// Asks for no certificate: probes and scrapers have none.
+    probes: Option<Arc<ListenerTls>>,
+}
+
+fn client_tls(client: &ClientSettings) -> anyhow::Result<Tls> {
+    let (Some(certificate), Some(key)) = (&client.tls.certificate, &client.tls.key) else {
+        return Ok(Tls { clients: None, probes: None });
+    };
+    let open = ListenerFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        ..ListenerFiles::default()
+    };
+    let closed = ListenerFiles {
+        trusted_ca: client.tls.trusted_ca.clone(),
+        revocations: client.tls.revoked.clone(),
+        client_authentication: if client.tls.client_certificate_required {
+            ClientAuthentication::Required
+        } else {
+            ClientAuthentication::None
+        },
+        ..open.clone()
+    };
+    Ok(Tls {
+        clients: Some(Arc::new(ListenerTls::load(closed)?)),
+        probes: Some(Arc::new(ListenerTls::load(open)?)),
+    })
+}
+
+fn limits(client: &ClientSettings) -> Limits {
+    let default = Limits::default();
+    let interval = Duration::from_millis(client.keepalive_interval_ms);
+    Limits {
+        streams_max: client.streams_max.unwrap_or(default.streams_max),
+        keepalive_interval: (!interval.is_zero()).then_some(interval),
+        keepalive_timeout: Duration::from_millis(client.keepalive_timeout_ms),
+        ..default
+    }
+}
+
+fn listeners(prepared: &Prepared, handle: &Handle, sockets: Sockets, tls: &Tls) -> Vec<Listener> {
+    let client = &prepared.settings.client;
+    let mut api_settings = api::Settings::new(&prepared.genesis.genesis.parameters);
+    let narrow = |bound: &mut usize, flag: Option<u32>| {
+        *bound = flag.map_or(*bound, |flag| (*bound).min(flag as usize));
+    };
+    narrow(&mut api_settings.request_bytes_max, client.request_bytes_max);
+    narrow(&mut api_settings.txn_operations_max, client.txn_ops_max);
+    api_settings.progress_interval_ms = client.watch_progress_ms.max(100);
+    let web_settings = web::Settings {
+        etcd_version: api::ETCD_VERSION,
+        member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
+    };
+    let grpc = api::routes(handle.clone(), api_settings);
+    let pages = web::routes(handle.clone(), web_settings.clone());
+    let probes = web::probe_routes(handle.clone(), web_settings);
+    // As etcd: own listeners for HTTP take HTTP away from the others.
+    let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
+    let mut all = Vec::new();
+    let mut add = |bound: Bound, router: &Router, tls: &Option<Arc<ListenerTls>>| {
+        for (secure, socket) in bound {
+            let tls = if secure { tls.clone() } else { None };
+            all.push(Listener { socket, tls, router: router.clone() });
+        }
+    };
+    add(sockets.grpc, &first, &tls.clients);
+    add(sockets.http, &pages, &tls.clients);
+    add(sockets.metrics, &probes, &tls.probes);
+    all
+}
+
+async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let work = async {
+        say_when_ready(prepared, handle).await;
+        if prepared.settings.auto_compaction == AutoCompaction::Off {
+            return std::future::pending().await;
+        }
+        auto_compaction::run(handle, prepared.settings.auto_compaction).await;
+    };
+    let reason = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = work => "end of work",
+    };
+    tracing::info!(event = "stopping", reason, "stopping");
+    Ok(())
+}
+
+/// The line that etcd's own test programs wait for, once it is true.
+async fn say_when_ready(prepared: &Prepared, handle: &Handle) {
+    while handle.linearizable().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let id: types::ClusterId = prepared.genesis.genesis.cluster_id();
+    for url in &prepared.settings.client.listen {
+        tracing::info!(event = "ready", %url, network = %id, "ready to serve client requests");
+    }
+}

@@ -1,0 +1,6 @@
+//! An auditor's half: checks what replicas hand out with nothing but public keys and digests. It knows
+//! neither ordering nor state nor storage, and shares no predicate with them.
+
+mod proof;
+
+pub use proof::{ProofError, state_proof};
