@@ -73,8 +73,11 @@ pub(super) fn run(demo: Demo) -> Result<(), Failure> {
     }
 }
 
+/// An organisation's name and the way to its replica.
+pub(super) type Named = (Option<String>, Endpoint);
+
 /// Each organisation of the demo in `home` with the way to its replica; None if there is no demo.
-pub(super) fn endpoints(home: &Path) -> anyhow::Result<Option<Vec<(Option<String>, Endpoint)>>> {
+pub(super) fn endpoints(home: &Path) -> anyhow::Result<Option<Vec<Named>>> {
     let Some(state) = state::State::load(home)? else { return Ok(None) };
     let endpoint = |organisation: &state::Organisation| {
         let files = Home::at(home.join(&organisation.name));
