@@ -98,6 +98,8 @@ fn puts(keys: &mut Keys, names: &[Bytes], sequential: bool, flush: bool) -> Vec<
                 cache.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
                 black_box(&cache);
                 let start = Instant::now();
+                let warm: Vec<&[u8]> = chosen.iter().map(|n| &names[*n][..]).collect();
+                keys.warm(&warm);
                 for n in &chosen {
                     let (value, commitment) = place(*n);
                     keys.put(&names[*n], value, commitment);
@@ -145,6 +147,12 @@ fn btree_row(names: &[Bytes]) {
         })
         .collect();
     row("BTreeMap get + insert, no root", &cells);
+    let get = timed(200, || {
+        for _ in 0..100 {
+            black_box(map.get(&names[random.below(names.len())][..]));
+        }
+    }) / 100.0;
+    println!("\nBTreeMap get {get:.2} us\n");
 }
 
 fn timed(rounds: usize, mut run: impl FnMut()) -> f64 {

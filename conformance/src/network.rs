@@ -161,6 +161,21 @@ impl Network {
     }
 }
 
+impl Drop for Network {
+    /// A failed test shows what each replica said last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for replica in &self.replicas {
+                let output = replica.output();
+                let lines: Vec<&str> = output.lines().collect();
+                let last = lines[lines.len().saturating_sub(15)..].join("\n");
+                let state = if replica.runs() { "runs" } else { "does not run" };
+                eprintln!("-- {} {state}; its last output:\n{last}", replica.name);
+            }
+        }
+    }
+}
+
 /// A member id is an unsigned 64-bit number; compared as text.
 fn member_number(message: &DynamicMessage, path: &str) -> String {
     format!("{:?}", crate::client::field(message, path))

@@ -15,11 +15,11 @@ pub use reply::{OpError, Reply};
 pub use txn::read as read_txn;
 
 use crate::chain::{
-    AlarmAction, Block, Bundle, DeleteRange, Effects, Entry, Op, Value, ValueError, ValueRef,
-    ValueSlot, ValueSource,
+    AlarmAction, Block, Bundle, DeleteRange, Effects, Entry, Op, Rejoin, Value, ValueError,
+    ValueRef, ValueSlot, ValueSource,
 };
 use crate::state::{Cause, Record, Span, State};
-use crate::types::{LeaseId, ReplicaId, Revision};
+use crate::types::{LeaseId, Millis, ReplicaId, Revision};
 
 /// Why an op does not go on.
 enum Stop {
@@ -92,47 +92,30 @@ pub fn execute(
 ) -> Result<Outcome, ValueError> {
     assert_eq!(block.header.height, state.counters.height.next(), "blocks execute in chain order");
     assert_eq!(refs.len(), block.entries.len(), "references come entry by entry");
-    let mut record = Record::default();
-    let mut replies = Vec::new();
-    let mut checkpoint = false;
-    let mut ordinal = 0;
-    state.begin_block(&block.header);
-    state.expire(&mut record);
+    let mut keys = Vec::new();
+    block.bundles().flat_map(|bundle| &bundle.skeletons).for_each(|skeleton| {
+        put_keys(&skeleton.op, &mut keys);
+    });
+    state.kv.warm(&keys);
+    let mut run = Run {
+        state,
+        values,
+        reply_for,
+        time_ms: block.header.time_ms,
+        record: Record::default(),
+        replies: Vec::new(),
+        checkpoint: false,
+        ordinal: 0,
+    };
+    run.state.begin_block(&block.header);
+    run.state.expire(&mut run.record);
     for (entry, refs) in block.entries.iter().zip(refs) {
         match entry {
-            Entry::Rejoin(rejoin) => {
-                if state.membership().member(rejoin.replica).is_some() {
-                    state.sessions.rejoin(rejoin.replica);
-                }
-                ordinal += 1;
-            }
-            Entry::Bundle(bundle) => {
-                assert_eq!(refs.len(), bundle.slots().len(), "one reference per slot");
-                let operands = Operands { values: &bundle.values, refs, source: values };
-                let answered = bundle.origin == reply_for;
-                for at in 0..bundle.skeletons.len() {
-                    let Some(seq) = take(state, bundle, at) else { continue };
-                    let place = u32::try_from(at).expect("a bundle holds at most 512 ops");
-                    let skeleton = &bundle.skeletons[at];
-                    let mut step = Step {
-                        state,
-                        record: &mut record,
-                        operands: &operands,
-                        cause: Cause::op(ordinal + place, bundle.origin, &skeleton.author),
-                        origin: bundle.origin,
-                        answered,
-                        checkpoint: &mut checkpoint,
-                    };
-                    let late = block.header.time_ms > bundle.not_after_ms;
-                    let reply = step.run(&skeleton.op, late)?;
-                    if answered {
-                        replies.push((bundle.session, seq, reply));
-                    }
-                }
-                ordinal += u32::try_from(bundle.skeletons.len()).expect("at most 512");
-            }
+            Entry::Rejoin(rejoin) => run.rejoin(rejoin),
+            Entry::Bundle(bundle) => run.bundle(bundle, refs)?,
         }
     }
+    let Run { record, replies, checkpoint, .. } = run;
     let checkpoint_wanted = state.end_block(&record, checkpoint);
     let Record { events, changes, .. } = record;
     Ok(Outcome {
@@ -145,10 +128,63 @@ pub fn execute(
     })
 }
 
-/// Uses the sequence number of op `at`; None for a duplicate, which is skipped.
-fn take(state: &mut State, bundle: &Bundle, at: usize) -> Option<u64> {
-    let seq = bundle.first_seq.checked_add(at as u64)?;
-    state.sessions.mark(bundle.origin, bundle.session, seq).then_some(seq)
+/// A block under execution.
+struct Run<'a> {
+    state: &'a mut State,
+    values: &'a dyn ValueSource,
+    reply_for: ReplicaId,
+    time_ms: Millis,
+    record: Record,
+    replies: Vec<(u64, u64, Reply)>,
+    checkpoint: bool,
+    /// Of the next op, counted over all entries.
+    ordinal: u32,
+}
+
+impl Run<'_> {
+    fn rejoin(&mut self, rejoin: &Rejoin) {
+        if self.state.membership().member(rejoin.replica).is_some() {
+            self.state.sessions.rejoin(rejoin.replica);
+        }
+        self.ordinal += 1;
+    }
+
+    fn bundle(&mut self, bundle: &Bundle, refs: &[ValueRef]) -> Result<(), ValueError> {
+        assert_eq!(refs.len(), bundle.slots().len(), "one reference per slot");
+        let operands = Operands { values: &bundle.values, refs, source: self.values };
+        let answered = bundle.origin == self.reply_for;
+        let late = self.time_ms > bundle.not_after_ms;
+        for (seq, skeleton) in (bundle.first_seq..bundle.end_seq()).zip(&bundle.skeletons) {
+            let ordinal = self.ordinal;
+            self.ordinal += 1;
+            if !self.state.sessions.mark(bundle.origin, bundle.session, seq) {
+                continue;
+            }
+            let mut step = Step {
+                state: self.state,
+                record: &mut self.record,
+                operands: &operands,
+                cause: Cause::op(ordinal, bundle.origin, &skeleton.author),
+                origin: bundle.origin,
+                answered,
+                checkpoint: &mut self.checkpoint,
+            };
+            let reply = step.run(&skeleton.op, late)?;
+            if answered {
+                self.replies.push((bundle.session, seq, reply));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The keys that an op is likely to put: of transactions the branch that is taken if all is well.
+fn put_keys<'a>(op: &'a Op, keys: &mut Vec<&'a [u8]>) {
+    match op {
+        Op::Put(put) => keys.push(&put.key),
+        Op::Txn(txn) => txn.success.iter().for_each(|op| put_keys(op, keys)),
+        _ => {}
+    }
 }
 
 impl Step<'_> {

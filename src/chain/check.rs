@@ -56,6 +56,18 @@ pub fn bundle(
     scheme: &dyn Scheme,
 ) -> Result<(), BundleError> {
     let member = membership.member(bundle.origin).ok_or(BundleError::Origin)?;
+    unsigned_bundle(bundle, membership)?;
+    if !bundle.verify(cluster_id, &member.key, scheme) {
+        return Err(BundleError::Signature);
+    }
+    Ok(())
+}
+
+/// All of [`bundle`] but the signature: for the bundles a replica has just signed itself.
+///
+/// # Errors
+/// The first [`BundleError`].
+pub fn unsigned_bundle(bundle: &Bundle, membership: &Membership) -> Result<(), BundleError> {
     if bundle.skeletons.is_empty() || bundle.skeletons.len() > crate::chain::BUNDLE_OPS_MAX {
         return Err(BundleError::Ops);
     }
@@ -70,9 +82,6 @@ pub fn bundle(
             .all(|(slot, value)| slot.commitment == value.commitment());
     if !kept {
         return Err(BundleError::Values);
-    }
-    if !bundle.verify(cluster_id, &member.key, scheme) {
-        return Err(BundleError::Signature);
     }
     Ok(())
 }

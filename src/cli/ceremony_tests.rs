@@ -74,7 +74,9 @@ fn four_organisations_agree_and_no_secret_travels() {
         assert_eq!(home.directory().metadata().expect("there").mode() & 0o777, 0o700);
         let seed = fs::read_to_string(home.replica_key()).expect("a key");
         let seed = seed.lines().next().expect("a seed");
-        for travels in ["genesis.json".to_owned(), format!("{name}.sig"), format!("{name}/{name}.public.json")] {
+        for travels in
+            ["genesis.json".to_owned(), format!("{name}.sig"), format!("{name}/{name}.public.json")]
+        {
             let text = fs::read_to_string(scene.path(&travels)).expect("there");
             assert!(!text.contains(seed), "{travels}");
         }
@@ -139,7 +141,8 @@ fn a_genesis_is_not_assembled_over_another() {
     let why = format!("{:#}", scene.assemble(&NAMES).expect_err("taken"));
     assert!(why.contains("genesis.json exists already"), "{why}");
     let why = format!("{:#}", {
-        let twice = [scene.home("acme").public_file("acme"), scene.home("acme").public_file("acme")];
+        let twice =
+            [scene.home("acme").public_file("acme"), scene.home("acme").public_file("acme")];
         assemble_files(&twice, &scene.path("other.json")).expect_err("twice the same")
     });
     assert!(why.contains("appears twice"), "{why}");

@@ -80,11 +80,7 @@ fn leaf(
     Ok(Pair::of(&certificate, &key))
 }
 
-fn params(
-    common_name: &str,
-    organisation: &str,
-    years: i16,
-) -> anyhow::Result<CertificateParams> {
+fn params(common_name: &str, organisation: &str, years: i16) -> anyhow::Result<CertificateParams> {
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     // From yesterday on: clocks differ.
     let first = today.yesterday().context("the clock is at its beginning")?;

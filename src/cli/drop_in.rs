@@ -163,8 +163,8 @@ mod tests {
         let (first, _) = start(&data, &["--name=a", "--quota-backend-bytes=8000000"]).expect("new");
         assert_eq!((first.quorum().n(), first.quorum().f()), (1, 0));
         assert_eq!(first.genesis.parameters.quota_bytes, 8_000_000);
-        let (second, settings) = start(&data, &["--name=b", "--quota-backend-bytes=9000000"])
-            .expect("the same again");
+        let (second, settings) =
+            start(&data, &["--name=b", "--quota-backend-bytes=9000000"]).expect("the same again");
         assert_eq!(first, second);
         let warnings = settings.warnings.join("\n");
         assert!(warnings.contains("named a") && warnings.contains("--quota-backend-bytes"));
@@ -200,7 +200,10 @@ mod tests {
         let data = directory.path().join("data");
         let urls = "--initial-advertise-peer-urls=http://127.0.0.1:2380";
         let table = [
-            ("--initial-cluster=default=http://127.0.0.1:2380,b=http://127.0.0.1:3380", "names 2 members"),
+            (
+                "--initial-cluster=default=http://127.0.0.1:2380,b=http://127.0.0.1:3380",
+                "names 2 members",
+            ),
             ("--initial-cluster=b=http://127.0.0.1:2380", "couldn't find local name"),
             ("--initial-cluster=default=http://127.0.0.1:9999", "missing from --initial-advertise"),
             ("--initial-cluster-state=existing", "joining an existing network"),

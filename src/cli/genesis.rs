@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::output::Failure;
+use super::output::{Failure, say};
 use crate::config::{
     GenesisFile, Home, PublicFile, SecretSeed, SignatureFile, assemble, create_new, replace,
 };
@@ -70,14 +70,12 @@ fn read(path: &Path) -> anyhow::Result<GenesisFile> {
 }
 
 fn assemble_files(paths: &[PathBuf], output: &Path) -> anyhow::Result<()> {
-    let read = |path: &PathBuf| {
-        PublicFile::read(path).with_context(|| path.display().to_string())
-    };
+    let read = |path: &PathBuf| PublicFile::read(path).with_context(|| path.display().to_string());
     let files = paths.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let file = assemble(files, draw_salt()?, now(), false)?;
     create_new(output, file.to_json().as_bytes(), 0o644)?;
     print(&file);
-    println!(
+    say!(
         "Next: each organisation compares the cluster id with the others by another way than it got \
          this file, then runs `althing genesis sign {} --home HOME -o NAME.sig`.",
         output.display()
@@ -118,7 +116,7 @@ fn sign(genesis: &Path, home: &Home, output: &Path, loose: bool) -> anyhow::Resu
     };
     create_new(output, signature.to_json().as_bytes(), 0o644)?;
     print(&file);
-    println!("{} agreed to this network: {}", signature.name, output.display());
+    say!("{} agreed to this network: {}", signature.name, output.display());
     Ok(())
 }
 
@@ -131,7 +129,7 @@ fn seal(genesis: &Path, signatures: &[PathBuf]) -> anyhow::Result<()> {
     file.check_sealed()?;
     replace(genesis, file.to_json().as_bytes(), 0o644)?;
     print(&file);
-    println!(
+    say!(
         "Sealed. Every organisation takes a copy and runs `althing serve --genesis {} --home HOME \
          --data-dir DIR`.",
         genesis.display()
@@ -142,12 +140,12 @@ fn seal(genesis: &Path, signatures: &[PathBuf]) -> anyhow::Result<()> {
 fn print(file: &GenesisFile) {
     let quorum = file.quorum();
     let genesis = &file.genesis;
-    println!("cluster id  {}", genesis.cluster_id());
-    println!("n = {}, f = {}, q = {}", quorum.n(), quorum.f(), quorum.q());
-    println!("{}", promise(quorum.n(), quorum.f()));
+    say!("cluster id  {}", genesis.cluster_id());
+    say!("n = {}, f = {}, q = {}", quorum.n(), quorum.f(), quorum.q());
+    say!("{}", promise(quorum.n(), quorum.f()));
     for member in &genesis.members {
         let signed = file.signatures.contains_key(&member.id);
-        println!(
+        say!(
             "{:>3}  {}  {}  peers {}  key {}  {}",
             member.id,
             member.name,

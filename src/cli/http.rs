@@ -33,6 +33,12 @@ impl Endpoint {
         Self { url: url.to_owned(), tls: url.starts_with("https://").then_some(files) }
     }
 
+    /// A client for gRPC: HTTP/2 alone.
+    pub fn grpc(&self) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, tonic::body::Body>> {
+        let connector = self.connector(true)?;
+        Ok(Client::builder(TokioExecutor::new()).http2_only(true).build(connector))
+    }
+
     fn connector(&self, http2_only: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
         let files = match &self.tls {
             Some((ca, certificate, key)) => ClientFiles {
@@ -54,9 +60,8 @@ impl Endpoint {
                 return Ok(HttpsConnector::from((plain, config)));
             }
         };
-        let builder = HttpsConnectorBuilder::new()
-            .with_tls_config(client_config(&files)?)
-            .https_only();
+        let builder =
+            HttpsConnectorBuilder::new().with_tls_config(client_config(&files)?).https_only();
         Ok(if http2_only {
             builder.enable_http2().build()
         } else {

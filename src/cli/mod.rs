@@ -2,23 +2,28 @@
 //! link named `etcd` works wherever etcd is started.
 
 mod auto_compaction;
+mod block;
 mod certificates;
 mod compose;
+mod connection;
 mod demo;
 mod drop_in;
 mod genesis;
 mod http;
 mod identity;
+mod kv;
 mod org;
 mod output;
+mod provenance;
 mod serve;
+mod status;
 mod version;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use output::Failure;
+use output::{Failure, say};
 
 #[derive(Parser)]
 #[command(
@@ -43,6 +48,18 @@ enum Command {
     },
     /// Run a network of four organisations on this machine.
     Demo(demo::Demo),
+    /// Show view, primary, heights, roots and peers of every replica.
+    Status(status::Status),
+    /// Put or get one key.
+    #[command(subcommand)]
+    Kv(kv::Kv),
+    /// Show who wrote a key last: organisation, replica, client, block.
+    Blame(provenance::Blame),
+    /// Show the changes of a key, newest first, and who made them.
+    History(provenance::History),
+    /// Show a block.
+    #[command(subcommand)]
+    Block(block::Block),
     /// Make an organisation's keys and certificates.
     #[command(subcommand)]
     Org(org::Org),
@@ -82,7 +99,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Some("serve") => return serve::run(&arguments[2..]),
         Some(flag) if flag.starts_with('-') => {
             if matches!(flag, "-h" | "-help" | "--help") {
-                println!("{}{}", Cli::command().render_long_help(), serve::FLAGS_TITLE);
+                say!("{}{}", Cli::command().render_long_help(), serve::FLAGS_TITLE);
             }
             return serve::run(&arguments[1..]);
         }
@@ -101,12 +118,41 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
     let done = match cli.command {
         Command::Serve { flags } => return serve::run(&flags),
         Command::Demo(demo) => demo::run(demo),
+        Command::Status(status) => status::run(&status),
+        Command::Kv(command) => kv::run(command),
+        Command::Blame(command) => provenance::blame(&command),
+        Command::History(command) => provenance::history(&command),
+        Command::Block(command) => block::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
         Command::Version => {
-            print!("{}", version::text());
+            say!("{}", version::text().trim_end());
             Ok(())
         }
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subcommand_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_alone_serve_and_wrong_usage_says_so() {
+        let run = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+            dispatch(&arguments)
+        };
+        assert!(run(&["etcd", "--version"]).is_ok());
+        assert!(run(&["althing", "--help"]).is_ok());
+        for wrong in ["--dta-dir=x", "--client-cert-auth=perhaps"] {
+            assert_eq!(run(&["etcd", wrong]).expect_err(wrong).code, 2);
+        }
+        assert_eq!(run(&["etcd", "--discovery=x"]).expect_err("refused").code, 1);
+    }
 }

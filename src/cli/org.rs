@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::identity::{Plan, create};
-use super::output::Failure;
+use super::output::{Failure, say};
 use crate::config::{Home, valid_name};
 
 /// An organisation's own things.
@@ -49,12 +49,14 @@ fn make(init: Init) -> anyhow::Result<()> {
         Plan { name: init.name, client_urls: init.client_urls, peer_address: init.peer_address };
     let public = create(&home, &plan)?;
     let directory = home.directory().display();
-    println!("{} has a home: {directory}", plan.name);
-    println!("  replica key     {}", public.key);
+    say!("{} has a home: {directory}", plan.name);
+    say!("  replica key     {}", public.key);
     for key in &public.governance_keys {
-        println!("  governance key  {key} (governance.key: move it offline once the genesis is signed)");
+        say!(
+            "  governance key  {key} (governance.key: move it offline once the genesis is signed)"
+        );
     }
     let travels = home.public_file(&plan.name);
-    println!("Give {} to the others; no other file ever leaves this directory.", travels.display());
+    say!("Give {} to the others; no other file ever leaves this directory.", travels.display());
     Ok(())
 }

@@ -2,6 +2,20 @@
 
 use core::fmt;
 
+/// Prints a line. A reader that went away (`althing status | head`) is no error.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        if cfg!(test) {
+            // Captured by the test harness.
+            println!($($argument)*);
+        } else {
+            let _ = writeln!(std::io::stdout(), $($argument)*);
+        }
+    }};
+}
+pub(super) use say;
+
 /// Why a command failed, with its exit code (ecosystem.md 2).
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -15,11 +29,6 @@ impl Failure {
     /// The command was called in a way that cannot work.
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { code: 2, error: error.into() }
-    }
-
-    /// Something outside is missing.
-    pub fn missing(error: impl Into<anyhow::Error>) -> Self {
-        Self { code: 3, error: error.into() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::output::Failure;
+use super::output::{Failure, say};
 use super::{compose, drop_in, version};
 use crate::chain::{GenesisMember, Ownership};
 use crate::config::{
@@ -32,11 +32,11 @@ pub(super) struct Prepared {
 pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     let asks = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
     if asks(&["-h", "-help", "--help"]) {
-        print!("{}", help());
+        say!("{}", help());
         return Ok(ExitCode::SUCCESS);
     }
     if asks(&["-version", "--version"]) {
-        print!("{}", version::text());
+        say!("{}", version::text().trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     let environment: Vec<(String, String)> = std::env::vars_os()

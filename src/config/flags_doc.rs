@@ -26,7 +26,10 @@ fn page() -> String {
         if section != Some(flag.section) {
             section = Some(flag.section);
             let title = super::flags::title(flag.section);
-            let _ = write!(text, "\n## {title}\n\n| flag | default | scope | |\n| --- | --- | --- | --- |\n");
+            let _ = write!(
+                text,
+                "\n## {title}\n\n| flag | default | scope | |\n| --- | --- | --- | --- |\n"
+            );
         }
         let scope = match flag.scope {
             Scope::Local => "local".to_owned(),
@@ -35,7 +38,8 @@ fn page() -> String {
             Scope::Ignored(why) => format!("no effect: {why}"),
             Scope::Refused(why) => format!("refused: {why}"),
         };
-        let default = if flag.default.is_empty() { String::new() } else { format!("`{}`", flag.default) };
+        let default =
+            if flag.default.is_empty() { String::new() } else { format!("`{}`", flag.default) };
         let _ = writeln!(text, "| `--{}` | {default} | {scope} | {} |", flag.name, flag.help);
     }
     text

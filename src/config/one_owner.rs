@@ -72,7 +72,10 @@ pub fn voted_differences(settings: &Settings, in_force: &Parameters) -> Vec<&'st
         // These two also bound what this replica admits: less than the network's is no difference.
         (
             "max-request-bytes",
-            client.request_bytes_max.map(u64::from).filter(|n| *n > in_force.request_bytes_max.into()),
+            client
+                .request_bytes_max
+                .map(u64::from)
+                .filter(|n| *n > in_force.request_bytes_max.into()),
             in_force.request_bytes_max.into(),
         ),
         (
@@ -81,6 +84,7 @@ pub fn voted_differences(settings: &Settings, in_force: &Parameters) -> Vec<&'st
             in_force.txn_ops_max.into(),
         ),
     ];
-    let differs = |(_, given, network): &&(&str, Option<u64>, u64)| given.is_some_and(|g| g != *network);
+    let differs =
+        |(_, given, network): &&(&str, Option<u64>, u64)| given.is_some_and(|g| g != *network);
     flags.iter().filter(differs).map(|(name, ..)| *name).collect()
 }

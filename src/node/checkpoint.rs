@@ -9,6 +9,7 @@ use crate::chain::{BlockHeader, ValueSource};
 use crate::node::Shared;
 use crate::node::event::Event;
 use crate::node::values::SharedValues;
+use crate::observe;
 use crate::state::Snapshotter;
 use crate::storage::checkpoint::{CheckpointParts, CheckpointWriter, remove_old};
 use crate::storage::disk::Disk;
@@ -52,7 +53,9 @@ impl Checkpoints {
     fn write(&self, job: CheckpointJob) -> Result<(), String> {
         let CheckpointJob { mut snapshotter, header, exec_root, exec_roots, replay } = job;
         let mut writer = CheckpointWriter::begin(self.disk.clone()).map_err(said)?;
+        let seconds = observe::histogram(&observe::table::BACKEND_COMMIT_SECONDS, &[]);
         loop {
+            let began = std::time::Instant::now();
             let plan = {
                 let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
                 snapshotter.plan_chunk(&shared.state)
@@ -60,6 +63,7 @@ impl Checkpoints {
             let Some(plan) = plan else { break };
             let values: &dyn ValueSource = &self.values;
             writer.push(&plan.write(values).map_err(said)?).map_err(said)?;
+            seconds.record(began.elapsed());
             std::thread::sleep(PAUSE);
         }
         drop(snapshotter);

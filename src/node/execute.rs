@@ -28,8 +28,8 @@ pub(super) struct Executor {
     /// Height of the newest checkpoint on disk.
     pub(super) checkpoint: Height,
     pub(super) index: Sender<IndexJob>,
-    /// Executed, its effects not yet planned.
-    pub(super) last: Option<Arc<Block>>,
+    /// Executed, their effects not yet planned; several when one step commits several blocks.
+    pub(super) unplanned: VecDeque<Arc<Block>>,
 }
 
 impl Executor {
@@ -46,7 +46,7 @@ impl Executor {
                 self.values.change(|values| values.remember(placed, block.encoded().clone()));
             }
             Record::Effects(effects) => {
-                let Some(block) = self.last.take() else { return };
+                let Some(block) = self.unplanned.pop_front() else { return };
                 assert_eq!(block.header.height, effects.height, "effects follow their block");
                 let job = IndexJob::Executed(placed.segment, block, effects.clone());
                 // Without an index thread there is no index, and nothing else is affected.
@@ -83,7 +83,7 @@ impl Executor {
         shared.ring.publish(events, outcome.revision);
         drop(shared);
         self.header = Some(block.header.clone());
-        self.last = Some(block.clone());
+        self.unplanned.push_back(block.clone());
         self.exec_roots.push_back((block.header.height, outcome.effects.exec_root));
         if self.exec_roots.len() > self.window + 1 {
             self.exec_roots.pop_front();

@@ -13,6 +13,7 @@ use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
 use crate::node::index::IndexReader;
 use crate::node::{NodeError, NodeStatus};
+use crate::observe;
 use crate::state::State;
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
@@ -63,13 +64,18 @@ impl Handle {
         let view = self.view();
         let (reply, answer) = oneshot::channel();
         self.send(Event::Request(Request { author, op, values, reply }))?;
-        match tokio::time::timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(NodeError::Stopped),
-            Err(_) if !self.has_leader() => Err(NodeError::NoLeader),
-            Err(_) if self.view() != view => Err(NodeError::TimeoutLeaderFail),
-            Err(_) => Err(NodeError::Timeout),
+        let result =
+            match tokio::time::timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), answer).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(NodeError::Stopped),
+                Err(_) if !self.has_leader() => Err(NodeError::NoLeader),
+                Err(_) if self.view() != view => Err(NodeError::TimeoutLeaderFail),
+                Err(_) => Err(NodeError::Timeout),
+            };
+        if result.is_err() {
+            observe::counter(&observe::table::SERVER_PROPOSALS_FAILED, &[]).increment(1);
         }
+        result
     }
 
     /// Returns once this replica has executed everything that was acknowledged anywhere before the

@@ -31,3 +31,5 @@ pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED};
 pub use handle::{Handle, Shared};
 pub use start::{Node, NodeConfig};
 pub use status::NodeStatus;
+
+pub use crate::storage::index::{Provenance, WrittenBy};

@@ -1,7 +1,8 @@
 //! Brings a replica up: data directory, recovery, threads, links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
@@ -19,6 +20,7 @@ use crate::node::clock::Clock;
 use crate::node::event::Event;
 use crate::node::execute::Executor;
 use crate::node::gates::Gates;
+use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
 use crate::node::metrics::Meters;
@@ -320,7 +322,7 @@ fn assemble(
         checkpoint_running: false,
         checkpoint: base,
         index: index.clone(),
-        last: None,
+        unplanned: VecDeque::new(),
     };
     let scheme = config.scheme.clone();
     let others = membership.members.iter().map(|member| member.id);
@@ -391,7 +393,7 @@ fn start_index_thread(
     let (jobs, inbox) = channel();
     let directory = config.data_directory.clone();
     let cluster_id = config.genesis.cluster_id();
-    spawn("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))?;
+    spawn_spare("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))?;
     Ok(jobs)
 }
 
@@ -404,7 +406,20 @@ fn frame_sender(net: Option<Arc<PeerNet>>) -> SendFrame {
     })
 }
 
+/// A thread the replica cannot be without: if it panics, an invariant is broken and the process ends.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    spawn_spare(name, move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            halt(EXIT_HALTED, "a thread panicked; the message above says where");
+        }
+    })
+}
+
+/// A thread whose end costs nothing that cannot be rebuilt.
+fn spawn_spare(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)

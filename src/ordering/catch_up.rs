@@ -60,6 +60,10 @@ impl Core {
             return;
         };
         let (until, signers) = (target.height, signers(target));
+        if committed > self.blocks.executed.height.plus(4 * self.window) {
+            // Bodies stay in memory until they are executed: one page at a time.
+            return;
+        }
         let since = *self.catch_up.missing_since_ms.get_or_insert(self.now_ms);
         if self.now_ms < since + GRACE_MS {
             return;

@@ -54,8 +54,6 @@ pub struct Core {
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
-    /// The committed height at the last STATUS: without progress since, votes are sent again.
-    pub(super) committed_at_status: Height,
     pub(super) started: bool,
     pub(super) quarantined: bool,
     pub(super) halted: bool,

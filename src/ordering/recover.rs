@@ -55,7 +55,6 @@ impl Core {
             peers: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
-            committed_at_status: Height(0),
             started: false,
             quarantined: false,
             halted: false,

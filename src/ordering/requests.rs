@@ -1,6 +1,6 @@
 //! Requests on their way to a primary, and the timers that guard them (protocol.md 9).
 
-use crate::chain::Bundle;
+use crate::chain::{Bundle, check};
 use crate::ordering::pool::BundleKey;
 use crate::ordering::{Core, Message, Recipients};
 use crate::types::{LogPosition, ReplicaId, View};
@@ -12,7 +12,7 @@ impl Core {
     pub(super) fn on_submit(&mut self, bundle: Bundle) {
         assert_eq!(bundle.origin, self.own, "a replica submits its own bundles");
         let key = (bundle.session, bundle.first_seq);
-        if self.quarantined || !self.check_bundle(&bundle) {
+        if self.quarantined || check::unsigned_bundle(&bundle, &self.membership).is_err() {
             return;
         }
         if self.pool.add(bundle, self.now_ms) {
@@ -80,6 +80,9 @@ impl Core {
     /// Tells everyone about own bundles that no block holds after `T_fwd`, and relays those of
     /// others.
     pub(super) fn guard_requests(&mut self) {
+        if self.pool.count == 0 {
+            return;
+        }
         let late = self.now_ms.saturating_sub(FORWARD_MS);
         let again = self.now_ms.saturating_sub(self.view_timeout_ms());
         let ids: Vec<ReplicaId> = self.pool.origins.keys().copied().collect();

@@ -72,10 +72,9 @@ impl Core {
         }
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
-        if self.committed_at_status == self.blocks.committed.height {
+        if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
         }
-        self.committed_at_status = self.blocks.committed.height;
     }
 
     pub(super) fn on_status(&mut self, peer: ReplicaId, status: Status) {

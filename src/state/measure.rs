@@ -11,6 +11,11 @@ use crate::types::{Digest, LeaseId};
 pub struct Keys(Kv);
 
 impl Keys {
+    /// Reads ahead for puts of these keys.
+    pub fn warm(&self, keys: &[&[u8]]) {
+        self.0.warm(keys);
+    }
+
     /// Puts a key, alone in its revision.
     pub fn put(&mut self, key: &Bytes, value: ValueRef, commitment: Digest) {
         let _event = self.0.put(key, LeaseId(0), value, commitment);

@@ -37,6 +37,7 @@ fn copy_status(web: &Web) {
     for (metric, value) in [
         (&table::VIEW_CHANGES, core.counters.view_changes),
         (&table::BLOCKS_PROPOSED, core.counters.proposals),
+        (&table::LOG_WRITTEN_BYTES, status.log_bytes),
         (&table::BLOCKS_CAUGHT_UP, core.counters.caught_up_blocks),
     ] {
         counter(metric, &[]).absolute(value);

@@ -12,10 +12,12 @@ mod demo;
 mod health;
 mod limits;
 mod metrics;
+mod provenance;
 mod serve;
 mod status;
 
 pub use limits::Limits;
+pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
 pub use status::{PeerStatus, StatusPage};
 
@@ -61,13 +63,14 @@ fn corrupt(web: &Web) -> bool {
 }
 
 /// Everything, for the client listeners.
-#[must_use]
 pub fn routes(handle: Handle, settings: Settings) -> Router {
     let demo = handle.genesis().demo;
     let web = Web { handle, settings };
     let mut router = probes()
         .route("/version", any(version))
         .route("/althing/v1/status", any(status::status))
+        .route("/althing/v1/blame", any(provenance::blame))
+        .route("/althing/v1/history", any(provenance::history))
         .route("/althing/v1/block/{height}", any(block::block));
     if demo {
         router = router
@@ -78,7 +81,6 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
 }
 
 /// Probes and metrics alone, for `--listen-metrics-urls`: no client certificate is asked for there.
-#[must_use]
 pub fn probe_routes(handle: Handle, settings: Settings) -> Router {
     probes().with_state(Web { handle, settings })
 }

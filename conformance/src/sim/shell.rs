@@ -16,6 +16,8 @@ use crate::sim::world::{Event, Local, World};
 
 /// How long a client waits.
 const PATIENCE_MS: u64 = 7_000;
+/// How often the core is told the wall clock; in between it counts on.
+const WALL_EVERY_MS: u64 = 50;
 /// Most ops of one replica under way.
 const OPEN_MAX: usize = 300;
 
@@ -31,9 +33,12 @@ impl World {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let mono_ms = (now - life.since) / MILLI;
         let mut out = Vec::new();
-        if life.clocks != (mono_ms, wall) {
-            life.clocks = (mono_ms, wall);
+        if life.clocks.0 != mono_ms {
+            life.clocks.0 = mono_ms;
             life.core.step(Input::Tick { mono_ms }, &mut out);
+        }
+        if wall >= life.clocks.1 + WALL_EVERY_MS {
+            life.clocks.1 = wall;
             life.core.step(Input::Wall { unix_ms: Millis(wall) }, &mut out);
         }
         if !matches!(input, Input::Tick { .. }) {

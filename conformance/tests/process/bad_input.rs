@@ -68,7 +68,7 @@ fn wrong_flags_are_refused_by_name() {
     refused(with("--quota-backend-bytes=many"), &["quota-backend-bytes", "many"]);
     let mut both = althing_with(&good);
     both.env("ETCD_NAME", "other");
-    refused(both, &["ETCD_NAME", "--name"]);
+    refused(both, &["conflicting environment variable", "ETCD_NAME"]);
     assert!(!home.path().join("data").exists(), "a refused start made a data directory");
 }
 
@@ -173,7 +173,7 @@ fn the_data_of_another_network_is_refused() {
     command.arg("--home").arg(one.replicas[0].home());
     let data = other.replicas[0].home().join("data");
     command.arg("--data-dir").arg(&data);
-    refused(command, &[&data.display().to_string()]);
+    refused(command, &["data directory", "network", "--data-dir"]);
     one.restart(0);
     other.restart(0);
 }

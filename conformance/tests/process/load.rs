@@ -60,19 +60,20 @@ impl Load {
     }
 
     /// Waits until `count` more writes were acknowledged.
-    pub fn progress(&self, count: u64) {
+    pub fn progress(&self, when: &str, count: u64) {
         let goal = self.done.load(Ordering::Relaxed) + count;
-        conformance::peers::eventually("writes go on", Duration::from_secs(60), || {
+        let what = format!("{count} more writes {when}");
+        conformance::peers::eventually(&what, Duration::from_secs(60), || {
             self.done.load(Ordering::Relaxed) >= goal
         });
     }
 
     /// Ends the writers.
-    pub fn finish(self) -> Ledger {
+    pub fn finish(mut self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
         let mut ledger =
             Ledger { acknowledged: Vec::new(), longest_gap: Duration::ZERO, failures: 0 };
-        for writer in self.writers {
+        for writer in self.writers.drain(..) {
             let written = writer.join().expect("a writer");
             ledger.acknowledged.extend(written.acknowledged);
             ledger.longest_gap = ledger.longest_gap.max(written.longest_gap);
@@ -114,6 +115,16 @@ fn write(
         }
     }
     written
+}
+
+impl Drop for Load {
+    /// A failed test ends its writers before the keys they use are gone.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in self.writers.drain(..) {
+            let _failed_too = writer.join();
+        }
+    }
 }
 
 impl Ledger {

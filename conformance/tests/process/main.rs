@@ -18,9 +18,9 @@ fn survives_death_of(network: &mut Network, name: &str, victim: usize) {
     let others: Vec<usize> = (0..4).filter(|index| *index != victim).collect();
     let writers: Vec<_> = others.iter().map(|index| &network.replicas[*index]).collect();
     let load = Load::start(name, &writers);
-    load.progress(WARM_UP);
+    load.progress("at first", WARM_UP);
     network.kill(victim);
-    load.progress(WARM_UP);
+    load.progress("after the kill", WARM_UP);
     let ledger = load.finish();
     eprintln!(
         "{name}: {} writes, {} unknown, longest wait {:?}",
@@ -35,7 +35,7 @@ fn survives_death_of(network: &mut Network, name: &str, victim: usize) {
     let second = others[0];
     network.kill(second);
     let load = Load::start(&format!("{name}-again"), &[&network.replicas[victim]]);
-    load.progress(WARM_UP);
+    load.progress("with the returned one", WARM_UP);
     let ledger = load.finish();
     network.restart(second);
     ledger.check(network);
@@ -81,7 +81,7 @@ fn all_four_killed_under_load_lose_nothing() {
     for round in 0..3 {
         let writers: Vec<_> = network.replicas.iter().collect();
         let load = Load::start(&format!("round-{round}"), &writers);
-        load.progress(WARM_UP + 37 * round);
+        load.progress("before all are killed", WARM_UP + 37 * round);
         for index in 0..4 {
             network.kill(index);
         }

@@ -5,7 +5,7 @@ use conformance::sim::plan::Plan;
 use conformance::sim::run;
 
 /// Seeds with faults that every run of the tests plays. `--bin sim -- --runs` plays as many as one wants.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 20;
 
 fn expect(plan: Plan) -> conformance::sim::world::Summary {
     let seed = plan.seed;
@@ -30,7 +30,7 @@ fn every_size_orders_writes_and_answers_reads_when_nothing_fails() {
 
 #[test]
 fn a_seed_is_a_run() {
-    for seed in 1..=10 {
+    for seed in 101..=104 {
         let (one, two) = (expect(Plan::draw(seed)), expect(Plan::draw(seed)));
         assert_eq!((one.audit, one.events), (two.audit, two.events), "seed {seed}");
     }

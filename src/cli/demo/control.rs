@@ -14,7 +14,7 @@ use super::process::{Process, last_lines, log_path, spawn};
 use super::state::State;
 use super::table;
 use crate::cli::http::block_on;
-use crate::cli::output::Failure;
+use crate::cli::output::{Failure, say};
 use crate::config::Home;
 
 /// How long replicas have to become ready: the first start on a slow machine, two cores.
@@ -49,7 +49,7 @@ pub(super) fn up(home: &Path, shown_home: &Path, detach: bool) -> Result<(), Fai
         wait_until_ready(home, &mut own).await?;
         print_table(home, shown_home).await?;
         if detach {
-            println!("end it with: {} demo down", program()?);
+            say!("end it with: {} demo down", program()?);
             return anyhow::Ok(());
         }
         stay(home, &mut own).await
@@ -126,10 +126,10 @@ async fn wait_until_ready(home: &Path, own: &mut [Own]) -> anyhow::Result<()> {
 async fn print_table(home: &Path, shown_home: &Path) -> anyhow::Result<()> {
     let state = State::existing(home)?;
     for line in table::lines(home, &state).await? {
-        println!("{line}");
+        say!("{line}");
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    println!("{}", table::footer(home, shown_home, &program));
+    say!("{}", table::footer(home, shown_home, &program));
     Ok(())
 }
 
@@ -152,16 +152,17 @@ async fn stay(home: &Path, own: &mut Vec<Own>) -> anyhow::Result<()> {
         for (at, replica) in own.iter_mut().enumerate() {
             if let Some(status) = replica.child.try_wait()? {
                 ended.push(at);
-                println!(
+                say!(
                     "{} ended ({status}); `althing demo start {}` brings it back",
-                    replica.name, replica.name
+                    replica.name,
+                    replica.name
                 );
             }
         }
         ended.iter().rev().for_each(|at| drop(own.remove(*at)));
         let state = State::existing(home)?;
         if !ended.is_empty() && state.organisations.iter().all(|o| o.running().is_none()) {
-            println!("no replica is left");
+            say!("no replica is left");
             return Ok(());
         }
     }
@@ -196,14 +197,14 @@ pub(super) fn env(home: &Path, name: &str) -> Result<(), Failure> {
     let organisation = state.organisation(name)?;
     let files = Home::at(home.join(name));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let export = |variable: &str, value: &str| println!("export {variable}={}", quoted(value));
+    let export = |variable: &str, value: &str| say!("export {variable}={}", quoted(value));
     export("ETCDCTL_ENDPOINTS", &organisation.client_url());
     export("ETCDCTL_CACERT", &files.ca_certificate().to_string_lossy());
     export("ETCDCTL_CERT", &files.client_certificate().to_string_lossy());
     export("ETCDCTL_KEY", &files.client_key().to_string_lossy());
     export("ALTHING_HOME", &files.directory().to_string_lossy());
     let directory = program.parent().context("the program lies in no directory")?;
-    println!("export PATH={}:\"$PATH\"", quoted(&directory.to_string_lossy()));
+    say!("export PATH={}:\"$PATH\"", quoted(&directory.to_string_lossy()));
     Ok(())
 }
 
@@ -215,7 +216,7 @@ fn quoted(text: &str) -> String {
 pub(super) fn status(home: &Path) -> Result<(), Failure> {
     let state = State::existing(home)?;
     for line in block_on(table::lines(home, &state))?? {
-        println!("{line}");
+        say!("{line}");
     }
     Ok(())
 }
@@ -224,7 +225,7 @@ pub(super) fn status(home: &Path) -> Result<(), Failure> {
 pub(super) fn stop(home: &Path, name: &str) -> Result<(), Failure> {
     let state = State::existing(home)?;
     let Some(process) = state.organisation(name)?.running() else {
-        println!("{name} is not running");
+        say!("{name} is not running");
         return Ok(());
     };
     process.signal(Signal::KILL);
@@ -239,7 +240,7 @@ pub(super) fn stop(home: &Path, name: &str) -> Result<(), Failure> {
         }
         Ok(())
     })?;
-    println!("{name} is stopped; `althing demo start {name}` brings it back");
+    say!("{name} is stopped; `althing demo start {name}` brings it back");
     Ok(())
 }
 
@@ -255,7 +256,7 @@ pub(super) fn start(home: &Path, name: &str) -> Result<(), Failure> {
         Ok(Some(child))
     })?;
     let Some(mut child) = child else {
-        println!("{name} is running already");
+        say!("{name} is running already");
         return Ok(());
     };
     let state = State::existing(home)?;
@@ -269,13 +270,13 @@ pub(super) fn start(home: &Path, name: &str) -> Result<(), Failure> {
             }
             if waited >= READY {
                 // It may wait for others: with two of four down nobody is ready.
-                println!("{name} runs, but is not ready after {} s", READY.as_secs());
+                say!("{name} runs, but is not ready after {} s", READY.as_secs());
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;
             waited += PAUSE;
         }
-        println!("{name} is ready");
+        say!("{name} is ready");
         Ok(())
     })??;
     Ok(())
@@ -304,7 +305,7 @@ pub(super) fn cut(home: &Path, name: Option<&str>, action: &str) -> Result<(), F
                 bail!("{name} answered {}: {}", answer.status, answer.text());
             }
             let what = if action == "cut" { "is cut off" } else { "is connected" };
-            println!("{name} {what}");
+            say!("{name} {what}");
         }
         Ok(())
     });
@@ -319,6 +320,6 @@ pub(super) fn down(home: &Path) -> Result<(), Failure> {
         process.wait_until_ended(Duration::from_secs(30));
     }
     end_all(home, &mut [])?;
-    println!("all replicas have ended; keys and data stay in {}", home.display());
+    say!("all replicas have ended; keys and data stay in {}", home.display());
     Ok(())
 }

@@ -6,9 +6,11 @@ mod process;
 mod state;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::http::Endpoint;
 use super::output::Failure;
+use crate::config::Home;
 
 /// A network on this machine.
 #[derive(clap::Args)]
@@ -69,4 +71,15 @@ pub(super) fn run(demo: Demo) -> Result<(), Failure> {
         Some(Command::Heal { name }) => control::cut(&home, name.as_deref(), "heal"),
         Some(Command::Down) => control::down(&home),
     }
+}
+
+/// Each organisation of the demo in `home` with the way to its replica; None if there is no demo.
+pub(super) fn endpoints(home: &Path) -> anyhow::Result<Option<Vec<(Option<String>, Endpoint)>>> {
+    let Some(state) = state::State::load(home)? else { return Ok(None) };
+    let endpoint = |organisation: &state::Organisation| {
+        let files = Home::at(home.join(&organisation.name));
+        let endpoint = Endpoint::of_home(&organisation.client_url(), &files);
+        (Some(organisation.name.clone()), endpoint)
+    };
+    Ok(Some(state.organisations.iter().map(endpoint).collect()))
 }

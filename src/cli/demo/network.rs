@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use super::state::{Organisation, State};
 use crate::cli::genesis::{draw_salt, now};
 use crate::cli::identity::{Plan, create};
+use crate::cli::output::say;
 use crate::config::{GenesisFile, Home, SecretSeed, assemble, create_new, make_private_directory};
 use crate::crypto::Scheme;
 
@@ -37,8 +38,10 @@ fn free_block() -> anyhow::Result<(u16, Vec<u16>)> {
     let mut taken = Vec::new();
     for block in 0..20 {
         let base = FIRST_PORT + block * BLOCK_STEP;
-        let busy: Vec<u16> =
-            ports(base).flat_map(|(client, peer)| [client, peer]).filter(|p| !is_free(*p)).collect();
+        let busy: Vec<u16> = ports(base)
+            .flat_map(|(client, peer)| [client, peer])
+            .filter(|p| !is_free(*p))
+            .collect();
         if busy.is_empty() {
             return Ok((base, taken));
         }
@@ -51,7 +54,7 @@ fn free_block() -> anyhow::Result<(u16, Vec<u16>)> {
 pub(super) fn create_network(home: &Path) -> anyhow::Result<State> {
     let (base, taken) = free_block()?;
     if !taken.is_empty() {
-        println!("Port {} is taken; using the ports from {base} on.", list(&taken));
+        say!("Port {} is taken; using the ports from {base} on.", list(&taken));
     }
     let staging = staging_directory(home)?;
     let built = build(&staging, base);

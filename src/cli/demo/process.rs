@@ -34,9 +34,8 @@ impl Process {
 
     /// Whether it still runs; one that ended and was not waited for does not.
     pub fn runs(&self) -> bool {
-        start_time(self.pid).is_some_and(|(state, started)| {
-            state != 'Z' && state != 'X' && started == self.started
-        })
+        start_time(self.pid)
+            .is_some_and(|(state, started)| state != 'Z' && state != 'X' && started == self.started)
     }
 
     /// Sends a signal, but never to another process that took its number.

@@ -29,6 +29,10 @@ impl Scheme for Hashed {
     }
 }
 
+pub fn scheme(id: u16) -> impl Scheme {
+    Hashed(key(id))
+}
+
 fn key(id: u16) -> PublicKey {
     PublicKey([id as u8 + 1; 32])
 }
@@ -58,6 +62,8 @@ struct Node {
     /// The state as of some durable Effects record.
     snapshot: State,
     starts: u8,
+    /// The highest view it asked for: it votes in none below.
+    asked: View,
     session: u64,
     next_seq: u64,
     cut: bool,
@@ -70,6 +76,9 @@ struct Node {
 pub struct World {
     pub options: Options,
     pub trace: Vec<u64>,
+    /// A test that sends untrue things itself.
+    pub ban_expected: bool,
+    reads_liar: Option<u16>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
@@ -99,6 +108,7 @@ impl World {
             state: state.clone(),
             snapshot: state.clone(),
             starts: 0,
+            asked: View(0),
             session: 0,
             next_seq: 0,
             cut: false,
@@ -110,6 +120,8 @@ impl World {
         let mut world = Self {
             options,
             trace: Vec::new(),
+            ban_expected: false,
+            reads_liar: None,
             nodes: (0..n).map(|_| node()).collect(),
             wire: Vec::new(),
             now_ms: 1,
@@ -156,12 +168,20 @@ impl World {
 
     pub fn kill(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
-        let torn = node.records.len() - node.durable;
         node.core = None;
         node.held.clear();
         node.reads.clear();
         node.records.truncate(node.durable);
-        let _ = torn;
+        // A request for a view that was lost with the unsynced end never left.
+        node.asked = node
+            .records
+            .iter()
+            .filter_map(|record| match record {
+                Record::ViewChangeSent { view, .. } => Some(*view),
+                _ => None,
+            })
+            .max()
+            .unwrap_or_default();
         if node.snapshot.height.0 % 2 == 0 {
             node.state = node.snapshot.clone();
         } else {
@@ -216,6 +236,15 @@ impl World {
 
     pub fn heal(&mut self) {
         self.nodes.iter_mut().for_each(|node| node.cut = false);
+    }
+
+    /// Hands a message to a core as if `from` had sent it.
+    pub fn deliver(&mut self, from: u16, to: u16, message: Message) {
+        self.step(to, Input::Recv { peer: ReplicaId(from), message });
+    }
+
+    pub fn lie_about_reads(&mut self, id: u16) {
+        self.reads_liar = Some(id);
     }
 
     pub fn equivocate(&mut self, id: ReplicaId) {
@@ -347,10 +376,17 @@ impl World {
         let node = &mut self.nodes[id as usize];
         match output {
             Output::Append { position, record } => {
+                if let Record::ViewChangeSent { view, .. } = &record {
+                    node.asked = *view;
+                }
                 node.records.push(record);
                 assert_eq!(position.0, node.records.len() as u64, "positions have no gap");
             }
             Output::Send { to, message, gate } => {
+                if let Message::Votes(votes) = &message {
+                    let late = votes.iter().all(|vote| vote.view >= node.asked);
+                    assert!(late, "replica {id} votes in a view it left");
+                }
                 if gate.0 as usize <= node.durable {
                     self.transmit(id, to, &message);
                 } else {
@@ -378,7 +414,7 @@ impl World {
                 let accused = evidence.accused();
                 assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
             }
-            Output::Alarm(alarm) => assert!(false, "unexpected {alarm:?}"),
+            Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges, "{reason}");
                 node.quarantined = true;
@@ -428,6 +464,11 @@ impl World {
                 continue;
             }
             let mut message = message.clone();
+            if let Message::ReadAnswer(answer) = &mut message
+                && self.reads_liar == Some(from)
+            {
+                answer.mark = Height(1 << 62);
+            }
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
             }

@@ -130,6 +130,11 @@ impl Kv {
         self.index.get(key).map(|version| key_value(Bytes::copy_from_slice(key), &version))
     }
 
+    /// Reads ahead for puts of these keys; changes nothing.
+    pub(crate) fn warm(&self, keys: &[&[u8]]) {
+        self.index.warm(keys);
+    }
+
     /// The revision reads see: with the changes of the op being executed.
     #[must_use]
     pub fn current(&self) -> Revision {

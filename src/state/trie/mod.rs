@@ -11,6 +11,7 @@ mod root;
 #[cfg(test)]
 mod tests;
 
+use core::hint::black_box;
 use core::ops::ControlFlow;
 
 use crate::chain::StateLeaf;
@@ -122,6 +123,37 @@ impl<M: Copy> Trie<M> {
         }
         let page = self.page(self.page_for(key));
         page.find(key).ok().map(|at| page.metas[at])
+    }
+
+    /// Reads what upserts of these keys are going to read, 16 walks in step, so that their cache misses
+    /// overlap (state.md 4.5). It changes nothing.
+    pub fn warm(&self, keys: &[&[u8]]) {
+        if self.root == NONE {
+            return;
+        }
+        for group in keys.chunks(16) {
+            let mut links = [self.root; 16];
+            let links = &mut links[..group.len()];
+            let mut walking = true;
+            while walking {
+                walking = false;
+                for (link, key) in links.iter_mut().zip(group) {
+                    if *link & PAGE == 0 {
+                        let inner = self.inner(*link);
+                        *link = inner.kids[bit_of(key, inner.bit)];
+                        walking = true;
+                    }
+                }
+            }
+            let pages = || links.iter().map(|link| self.page(*link & !PAGE));
+            black_box(pages().map(Page::touch_lengths).sum::<usize>());
+            black_box(pages().map(Page::touch_keys).sum::<usize>());
+            for (page, key) in pages().zip(group) {
+                if let Ok(at) = page.find(key) {
+                    black_box(page.metas[at]);
+                }
+            }
+        }
     }
 
     /// Inserts or overwrites with what `make` says of the old meta.

@@ -70,6 +70,17 @@ impl<M: Copy> Page<M> {
         key
     }
 
+    /// Brings the page itself into the cache.
+    pub fn touch_lengths(&self) -> usize {
+        self.bytes.len() + self.ends.len() + self.metas.len() + self.leaves.len()
+    }
+
+    /// Brings the keys into the cache.
+    pub fn touch_keys(&self) -> usize {
+        let ends = self.ends.iter().step_by(32).map(|end| usize::from(*end)).sum::<usize>();
+        self.bytes.iter().step_by(64).map(|byte| usize::from(*byte)).sum::<usize>() + ends
+    }
+
     /// Where the key is, or where it belongs.
     pub fn find(&self, key: &[u8]) -> Result<usize, usize> {
         let prefix = self.prefix();
