@@ -24,7 +24,10 @@ pub mod tls;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tasks, queues, pings")]
 pub mod net;
 #[cfg(feature = "server")]
-#[allow(clippy::disallowed_methods, reason = "reads and writes keys, certificates and genesis files")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "reads and writes keys, certificates and genesis files"
+)]
 pub mod config;
 #[cfg(feature = "server")]
 #[allow(
@@ -36,7 +39,11 @@ pub mod node;
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "serves on threads of its own")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "serves on threads of its own"
+)]
 pub mod web;
 #[cfg(feature = "server")]
 #[allow(

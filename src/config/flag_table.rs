@@ -244,8 +244,10 @@ pub static FLAGS: &[Flag] = &[
     security("cors", List, "*", Ignored("no answer carries CORS headers"), "Origins for CORS."),
     security("host-whitelist", List, "*", Ignored("the Host header is not checked yet"),
         "Hostnames HTTP requests may name."),
-    security("tls-min-version", Text, "TLS1.2", Ignored("TLS 1.2 and 1.3 are offered"), "Oldest TLS for clients: TLS1.2 or TLS1.3."),
-    security("tls-max-version", Text, "", Ignored("TLS 1.2 and 1.3 are offered"), "Newest TLS for clients: TLS1.2 or TLS1.3."),
+    security("tls-min-version", Text, "TLS1.2", Ignored("TLS 1.2 and 1.3 are offered"),
+        "Oldest TLS for clients: TLS1.2 or TLS1.3."),
+    security("tls-max-version", Text, "", Ignored("TLS 1.2 and 1.3 are offered"),
+        "Newest TLS for clients: TLS1.2 or TLS1.3."),
     // -- Auth
     auth("auth-token", Text, "simple", Ignored(NO_AUTH), "Kind of authentication token."),
     auth("bcrypt-cost", Number, "10", Ignored(NO_AUTH), "Cost of password hashes."),

@@ -42,7 +42,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0_u8..60, 0_u8..6, 0_u16..400).prop_map(|(key, lease, length)| Step::Put(key, lease, length)),
+        8 => (0_u8..60, 0_u8..6, 0_u16..400)
+            .prop_map(|(key, lease, length)| Step::Put(key, lease, length)),
         3 => (0_u8..60, 0_u8..3).prop_map(|(from, count)| Step::Delete(from, count)),
         1 => (1_u8..6).prop_map(Step::Grant),
         1 => (1_u8..6).prop_map(Step::Revoke),

@@ -22,7 +22,7 @@ impl Random {
     }
 
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let [a, b, c, d] = self.state;
         let result = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let (c2, d2) = (c ^ a, d ^ b);
@@ -34,7 +34,7 @@ impl Random {
     pub fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0, "there is nothing below 0");
         // The bias of one part in 2^64 / end is of no matter to a simulator.
-        self.next() % end
+        self.draw() % end
     }
 
     /// From `from` to `to`, both included.
@@ -62,13 +62,13 @@ impl Random {
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         for part in out.chunks_mut(8) {
-            part.copy_from_slice(&self.next().to_le_bytes()[..part.len()]);
+            part.copy_from_slice(&self.draw().to_le_bytes()[..part.len()]);
         }
         out
     }
 
     /// A generator of its own for a part of the run, so that draws there shift nothing here.
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.draw())
     }
 }

@@ -78,7 +78,7 @@ impl Workload {
 
     fn slot(&mut self, values: &mut Vec<Value>) -> ValueSlot {
         let length = self.random.index(40);
-        let text = format!("{:016x}", self.random.next()).repeat(3);
+        let text = format!("{:016x}", self.random.draw()).repeat(3);
         let mut bytes = Bytes::from(text).slice(..length);
         if self.large_values > 0 && self.random.chance(self.large_values) {
             bytes = Bytes::from(vec![b'x'; self.random.index(200 << 10)]);
