@@ -16,7 +16,8 @@ mod protobuf {
     use prost_types::FileDescriptorSet;
     use prost_types::field_descriptor_proto::Type;
 
-    const FILES: [&str; 5] = ["rpc.proto", "kv.proto", "auth.proto", "v3lock.proto", "v3election.proto"];
+    const FILES: [&str; 5] =
+        ["rpc.proto", "kv.proto", "auth.proto", "v3lock.proto", "v3election.proto"];
 
     pub fn generate() -> Result<(), Box<dyn std::error::Error>> {
         let mut files = protox::compile(FILES, ["proto/etcd"])?;

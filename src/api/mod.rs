@@ -2,7 +2,8 @@
 //! words. The only module that knows protobuf.
 //!
 //! A write becomes an [`Op`](crate::chain::Op) and goes to [`Handle::propose`]; a read takes
-//! references under the shared lock and resolves them outside it; a watch is a cursor over the ring.
+//! references under the shared lock and resolves them outside it; a watch is a cursor over the
+//! ring.
 
 pub mod pb;
 mod auth;

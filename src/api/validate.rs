@@ -1,8 +1,8 @@
 //! etcd's static checks, in etcd's order (`server/etcdserver/api/v3rpc/key.go`): what the bytes of
 //! a request alone decide, before anything is asked of the state.
 //!
-//! One rule is stricter than etcd's: nested transactions end at [`TXN_DEPTH_MAX`], where etcd bounds
-//! the depth only by the operations left.
+//! One rule is stricter than etcd's: nested transactions end at [`TXN_DEPTH_MAX`], where etcd
+//! bounds the depth only by the operations left.
 
 use std::collections::{BTreeMap, BTreeSet};
 

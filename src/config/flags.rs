@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn bad_flags_say_what_is_wrong_and_what_to_do() {
-        let table: [(&[&str], &[(&str, &str)], &str); 11] = [
+        type Row = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
+        let table: [Row; 11] = [
             (&["--listen-client-url=x"], &[], "did you mean --listen-client-urls?"),
             (&["--dta-dir=x"], &[], "did you mean --data-dir?"),
             (&["--zzzzzzzzzzzz=x"], &[], "unknown flag --zzzzzzzzzzzz; see --help"),

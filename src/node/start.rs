@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::chain::{Genesis, Membership, Record};
+use crate::chain::{Genesis, Record};
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bulk::{SendFrame, bulk_thread};
+use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
@@ -256,97 +256,92 @@ fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerN
     net.map(|net| Some(Arc::new(net))).map_err(|error| network(&error))
 }
 
+/// What readers share with the protocol thread.
+struct Board {
+    shared: Arc<RwLock<Shared>>,
+    status: Arc<RwLock<NodeStatus>>,
+    signals: Arc<Signals>,
+    applied: watch::Sender<i64>,
+}
+
+impl Board {
+    fn new(own: ReplicaId, state: State, core: &Core) -> Self {
+        let revision = state.kv.revision();
+        Self {
+            shared: Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) })),
+            status: Arc::new(RwLock::new(NodeStatus::new(own, core.status()))),
+            signals: Arc::new(Signals::default()),
+            applied: watch::Sender::new(revision.0),
+        }
+    }
+}
+
+/// The ends of the threads behind the protocol thread.
+struct Threads {
+    log: Sender<LogJob>,
+    bulk: Sender<BulkJob>,
+    index: Sender<IndexJob>,
+    checkpoints: Sender<CheckpointJob>,
+    send: SendFrame,
+}
+
+impl Threads {
+    fn start(
+        config: &NodeConfig,
+        opened: &mut Opened,
+        events: &Sender<Event>,
+        (board, net): (&Board, Option<Arc<PeerNet>>),
+    ) -> Result<Self, StartError> {
+        let (log, log_inbox) = channel();
+        start_log_thread(opened.disk.clone(), log_inbox, events.clone())?;
+        let send = frame_sender(net);
+        let end = opened.appender.end();
+        let reader = || BlockReader::new(opened.disk.clone(), opened.settings, end);
+        let (bulk, bulk_inbox) = channel();
+        let (pages, bulk_send) = (reader(), send.clone());
+        spawn("bulk", move || bulk_thread(pages, &bulk_inbox, &bulk_send))?;
+        let index = start_index_thread(config, reader(), end)?;
+        for (segment, block, effects) in core::mem::take(&mut opened.replayed.tail) {
+            drop(index.send(IndexJob::Executed(segment, block, effects)));
+        }
+        let checkpoints = Checkpoints {
+            disk: opened.disk.clone(),
+            cluster_id: config.genesis.cluster_id(),
+            shared: board.shared.clone(),
+            values: opened.values.clone(),
+            in_use: core::mem::take(&mut opened.in_use),
+        };
+        let checkpoints = start_checkpoint_thread(checkpoints, events.clone())?;
+        Ok(Self { log, bulk, index, checkpoints, send })
+    }
+}
+
 fn assemble(
     config: &NodeConfig,
-    opened: Opened,
+    mut opened: Opened,
     events: &Sender<Event>,
     net: Option<Arc<PeerNet>>,
 ) -> Result<(Handle, Replica), StartError> {
-    let Opened { disk, settings, appender, values, replayed, .. } = opened;
-    let state = replayed.state;
-    let Opened { session, genesis_root, in_use, base, .. } = opened;
+    let state = core::mem::replace(&mut opened.replayed.state, State::genesis(&config.genesis));
     tracing::info!(
         event = "recovered",
-        replayed = replayed.replayed,
+        replayed = opened.replayed.replayed,
         height = state.counters.height.0,
         revision = state.kv.revision().0,
         "recovered"
     );
-    let membership: Membership = config.genesis.membership();
-    let (jobs, log_inbox) = channel();
-    start_log_thread(disk.clone(), log_inbox, events.clone())?;
-    let send = frame_sender(net.clone());
-    let (bulk, bulk_inbox) = channel();
-    let end = appender.end();
-    let reader = BlockReader::new(disk.clone(), settings, end);
-    let bulk_send = send.clone();
-    spawn("bulk", move || bulk_thread(reader, &bulk_inbox, &bulk_send))?;
-    let log_end = replayed.recovery.log_end;
-    let tip = replayed.recovery.tip.clone();
-    let exec_roots = replayed.recovery.exec_roots.clone();
     let core = Core::new(CoreConfig {
         cluster_id: config.genesis.cluster_id(),
         own: config.own,
-        membership: membership.clone(),
+        membership: config.genesis.membership(),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
-        genesis_root,
-        recovery: Some(replayed.recovery),
+        genesis_root: opened.genesis_root,
+        recovery: Some(opened.replayed.recovery.clone()),
     });
-    let revision = state.kv.revision();
-    let shared = Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) }));
-    let (applied, applied_reader) = watch::channel(revision.0);
-    let status = NodeStatus::new(config.own, core.status());
-    let status = Arc::new(RwLock::new(status));
-    let signals = Arc::new(Signals::default());
-    let index = start_index_thread(config, BlockReader::new(disk.clone(), settings, end), end)?;
-    for (segment, block, effects) in replayed.tail {
-        drop(index.send(IndexJob::Executed(segment, block, effects)));
-    }
-    let checkpoints = Checkpoints {
-        disk,
-        cluster_id: config.genesis.cluster_id(),
-        shared: shared.clone(),
-        values: values.clone(),
-        in_use,
-    };
-    let executor = Executor {
-        own: config.own,
-        shared: shared.clone(),
-        values: values.clone(),
-        header: tip,
-        exec_roots: exec_roots.into(),
-        window: config.genesis.parameters.window as usize,
-        checkpoints: start_checkpoint_thread(checkpoints, events.clone())?,
-        checkpoint_running: false,
-        checkpoint: base,
-        index: index.clone(),
-        unplanned: VecDeque::new(),
-    };
-    let scheme = config.scheme.clone();
-    let others = membership.members.iter().map(|member| member.id);
-    let replica = Replica {
-        others: others.filter(|id| *id != config.own).collect(),
-        core,
-        admission: Admission::new(config.own, config.genesis.cluster_id(), scheme, session),
-        pending: Pending::default(),
-        gates: Gates::new(log_end),
-        persist: Persist::new(appender, jobs, replayed.placed),
-        executor,
-        send,
-        bulk: bulk.clone(),
-        clock: Clock::start(),
-        status: status.clone(),
-        signals: signals.clone(),
-        meters: Meters::new(&config.genesis, config.own),
-        applied,
-        barriers: Vec::new(),
-        bundles: BTreeMap::new(),
-        outputs: Vec::new(),
-        quarantined: replayed.quarantined,
-        status_at_ms: 0,
-    };
+    let board = Board::new(config.own, state, &core);
+    let threads = Threads::start(config, &mut opened, events, (&board, net.clone()))?;
     let cut = move |cut| {
         if let Some(net) = &net {
             net.cut(cut);
@@ -354,18 +349,64 @@ fn assemble(
     };
     let inner = Inner {
         events: events.clone(),
-        bulk,
-        shared,
-        values: Arc::new(values),
-        applied: applied_reader,
-        status,
-        signals,
+        bulk: threads.bulk.clone(),
+        shared: board.shared.clone(),
+        values: Arc::new(opened.values.clone()),
+        applied: board.applied.subscribe(),
+        status: board.status.clone(),
+        signals: board.signals.clone(),
         genesis: Arc::new(config.genesis.clone()),
         own: config.own,
-        index: IndexReader(index),
+        index: IndexReader(threads.index.clone()),
         cut: Box::new(cut),
     };
+    let replica = replica(config, opened, core, (board, threads));
     Ok((Handle { inner: Arc::new(inner) }, replica))
+}
+
+fn replica(
+    config: &NodeConfig,
+    opened: Opened,
+    core: Core,
+    (board, threads): (Board, Threads),
+) -> Replica {
+    let Replayed { recovery, placed, quarantined, .. } = opened.replayed;
+    let executor = Executor {
+        own: config.own,
+        shared: board.shared,
+        values: opened.values,
+        header: recovery.tip,
+        exec_roots: recovery.exec_roots.into(),
+        window: config.genesis.parameters.window as usize,
+        checkpoints: threads.checkpoints,
+        checkpoint_running: false,
+        checkpoint: opened.base,
+        index: threads.index,
+        unplanned: VecDeque::new(),
+    };
+    let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
+    let members = config.genesis.members.iter().map(|member| member.id);
+    Replica {
+        others: members.filter(|id| *id != config.own).collect(),
+        core,
+        admission: Admission::new(config.own, cluster_id, scheme, opened.session),
+        pending: Pending::default(),
+        gates: Gates::new(recovery.log_end),
+        persist: Persist::new(opened.appender, threads.log, placed),
+        executor,
+        send: threads.send,
+        bulk: threads.bulk,
+        clock: Clock::start(),
+        status: board.status,
+        signals: board.signals,
+        meters: Meters::new(&config.genesis, config.own),
+        applied: board.applied,
+        barriers: Vec::new(),
+        bundles: BTreeMap::new(),
+        outputs: Vec::new(),
+        quarantined,
+        status_at_ms: 0,
+    }
 }
 
 fn start_log_thread(

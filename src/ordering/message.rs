@@ -513,7 +513,7 @@ mod tests {
             })
             .collect();
         Certificate {
-            phase: if seed % 2 == 0 { Phase::Prepare } else { Phase::Commit },
+            phase: if seed.is_multiple_of(2) { Phase::Prepare } else { Phase::Commit },
             epoch: Epoch(seed),
             view: View(seed + 2),
             height: Height(seed + 1),
@@ -575,7 +575,7 @@ mod tests {
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
-            ((seed % 3 != 0).then_some(prepared), Some(committed.clone())),
+            ((!seed.is_multiple_of(3)).then_some(prepared), Some(committed.clone())),
             &Digest::ZERO,
             &scheme,
         ));

@@ -51,8 +51,8 @@ impl WatchStream {
     }
 }
 
-/// The revision that the next batch begins with; None if all of `events` are one batch. A batch ends
-/// between two revisions, when it is large enough.
+/// The revision that the next batch begins with; None if all of `events` are one batch. A batch
+/// ends between two revisions, when it is large enough.
 fn batch_end(events: &[Event]) -> Option<Revision> {
     let mut bytes = 0;
     for events in events.chunk_by(|a, b| a.revision == b.revision) {

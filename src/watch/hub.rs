@@ -130,3 +130,45 @@ impl<T: Ord + Copy> Hub<T> {
         self.prefixes.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        let byte = prop::sample::select(&[0u8, 1, 0x61, 0x62, 0xfe, 0xff][..]);
+        prop::collection::vec(byte, 1..4).prop_map(Bytes::from)
+    }
+
+    fn range() -> impl Strategy<Value = Option<KeyRange>> {
+        let end = prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(&[0])), bytes()];
+        (bytes(), end).prop_map(|(key, end)| KeyRange::new(key, end))
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_finds_whom_looking_at_every_range_finds(
+            ranges in prop::collection::vec((range(), any::<bool>()), 0..20),
+            keys in prop::collection::vec(bytes(), 1..20),
+        ) {
+            let mut hub = Hub::default();
+            let ranges: Vec<_> =
+                ranges.into_iter().filter_map(|(range, stays)| Some((range?, stays))).collect();
+            for (who, (range, _)) in ranges.iter().enumerate() {
+                hub.insert(range.clone(), who);
+            }
+            for (who, (range, _)) in ranges.iter().enumerate().filter(|(_, (_, stays))| !stays) {
+                hub.remove(range, who);
+            }
+            for key in keys {
+                let mut found = BTreeSet::new();
+                hub.wanting(&key, |who| assert!(found.insert(who), "found twice"));
+                let all = ranges.iter().enumerate();
+                let wanting = all.filter(|(_, (range, stays))| *stays && range.contains(&key));
+                prop_assert_eq!(found, wanting.map(|(who, _)| who).collect::<BTreeSet<_>>());
+            }
+            prop_assert_eq!(hub.is_empty(), ranges.iter().all(|(_, stays)| !stays));
+        }
+    }
+}

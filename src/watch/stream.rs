@@ -16,7 +16,8 @@ pub(super) const POLL_BYTES: usize = 256 << 10;
 /// How a stream reads the events that have left the ring.
 pub type History<'a> = dyn Fn(Revision, &KeyRange) -> (Vec<Event>, Revision) + 'a;
 
-/// The store as one poll sees it: all of it under one lock, so that data, revision and events agree.
+/// The store as one poll sees it: all of it under one lock, so that data, revision and events
+/// agree.
 pub struct Store<'a> {
     /// The latest events.
     pub ring: &'a Ring,

@@ -182,7 +182,7 @@ impl World {
             })
             .max()
             .unwrap_or_default();
-        if node.snapshot.height.0 % 2 == 0 {
+        if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
         } else {
             let roots = BTreeMap::from([(Height(0), Digest([1; 32]))]);
@@ -331,7 +331,7 @@ impl World {
                 }
                 let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
                 self.step(id, Input::Tick { mono_ms: now });
-                if due || now % 50 == 0 {
+                if due || now.is_multiple_of(50) {
                     self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
                 }
             }
@@ -419,7 +419,7 @@ impl World {
                 assert!(node.diverges, "{reason}");
                 node.quarantined = true;
             }
-            Output::Halt { reason } => assert!(false, "{reason}"),
+            Output::Halt { reason } => unreachable!("{reason}"),
         }
     }
 
