@@ -34,6 +34,16 @@ pub(super) fn identity(settings: &mut Settings) -> anyhow::Result<(GenesisFile, 
     if !found && !has_log {
         check_cluster(settings)?;
     }
+    if has_log && !home.directory().exists() {
+        bail!(
+            "{} holds a log but no {DIRECTORY}/: its replica was started with --genesis and --home; \
+             give these again, or another --data-dir",
+            data.display()
+        );
+    }
+    if used.is_empty() {
+        make_private(&data, settings)?;
+    }
     make_private_directory(home.directory())?;
     let secret = if found || has_log || home.replica_key().symlink_metadata().is_ok() {
         SecretSeed::load(&home.replica_key(), settings.allow_loose_permissions)?
@@ -57,6 +67,20 @@ pub(super) fn identity(settings: &mut Settings) -> anyhow::Result<(GenesisFile, 
         automatic_tls(settings, &home)?;
     }
     Ok((file, secret))
+}
+
+/// An empty directory that others could read, as `mkdir` makes it, is closed to them: etcd starts in
+/// it, and so does its drop-in. One that holds anything is left for `storage` to judge.
+fn make_private(data: &Path, settings: &mut Settings) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = data.metadata() else { return Ok(()) };
+    if metadata.permissions().mode() & 0o077 != 0 {
+        std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("--data-dir {}: chmod 700 fails", data.display()))?;
+        let warning = format!("--data-dir {} is now 0700: others could read it", data.display());
+        settings.warnings.push(warning);
+    }
+    Ok(())
 }
 
 fn entries(data: &Path) -> anyhow::Result<Vec<String>> {
@@ -182,8 +206,8 @@ mod tests {
         assert!(matches!(why.downcast_ref(), Some(KeyError::Missing(_))), "{why}");
         fs::remove_dir_all(data.join("keys")).expect("removed");
         fs::write(data.join("log.1"), b"a log").expect("written");
-        let why = start(data, &[]).expect_err("a log is there");
-        assert!(matches!(why.downcast_ref(), Some(KeyError::Missing(_))), "{why}");
+        let why = start(data, &[]).expect_err("a log is there").to_string();
+        assert!(why.contains("holds a log but no keys/"), "{why}");
         fs::remove_file(data.join("log.1")).expect("removed");
         // Ended between key and genesis: the key stays, the genesis follows from it.
         fs::create_dir_all(data.join("keys")).expect("made");

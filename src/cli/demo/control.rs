@@ -49,7 +49,8 @@ pub(super) fn up(home: &Path, shown_home: &Path, detach: bool) -> Result<(), Fai
         wait_until_ready(home, &mut own).await?;
         print_table(home, shown_home).await?;
         if detach {
-            say!("end it with: {} demo down", program()?);
+            let program = std::env::current_exe().context("cannot find this program's file")?;
+            say!("end it with: {} down", table::command(home, shown_home, &program));
             return anyhow::Ok(());
         }
         stay(home, &mut own).await
@@ -59,11 +60,6 @@ pub(super) fn up(home: &Path, shown_home: &Path, detach: bool) -> Result<(), Fai
         end_all(home, &mut own)?;
     }
     Ok(done?)
-}
-
-fn program() -> anyhow::Result<String> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    Ok(program.display().to_string())
 }
 
 fn start_all(home: &Path, state: &State) -> anyhow::Result<Vec<Own>> {

@@ -14,7 +14,6 @@ use crate::config::Home;
 
 /// A network on this machine.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Demo {
     #[command(subcommand)]
     command: Option<Command>,
@@ -73,10 +72,10 @@ pub(super) fn run(demo: Demo) -> Result<(), Failure> {
     }
 }
 
-/// An organisation's name and the way to its replica.
+/// An organisation's name, where it is known, and the way to its replica.
 pub(super) type Named = (Option<String>, Endpoint);
 
-/// Each organisation of the demo in `home` with the way to its replica; None if there is no demo.
+/// Each organisation of the demo in `home`; None if there is no demo.
 pub(super) fn endpoints(home: &Path) -> anyhow::Result<Option<Vec<Named>>> {
     let Some(state) = state::State::load(home)? else { return Ok(None) };
     let endpoint = |organisation: &state::Organisation| {

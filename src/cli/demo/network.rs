@@ -54,7 +54,7 @@ fn free_block() -> anyhow::Result<(u16, Vec<u16>)> {
 pub(super) fn create_network(home: &Path) -> anyhow::Result<State> {
     let (base, taken) = free_block()?;
     if !taken.is_empty() {
-        say!("Port {} is taken; using the ports from {base} on.", list(&taken));
+        say!("Taken: port {}. Using the ports from {base} on.", list(&taken));
     }
     let staging = staging_directory(home)?;
     let built = build(&staging, base);

@@ -32,10 +32,13 @@ impl Process {
         Self::of_pid(std::process::id())
     }
 
-    /// Whether it still runs; one that ended and was not waited for does not.
+    /// Whether it still runs. One that ended and was not waited for does not, once its last thread
+    /// is gone: until then it holds its ports.
     pub fn runs(&self) -> bool {
-        start_time(self.pid)
-            .is_some_and(|(state, started)| state != 'Z' && state != 'X' && started == self.started)
+        start_time(self.pid).is_some_and(|(state, started)| {
+            let ended = state == 'X' || (state == 'Z' && threads(self.pid) <= 1);
+            !ended && started == self.started
+        })
     }
 
     /// Sends a signal, but never to another process that took its number.
@@ -71,6 +74,10 @@ fn start_time(pid: u32) -> Option<(char, u64)> {
     let state = fields.next()?.chars().next()?;
     // Field 22; the state was field 3.
     Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+fn threads(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// Where a replica's output goes.

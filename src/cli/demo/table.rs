@@ -54,17 +54,21 @@ fn remarks(status: &Value) -> String {
 /// What stands below the table.
 pub(super) fn footer(home: &Path, shown_home: &Path, program: &Path) -> String {
     let quorum = Quorum::of(super::network::NAMES.len());
-    let program = program.display();
-    let home_option = if shown_home == Path::new("./althing-demo") {
-        String::new()
-    } else {
-        format!(" --home {}", home.display())
-    };
     format!(
         "{} Keys and data: {} (delete it to reset)\n\
-         try, in another terminal: eval \"$({program} demo{home_option} env acme)\"; etcdctl put hello \
-         world",
+         try, in another terminal: eval \"$({} env acme)\"; etcdctl put hello world",
         promise(quorum.n(), quorum.f()),
-        shown_home.display()
+        shown_home.display(),
+        command(home, shown_home, program)
     )
+}
+
+/// How this demo's commands begin, wherever they are typed.
+pub(super) fn command(home: &Path, shown_home: &Path, program: &Path) -> String {
+    let program = program.display();
+    if shown_home == Path::new("./althing-demo") {
+        format!("{program} demo")
+    } else {
+        format!("{program} demo --home {}", home.display())
+    }
 }
