@@ -8,7 +8,7 @@ use prost_reflect::DynamicMessage;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::client::{Client, Failure, number};
+use crate::client::{Client, Failure, http_get, number};
 use crate::cluster::TlsFiles;
 use crate::peers::{self, Process};
 
@@ -153,12 +153,6 @@ impl Network {
         let mut ids = alive.filter_map(|(i, r)| Some((i, r.status().ok()?)));
         ids.find(|(_, s)| member_number(s, "header.member_id") == leader).map(|(index, _)| index)
     }
-
-    /// What `althing status -o json` says, asked at replica `at`.
-    pub fn status(&self, at: usize) -> Json {
-        let home = self.replicas[at].home.display().to_string();
-        serde_json::from_str(&althing(&["status", "--home", &home, "-o", "json"])).expect("JSON")
-    }
 }
 
 impl Drop for Network {
@@ -239,6 +233,12 @@ impl Replica {
     /// `Maintenance.Status`.
     pub fn status(&self) -> Result<DynamicMessage, Failure> {
         self.client().call_within("Maintenance/Status", "", Duration::from_secs(5))
+    }
+
+    /// What the replica says about itself at `/althing/v1/status`.
+    pub fn own_status(&self) -> std::io::Result<Json> {
+        let text = http_get(&self.endpoint, Some(&self.tls()), "/althing/v1/status")?;
+        serde_json::from_str(&text).map_err(std::io::Error::other)
     }
 
     /// The revision up to which it has executed, by a serializable read.

@@ -92,6 +92,27 @@ fn limits_are_those_of_etcd() {
     compare("limits", &[]);
 }
 
+/// Where Althing differs from etcd on purpose (`docs/compatibility.md`).
+#[test]
+fn a_key_above_1_kib_is_refused() {
+    if !peers::available("api::long_key", &["althing"]) {
+        return;
+    }
+    let target = Target::althing(&[]);
+    let key = "k".repeat(1025);
+    for (method, request) in [
+        ("KV/Put", format!("key:'{key}' value:'1'")),
+        ("KV/Txn", format!("success{{request_put{{key:'{key}'}}}}")),
+        ("KV/Txn", format!("success{{request_txn{{failure{{request_put{{key:'{key}'}}}}}}}}")),
+    ] {
+        let failure = target.call(method, &request).expect_err("a key of 1,025 bytes");
+        assert_eq!(failure.code, "InvalidArgument", "{method}: {failure:?}");
+        assert_eq!(failure.message, "etcdserver: request is too large", "{method}");
+    }
+    let reply = target.call("KV/Range", &format!("key:'{key}'")).expect("a read may ask for it");
+    assert_eq!(conformance::client::number(&reply, "count"), 0);
+}
+
 #[test]
 fn other_services_answer_as_etcd_does() {
     compare("other", &[]);

@@ -5,11 +5,13 @@ mod clients;
 mod demo;
 mod load;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use conformance::network::Network;
 use conformance::peers::{self, eventually};
 use load::Load;
+use serde_json::Value as Json;
 
 const WARM_UP: u64 = 50;
 
@@ -42,12 +44,21 @@ fn survives_death_of(network: &mut Network, name: &str, victim: usize) {
     roots_become_equal(network);
 }
 
-/// All running replicas reach the same revision; their roots are compared by [`roots`].
+/// All running replicas have executed the same height, and say the same root for it.
 fn roots_become_equal(network: &Network) {
     let running: Vec<_> = network.replicas.iter().filter(|replica| replica.runs()).collect();
-    eventually("all replicas have the same revision", Duration::from_secs(30), || {
-        let revisions: Vec<_> = running.iter().map(|replica| replica.revision().ok()).collect();
-        revisions.iter().all(|revision| revision.is_some() && *revision == revisions[0])
+    eventually("all replicas have the same root", Duration::from_secs(60), || {
+        let roots: Vec<Option<(Json, Json)>> = running
+            .iter()
+            .map(|replica| replica.own_status().ok())
+            .map(|status| status.map(|s| (s["executed"].clone(), s["exec_root"].clone())))
+            .collect();
+        let told = roots.iter().flatten().all(|(height, root)| height.is_u64() && root.is_string());
+        let heights: BTreeSet<_> = roots.iter().flatten().map(|(h, _)| h.to_string()).collect();
+        if heights.len() == 1 && roots.iter().all(Option::is_some) {
+            assert!(roots.iter().all(|root| *root == roots[0]), "roots differ: {roots:?}");
+        }
+        told && roots.iter().all(|root| root.is_some() && *root == roots[0])
     });
 }
 
