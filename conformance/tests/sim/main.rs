@@ -1,11 +1,11 @@
-//! The simulated world, quick part: the normal case for every size, a few hundred seeds with faults, seeds
-//! that once failed, and the tester's test: one seed run twice is one run.
+//! The simulated world, quick part: the normal case, a few seeds with faults, seeds that once failed, and
+//! the tester's test: one seed run twice is one run. `./test` plays more seeds with `--bin sim`, optimised.
 
 use conformance::sim::plan::Plan;
 use conformance::sim::run;
 
-/// Seeds with faults that every run of the tests plays. `--bin sim -- --runs` plays as many as one wants.
-const SEEDS: u64 = 20;
+/// Seeds with faults that every run of the tests plays, unoptimised.
+const SEEDS: u64 = 6;
 
 fn expect(plan: Plan) -> conformance::sim::world::Summary {
     let seed = plan.seed;
@@ -30,7 +30,7 @@ fn every_size_orders_writes_and_answers_reads_when_nothing_fails() {
 
 #[test]
 fn a_seed_is_a_run() {
-    for seed in 101..=104 {
+    for seed in [1, 3] {
         let (one, two) = (expect(Plan::draw(seed)), expect(Plan::draw(seed)));
         assert_eq!((one.audit, one.events), (two.audit, two.events), "seed {seed}");
     }
@@ -42,7 +42,7 @@ fn seeds_with_faults_break_no_rule() {
     for seed in 1..=SEEDS {
         acknowledged += expect(Plan::draw(seed)).writes;
     }
-    assert!(acknowledged > 1000, "faults do not stop everything: {acknowledged} writes");
+    assert!(acknowledged > 500, "faults do not stop everything: {acknowledged} writes");
 }
 
 #[test]
