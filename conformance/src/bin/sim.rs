@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use conformance::sim::plan::Plan;
+use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
 const HELP: &str = "Runs seeds of the simulated world: production ordering, apply, state and log.
@@ -13,6 +13,8 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --runs N [--from N]    N seeds, from 1 or from the one named
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --calm REPLICAS            no faults, this many replicas
+  --mutant NAME              with a bug put in on purpose; a seed that finds it fails
+  sim --mutants              every such bug, until a seed finds it; fails if none of 200 does
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -21,11 +23,12 @@ struct Arguments {
     seeds: Vec<u64>,
     verbose: bool,
     calm: Option<usize>,
+    mutant: Option<Mutant>,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seed, mut runs, mut from, mut replay) = (None, None, 1, None);
-    let (mut verbose, mut calm) = (false, None);
+    let (mut verbose, mut calm, mut mutant) = (false, None, None);
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
         if flag == "--verbose" {
@@ -39,6 +42,12 @@ fn arguments() -> Result<Arguments, String> {
             "--runs" => runs = Some(number()?),
             "--from" => from = number()?,
             "--calm" => calm = Some(usize::try_from(number()?).map_err(|e| e.to_string())?),
+            "--mutant" => {
+                let named = Mutant::ALL.iter().find(|(name, _)| *name == value);
+                let names = Mutant::ALL.map(|(name, _)| name).join(", ");
+                let known = named.ok_or(format!("--mutant {value}: one of {names}"))?;
+                mutant = Some(known.1);
+            }
             "--replay" => replay = Some(value),
             _ => return Err(format!("{flag}: no such flag")),
         }
@@ -49,7 +58,7 @@ fn arguments() -> Result<Arguments, String> {
         (None, None, Some(path)) => read_seeds(&path)?,
         _ => return Err("give one of --seed, --runs, --replay".to_owned()),
     };
-    Ok(Arguments { seeds, verbose, calm })
+    Ok(Arguments { seeds, verbose, calm, mutant })
 }
 
 fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
@@ -61,7 +70,39 @@ fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
         .collect()
 }
 
+/// Plays seeds against every planted bug; the names of those that nobody found.
+fn mutants() -> Vec<&'static str> {
+    let found_by = |mutant| {
+        (1..=200).find_map(|seed| {
+            let plan = Plan { mutant: Some(mutant), ..Plan::draw(seed) };
+            run(plan, false).err().map(|failure| (seed, failure.what))
+        })
+    };
+    let mut missed = Vec::new();
+    for (name, mutant) in Mutant::ALL {
+        match found_by(mutant) {
+            Some((seed, what)) => {
+                println!(
+                    "{name}: found by seed {seed}: {}",
+                    what.chars().take(100).collect::<String>()
+                );
+            }
+            None => {
+                println!("{name}: not found");
+                missed.push(name);
+            }
+        }
+    }
+    missed
+}
+
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--mutants") {
+        std::panic::set_hook(Box::new(|_| {}));
+        let missed = mutants();
+        println!("{} planted bugs, {} missed", Mutant::ALL.len(), missed.len());
+        return if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(why) => {
@@ -78,7 +119,8 @@ fn main() -> ExitCode {
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     let one = arguments.seeds.len() == 1;
     for seed in &arguments.seeds {
-        let plan = arguments.calm.map_or_else(|| Plan::draw(*seed), |n| Plan::calm(*seed, n));
+        let mut plan = arguments.calm.map_or_else(|| Plan::draw(*seed), |n| Plan::calm(*seed, n));
+        plan.mutant = arguments.mutant;
         if one {
             println!("{plan:#?}");
         }

@@ -43,6 +43,8 @@ struct Inner {
     fuse: Option<u64>,
     operations: u64,
     syncs: u64,
+    /// Syncs do nothing.
+    lies: bool,
 }
 
 impl Inner {
@@ -109,6 +111,11 @@ impl SimDisk {
     /// Lets `operations` more work and none after them, until [`SimDisk::crash`].
     pub fn fail_after(&self, operations: u64) {
         self.inner().fuse = Some(operations);
+    }
+
+    /// From now on a sync does nothing.
+    pub fn lie(&self) {
+        self.inner().lies = true;
     }
 
     /// The process and the machine die: what was not synced survives as chance has it.
@@ -303,6 +310,9 @@ impl DiskFile for SimFile {
         let mut inner = self.disk.inner();
         inner.operation(&self.path)?;
         inner.syncs += 1;
+        if inner.lies {
+            return Ok(());
+        }
         let file = inner.files.get_mut(&self.id).expect("an open file stays");
         file.before.clear();
         file.synced_len = file.bytes.len();

@@ -13,7 +13,7 @@ use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkers::votes::Promises;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
-use crate::sim::plan::Micros;
+use crate::sim::plan::{Micros, Mutant};
 use crate::sim::random::Random;
 use crate::sim::recovery::{Start, start};
 use crate::sim::workload::Workload;
@@ -108,6 +108,8 @@ pub struct Node {
     pub skew_ms: i64,
     /// Its clients.
     pub workload: Workload,
+    /// Put into it on purpose.
+    pub mutant: Option<Mutant>,
     /// Fixed for its log.
     pub salt: [u8; 16],
 }
@@ -131,7 +133,8 @@ impl Node {
         let identity = &self.identity;
         let mut machine = Machine::new(&identity.genesis, identity.id, self.disk.clone());
         let settings = self.log_settings();
-        let Start { log, recovery, placed, promises } = start(&self.disk, &settings, &mut machine)?;
+        let Start { log, recovery, placed, promises } =
+            start(&self.disk, &settings, &mut machine, self.mutant)?;
         self.starts += 1;
         let durable = log.log_end;
         let shown = Height(machine.height().0);

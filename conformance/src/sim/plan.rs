@@ -29,11 +29,45 @@ pub struct Links {
     pub straggle: u64,
 }
 
+/// A bug put into the shell on purpose: the checkers must find each (`docs/testing.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// M1: votes count and leave before their records are durable.
+    Ungated,
+    /// A sync that does nothing.
+    LyingSync,
+    /// A restart forgets the VIEW-CHANGE it sent, and votes on in the old view.
+    ForgetsViewChange,
+    /// A restart forgets its prepared certificate, and its VIEW-CHANGE shows none.
+    ForgetsPrepared,
+    /// A restart forgets the view it entered.
+    ForgetsView,
+    /// A linearizable read answers without asking anyone.
+    EagerRead,
+    /// One replica's state differs by a bit.
+    OtherRoot,
+}
+
+impl Mutant {
+    /// All, with their names.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("ungated", Self::Ungated),
+        ("lying-sync", Self::LyingSync),
+        ("forgets-view-change", Self::ForgetsViewChange),
+        ("forgets-prepared", Self::ForgetsPrepared),
+        ("forgets-view", Self::ForgetsView),
+        ("eager-read", Self::EagerRead),
+        ("other-root", Self::OtherRoot),
+    ];
+}
+
 /// Everything that a seed decides before the first event.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// None, but in tests of the tester.
+    pub mutant: Option<Mutant>,
     /// Voting replicas.
     pub n: usize,
     /// Replicas that run twice with one key; counted against f.
@@ -98,6 +132,7 @@ impl Plan {
         };
         let mut plan = Self {
             seed,
+            mutant: None,
             n,
             twins: if twins { f.min(1) } else { 0 },
             ed25519: seed % 20 == 7,
@@ -145,6 +180,7 @@ impl Plan {
         };
         Self {
             seed,
+            mutant: None,
             n,
             twins: 0,
             ed25519: false,

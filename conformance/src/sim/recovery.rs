@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::sim::checkers::votes::Promises;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
+use crate::sim::plan::Mutant;
 
 /// What the records say.
 #[derive(Default)]
@@ -90,6 +91,7 @@ pub fn start(
     disk: &SimDisk,
     settings: &LogSettings,
     machine: &mut Machine,
+    mutant: Option<Mutant>,
 ) -> Result<Start, String> {
     let mut found = Found::default();
     let visit = &mut |position, placed, record| found.note(position, placed, record);
@@ -118,7 +120,7 @@ pub fn start(
     let above = tip.as_ref().map_or(Height(0), |tip| tip.height);
     let blocks = found.blocks.values().map(|(_, block)| Arc::clone(block));
     let window = machine.state.membership().parameters.window as usize;
-    let recovery = Recovery {
+    let mut recovery = Recovery {
         entered: found.entered,
         view_change: found.view_change,
         prepared: found.prepared,
@@ -131,5 +133,11 @@ pub fn start(
         quarantined: found.quarantined,
         log_end: log.log_end,
     };
+    match mutant {
+        Some(Mutant::ForgetsViewChange) => recovery.view_change = None,
+        Some(Mutant::ForgetsPrepared) => recovery.prepared = None,
+        Some(Mutant::ForgetsView) => recovery.entered = None,
+        _ => {}
+    }
     Ok(Start { log, recovery: Some(recovery), placed, promises: found.promises })
 }

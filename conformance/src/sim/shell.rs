@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::disk::Survivors;
 use crate::sim::node::Waiting;
-use crate::sim::plan::{MILLI, Micros, SECOND};
+use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
 use crate::sim::world::{Event, Local, World};
 
@@ -43,6 +43,15 @@ impl World {
         }
         if !matches!(input, Input::Tick { .. }) {
             life.core.step(input, &mut out);
+        }
+        if self.plan.mutant == Some(Mutant::Ungated) {
+            let appended = out.iter().rev().find_map(|output| match output {
+                Output::Append { position, .. } => Some(*position),
+                _ => None,
+            });
+            if let Some(position) = appended {
+                life.core.step(Input::Durable { position }, &mut out);
+            }
         }
         for output in out {
             self.output(slot, output)?;
@@ -101,7 +110,7 @@ impl World {
             Output::Append { position, record } => self.append(slot, position, &record),
             Output::Send { to, message, gate } => {
                 let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
-                if gate > life.durable {
+                if gate > life.durable && self.plan.mutant != Some(Mutant::Ungated) {
                     life.waiting.push(Waiting { gate, to, message });
                     return Ok(());
                 }
@@ -265,7 +274,11 @@ impl World {
             .machine
             .execute(&block, placed)
             .map_err(|error| format!("{slot} cannot execute {height}: {error}"))?;
-        self.agreement.executed(height, outcome.effects.exec_root)?;
+        let mut root = outcome.effects.exec_root;
+        if self.plan.mutant == Some(Mutant::OtherRoot) && slot == 0 && height == Height(20) {
+            root.0[0] ^= 1;
+        }
+        self.agreement.executed(height, root)?;
         self.model.compare(&outcome.effects, outcome.revision.0)?;
         self.say(slot, || format!("executed {height}, revision {}", outcome.revision));
         self.audit.note(self.now, slot, "executed", &outcome.effects.exec_root.0);
@@ -391,7 +404,12 @@ impl World {
             life.next_read += 1;
             let key = node.workload.key();
             life.reads.insert(id, OpenRead { key, at_least, since: now });
-            self.step(slot, Input::ReadRequest { id })?;
+            if self.plan.mutant == Some(Mutant::EagerRead) {
+                life.ready.push((id, Height(0)));
+                self.answer_reads(slot)?;
+            } else {
+                self.step(slot, Input::ReadRequest { id })?;
+            }
         }
         let every = self.plan.read_every;
         let delay = self.random.between(every / 4, 2 * every);

@@ -21,7 +21,7 @@ use crate::sim::checkers::votes::Ledger;
 use crate::sim::disk::SimDisk;
 use crate::sim::network::Network;
 use crate::sim::node::{Identity, Node};
-use crate::sim::plan::{MILLI, Micros, Plan, SECOND};
+use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
 use crate::sim::random::Random;
 use crate::sim::scheme::KeyRing;
 use crate::sim::workload::Workload;
@@ -250,6 +250,7 @@ impl World {
                 gone: false,
                 skew_ms: skew,
                 workload: Workload::new(id, plan.large_values, random.fork()),
+                mutant: plan.mutant,
                 salt: random.bytes(),
             }
         });
@@ -282,6 +283,9 @@ impl World {
     }
 
     fn begin(&mut self) -> Result<(), String> {
+        if self.plan.mutant == Some(Mutant::LyingSync) {
+            self.nodes.iter().for_each(|node| node.disk.lie());
+        }
         for slot in 0..self.nodes.len() {
             self.restart(slot)?;
         }

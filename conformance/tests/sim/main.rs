@@ -1,7 +1,7 @@
 //! The simulated world, quick part: the normal case, a few seeds with faults, seeds that once failed, and
 //! the tester's test: one seed run twice is one run. `./test` plays more seeds with `--bin sim`, optimised.
 
-use conformance::sim::plan::Plan;
+use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
 /// Seeds with faults that every run of the tests plays, unoptimised.
@@ -53,5 +53,14 @@ fn seeds_that_once_failed_stay_repaired() {
         if !seed.is_empty() {
             expect(Plan::draw(seed.parse().expect("a seed is a number")));
         }
+    }
+}
+
+/// The common ones here; `--bin sim -- --mutants` looks for all of them.
+#[test]
+fn planted_bugs_are_found() {
+    for mutant in [Mutant::Ungated, Mutant::EagerRead, Mutant::ForgetsView, Mutant::OtherRoot] {
+        let finds = |seed| run(Plan { mutant: Some(mutant), ..Plan::draw(seed) }, false).is_err();
+        assert!((1..=12).any(finds), "no seed of 12 finds {mutant:?}");
     }
 }

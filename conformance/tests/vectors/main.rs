@@ -14,6 +14,7 @@ use std::sync::Arc;
 use althing::chain::{Phase, Record};
 use althing::codec::{Decode, Encode};
 use althing::crypto::{Context, SignedKind, hash_many_64, merkle_root, signed_bytes};
+use althing::ordering::Message;
 use althing::types::{Digest, Epoch, Height, View};
 use bytes::Bytes;
 
@@ -229,6 +230,18 @@ fn every_record_keeps_its_bytes() {
     for (number, (_, record)) in (1..).zip(&records) {
         assert_eq!(record.tag(), number, "tags count up from 1");
         canonical::<Record>(&record.to_bytes());
+    }
+}
+
+#[test]
+fn every_message_keeps_its_bytes() {
+    let messages = samples::messages();
+    let items: Vec<(&str, Bytes)> =
+        messages.iter().map(|(name, message)| (*name, message.to_bytes())).collect();
+    golden("message.hex", &items);
+    for (number, (name, bytes)) in (1_u8..).zip(&items) {
+        assert_eq!(bytes[0], number, "{name}: tags count up from 1");
+        canonical::<Message>(bytes);
     }
 }
 

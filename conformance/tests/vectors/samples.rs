@@ -8,10 +8,12 @@ use althing::chain::{
     ValueSlot, Vote, flags,
 };
 use althing::crypto::{Ed25519, Signature};
+use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
 use althing::types::{
     ClusterId, Digest, Epoch, Height, LeaseId, Millis, OrgId, ReplicaId, Revision, View,
 };
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Member `n`'s key pair.
 pub fn key(n: u8) -> Ed25519 {
@@ -211,6 +213,54 @@ pub fn evidence() -> Evidence {
     let round = (Phase::Prepare, Epoch(0), View(2));
     let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
     Evidence::double_vote(&vote(2, Phase::Prepare), &twin).expect("two blocks at one height")
+}
+
+/// One message of every kind, in the order of their tags.
+pub fn messages() -> Vec<(&'static str, Message)> {
+    let block = Arc::new(block());
+    let (prepared, committed) = (certificate(Phase::Prepare), certificate(Phase::Commit));
+    let view_change = |voter: u8| {
+        Arc::new(ViewChange::sign(
+            (Epoch(0), View(3)),
+            ReplicaId(u16::from(voter)),
+            (Some(prepared.clone()), (voter > 0).then(|| committed.clone())),
+            &cluster_id(),
+            &key(voter),
+        ))
+    };
+    let view_changes = (0..3).map(view_change).collect();
+    let new_view = NewView::sign((Epoch(0), View(3)), view_changes, &cluster_id(), &key(3));
+    let nonce = ReadNonce { start: [5; 32], counter: 9 };
+    let status = Status {
+        epoch: Epoch(0),
+        view: View(3),
+        mode: Mode::ViewChange,
+        unix_ms: Millis(1_790_000_000_000),
+        committed: Height(9),
+        executed: Height(8),
+    };
+    let answer = ReadAnswer { nonce, epoch: Epoch(0), mark: Height(10), committed: Height(9) };
+    let votes = vec![vote(2, Phase::Prepare), vote(2, Phase::Commit)];
+    let hash = block.hash();
+    vec![
+        (
+            "pre_prepare",
+            Message::PrePrepare { block: Arc::clone(&block), prepare: vote(2, Phase::Prepare) },
+        ),
+        ("votes", Message::Votes(votes)),
+        ("view_change", Message::ViewChange(view_change(1))),
+        ("new_view", Message::NewView(Arc::new(new_view))),
+        ("status", Message::Status(status)),
+        ("certificate", Message::Certificate(committed.clone())),
+        ("bundle", Message::Bundle(bundle())),
+        ("read_index", Message::ReadIndex { nonce }),
+        ("read_answer", Message::ReadAnswer(answer)),
+        ("read_proof", Message::ReadProof { mark: Height(10) }),
+        ("get_blocks", Message::GetBlocks { from: Height(3), until: Height(9) }),
+        ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
+        ("get_body", Message::GetBody { hash }),
+        ("body", Message::Body(block)),
+    ]
 }
 
 pub fn effects() -> Effects {
