@@ -2,8 +2,8 @@
 //!
 //! Modules in the order of the layers; a module uses only what stands above it (and the table in
 //! `docs/architecture.md` says which of those). The first part is pure: no clock, socket, thread,
-//! lock or random source, files only through [`storage::Disk`]. `--no-default-features` compiles
-//! that part alone.
+//! lock or random source, files only through [`storage::disk::Disk`]. `--no-default-features`
+//! compiles that part alone.
 
 pub mod types;
 pub mod codec;

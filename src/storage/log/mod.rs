@@ -1,7 +1,7 @@
 //! The write-ahead log: the one thing a replica's promises rest on (protocol: durable before visible).
 //!
 //! [`Appender`] plans writes on the protocol thread and touches no file; [`Batch`]es are written and
-//! synced on the log thread; [`recover`] reads the log back at start. A record names what was durable
+//! synced on the log thread; [`recover()`] reads the log back at start. A record names what was durable
 //! when it was written, so recovery tells a torn tail, which nobody was promised and which is cut,
 //! from rot inside, which is refused. Bytes: `docs/storage-format.md`.
 
