@@ -1,5 +1,9 @@
 //! What checks Althing from outside: a simulator, checkers, real peers.
 
+// The simulator compiles the node's own replay (`sim::node_recover`), whose paths start here.
+#[allow(unused_imports, reason = "found by `crate::` paths of a file that this crate borrows")]
+use althing::{apply, chain, ordering, state, storage, types};
+
 pub mod sim;
 #[cfg(feature = "server")]
 pub mod client;

@@ -2,16 +2,15 @@
 //! log or from blocks that are still on their way to it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use althing::apply::{self, Outcome};
-use althing::chain::{Block, Entry, Genesis, ValueError, ValueRef};
+use althing::chain::{Block, ValueError};
 use althing::state::State;
 use althing::storage::log::Placed;
 use althing::storage::values::Values;
 use althing::types::{Digest, Height, ReplicaId};
 
-use crate::sim::disk::SimDisk;
+use crate::sim::node_recover::value_refs;
 
 /// One replica's state with what it takes to execute the next block.
 pub struct Machine {
@@ -24,12 +23,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The state before the first block.
+    /// A state as a start found it, with the roots after its last heights.
     #[must_use]
-    pub fn new(genesis: &Genesis, own: ReplicaId, disk: SimDisk) -> Self {
-        let state = State::genesis(genesis);
-        let roots = BTreeMap::from([(Height(0), state.exec_root())]);
-        Self { state, values: Values::new(Arc::new(disk)), own, roots }
+    pub fn restored(
+        state: State,
+        values: Values,
+        own: ReplicaId,
+        roots: BTreeMap<Height, Digest>,
+    ) -> Self {
+        Self { state, values, own, roots }
     }
 
     /// The last executed height.
@@ -55,29 +57,9 @@ impl Machine {
     /// # Errors
     /// A value cannot be read.
     pub fn execute(&mut self, block: &Block, placed: Placed) -> Result<Outcome, ValueError> {
-        let refs = references(block, placed);
+        let refs = value_refs(block, placed);
         let outcome = apply::execute(&mut self.state, block, &refs, &self.values, self.own)?;
         self.roots.insert(block.header.height, outcome.effects.exec_root);
         Ok(outcome)
     }
-}
-
-/// Where a logged block's values lie, per entry and slot.
-fn references(block: &Block, placed: Placed) -> Vec<Vec<ValueRef>> {
-    let offsets = block.value_offsets();
-    let entries = block.entries.iter().zip(offsets);
-    entries
-        .map(|(entry, offsets)| match entry {
-            Entry::Bundle(bundle) => offsets
-                .iter()
-                .zip(&bundle.values)
-                .map(|(offset, value)| ValueRef {
-                    segment: placed.segment,
-                    offset: placed.offset + 1 + offset,
-                    length: u32::try_from(value.bytes.len()).expect("a value is a few MiB"),
-                })
-                .collect(),
-            Entry::Rejoin(_) => Vec::new(),
-        })
-        .collect()
 }

@@ -11,11 +11,12 @@ use althing::types::{Digest, Height, LogPosition, ReplicaId, View};
 
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkers::votes::Promises;
+use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::plan::{Micros, Mutant};
 use crate::sim::random::Random;
-use crate::sim::recovery::{Start, start};
+use crate::sim::recovery::{Owner, Start, start};
 use crate::sim::workload::Workload;
 
 /// A message whose gate is not durable yet.
@@ -52,8 +53,14 @@ pub struct Life {
     pub to_execute: VecDeque<Arc<Block>>,
     /// Where logged blocks lie.
     pub placed: BTreeMap<Digest, Placed>,
-    /// What the durable log promises.
-    pub promises: Promises,
+    /// Blocks of the log up to the tip this process started from.
+    pub replayed: Vec<Arc<Block>>,
+    /// A checkpoint being written.
+    pub checkpoint: Option<Checkpointing>,
+    /// Height of the newest on disk.
+    pub checkpoint_height: Height,
+    /// Checkpoint files that values are read from.
+    pub in_use: Vec<u32>,
     /// When the next tick is scheduled.
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
@@ -102,6 +109,8 @@ pub struct Node {
     pub life: Option<Life>,
     /// Stopped for a while; what arrives waits.
     pub paused: bool,
+    /// What its durable log promises; a crash takes nothing of it back.
+    pub promises: Promises,
     /// Down for good.
     pub gone: bool,
     /// How far its wall clock is ahead, in ms.
@@ -131,14 +140,27 @@ impl Node {
     /// The disk failed, or holds what a crash cannot leave.
     pub fn boot(&mut self, now: Micros, random: &mut Random) -> Result<(), String> {
         let identity = &self.identity;
-        let mut machine = Machine::new(&identity.genesis, identity.id, self.disk.clone());
         let settings = self.log_settings();
-        let Start { log, recovery, placed, promises } =
-            start(&self.disk, &settings, &mut machine, self.mutant)?;
+        let owner = Owner {
+            genesis: &identity.genesis,
+            own: identity.id,
+            settings: &settings,
+            mutant: self.mutant,
+        };
+        let Start { log, machine, recovery, placed, in_use, base, blocks } =
+            start(&self.disk, &owner, &mut self.promises)?;
         self.starts += 1;
         let durable = log.log_end;
         let shown = Height(machine.height().0);
         let reader = BlockReader::new(Arc::new(self.disk.clone()), settings, log.appender.end());
+        let tip = recovery.as_ref().and_then(|recovery| recovery.tip.as_ref());
+        let mut replayed = Vec::new();
+        let mut at = tip.map_or(Digest::ZERO, |header| header.hash());
+        while let Some(block) = blocks.get(&at) {
+            at = block.header.parent;
+            replayed.push(Arc::clone(block));
+        }
+        replayed.reverse();
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
@@ -161,7 +183,10 @@ impl Node {
             waiting: Vec::new(),
             to_execute: VecDeque::new(),
             placed,
-            promises,
+            replayed,
+            checkpoint: None,
+            checkpoint_height: base,
+            in_use,
             tick_at: None,
             clocks: (u64::MAX, 0),
             next_seq: 0,

@@ -100,6 +100,8 @@ pub struct Plan {
     pub wrong_clock_ms: i64,
     /// Values of up to 200 KiB among the small ones, in parts of 1,000.
     pub large_values: u64,
+    /// A checkpoint after so many bytes of blocks.
+    pub checkpoint_log_bytes: u64,
     /// Replicas that are down when the faults end and stay so; the others must go on without them.
     pub stay_down: usize,
     /// Length of the phase with faults.
@@ -149,6 +151,7 @@ impl Plan {
             read_every: every(true, 10 * MILLI, 200 * MILLI),
             wrong_clock_ms: 0,
             large_values: 0,
+            checkpoint_log_bytes: 64 << 20,
             stay_down: 0,
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
@@ -163,6 +166,9 @@ impl Plan {
         if random.chance(200) && f > plan.twins + plan.stay_down {
             let wrong = random.between(600, 60_000).cast_signed();
             plan.wrong_clock_ms = if random.chance(500) { wrong } else { -wrong };
+        }
+        if random.chance(700) {
+            plan.checkpoint_log_bytes = random.between(5 << 10, 300 << 10);
         }
         plan
     }
@@ -197,6 +203,7 @@ impl Plan {
             read_every: 50 * MILLI,
             wrong_clock_ms: 0,
             large_values: 0,
+            checkpoint_log_bytes: 100 << 10,
             stay_down: 0,
             faulty_for: 3 * SECOND,
             finish_within: 10 * SECOND,

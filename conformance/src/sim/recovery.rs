@@ -1,143 +1,123 @@
-//! A start from the log: read every record, execute again what was executed, tell the core the rest.
+//! A start from the disk with production code alone: the newest checkpoint, then the log above it by the
+//! node's own replay.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use althing::chain::{Block, Certificate, Effects, Record};
+use althing::chain::{Block, Genesis, Record};
 use althing::ordering::Recovery;
+use althing::state::{KeptChunk, Restore, State};
+use althing::storage::checkpoint;
+use althing::storage::disk::Disk;
 use althing::storage::log::{LogSettings, Placed, Recovered, ReplayMark, recover};
-use althing::types::{Digest, Epoch, Height, LogPosition, View};
-use bytes::Bytes;
+use althing::storage::values::Values;
+use althing::types::{Digest, Height, LogPosition, ReplicaId};
 
 use crate::sim::checkers::votes::Promises;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
+use crate::sim::node_recover::{Base, Replay};
 use crate::sim::plan::Mutant;
 
-/// What the records say.
-#[derive(Default)]
-struct Found {
-    entered: Option<(Epoch, View, Height, Digest)>,
-    view_change: Option<(Epoch, View, Bytes)>,
-    prepared: Option<Certificate>,
-    committed: Option<Certificate>,
-    blocks: BTreeMap<Digest, (Placed, Arc<Block>)>,
-    effects: BTreeMap<Height, Effects>,
-    quarantined: bool,
-    promises: Promises,
-}
-
-impl Found {
-    fn note(&mut self, position: LogPosition, placed: Placed, record: Record) {
-        self.promises.appended(position, &record);
-        match record {
-            Record::ViewEntered { epoch, view, base_height, base_hash } => {
-                self.entered = Some((epoch, view, base_height, base_hash));
-            }
-            Record::ViewChangeSent { epoch, view, message } => {
-                self.view_change = Some((epoch, view, message));
-            }
-            Record::Block(block) => {
-                self.blocks.insert(block.hash(), (placed, block));
-            }
-            Record::Prepared(certificate) => keep_higher(&mut self.prepared, certificate),
-            Record::Committed(certificate) => keep_higher(&mut self.committed, certificate),
-            Record::Effects(effects) => drop(self.effects.insert(effects.height, effects)),
-            Record::Quarantined { .. } => self.quarantined = true,
-            _ => {}
-        }
-    }
-
-    /// The committed chain by height, as far down as the log holds it.
-    fn chain(&self) -> Result<BTreeMap<Height, Digest>, String> {
-        let mut chain = BTreeMap::new();
-        let Some(top) = &self.committed else { return Ok(chain) };
-        let (mut hash, mut height) = (top.block_hash, top.height);
-        while height > Height(0) {
-            let Some((_, block)) = self.blocks.get(&hash) else {
-                return Err(format!("the log commits {height} and does not hold its block"));
-            };
-            chain.insert(height, hash);
-            hash = block.header.parent;
-            height = height.minus(1);
-        }
-        Ok(chain)
-    }
-}
-
-fn keep_higher(kept: &mut Option<Certificate>, new: Certificate) {
-    if kept.as_ref().is_none_or(|kept| kept.rank() < new.rank()) {
-        *kept = Some(new);
-    }
+/// Whose disk it is.
+pub struct Owner<'a> {
+    /// The network.
+    pub genesis: &'a Genesis,
+    /// The replica.
+    pub own: ReplicaId,
+    /// Of its log.
+    pub settings: &'a LogSettings,
+    /// Put into the replay on purpose.
+    pub mutant: Option<Mutant>,
 }
 
 /// A replica ready to go on.
 pub struct Start {
     /// The log's end.
     pub log: Recovered,
+    /// The state where it stands.
+    pub machine: Machine,
     /// For the core; none on an empty log.
     pub recovery: Option<Recovery>,
     /// Where logged blocks lie that are not executed yet.
     pub placed: BTreeMap<Digest, Placed>,
-    /// What the log promises.
-    pub promises: Promises,
+    /// Checkpoint files that values are read from.
+    pub in_use: Vec<u32>,
+    /// Height of the checkpoint that was restored.
+    pub base: Height,
+    /// The blocks of the log, by hash: the replay may be the first to execute one of them.
+    pub blocks: BTreeMap<Digest, Arc<Block>>,
 }
 
-/// Reads the log, brings `machine` to the last executed block.
+/// Reads checkpoint and log; `promises` sees every record of the log.
 ///
 /// # Errors
 /// Damage that a crash cannot cause.
-pub fn start(
-    disk: &SimDisk,
-    settings: &LogSettings,
-    machine: &mut Machine,
-    mutant: Option<Mutant>,
-) -> Result<Start, String> {
-    let mut found = Found::default();
-    let visit = &mut |position, placed, record| found.note(position, placed, record);
-    let log = recover(disk, settings, ReplayMark::start(), visit)
-        .map_err(|error| format!("recovery: {error}"))?;
-    found.promises.durable(log.log_end);
-    let placed = found.blocks.iter().map(|(hash, (placed, _))| (*hash, *placed)).collect();
-    if log.log_end == LogPosition(0) {
-        let promises = found.promises;
-        return Ok(Start { log, recovery: None, placed, promises });
+pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Result<Start, String> {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let values = Values::new(Arc::clone(&shared));
+    let state = State::genesis(owner.genesis);
+    let exec_roots = vec![(Height(0), state.exec_root())];
+    let mut base = Base { state, header: None, exec_roots };
+    let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
+    if let Some((found, state)) = restore(&shared, owner.genesis)? {
+        in_use = found.files();
+        mark = found.replay;
+        base = Base { state, header: Some(found.header), exec_roots: found.exec_roots };
     }
-    let chain = found.chain()?;
-    let mut tip = None;
-    for (height, effects) in &found.effects {
-        let hash = chain.get(height).ok_or_else(|| {
-            format!("the log holds effects of {height}, which it does not commit")
-        })?;
-        let (placed, block) = &found.blocks[hash];
-        let outcome =
-            machine.execute(block, *placed).map_err(|error| format!("replay: {error}"))?;
-        if outcome.effects != *effects {
-            return Err(format!("executing {height} again changed something else"));
+    let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
+    let mut replay = Replay::new(base, &values, owner.own);
+    for (_, record) in mark.carried.records() {
+        replay.note(Placed::default(), record);
+    }
+    let mut blocks = BTreeMap::new();
+    let log = recover(disk, owner.settings, mark, &mut |position, placed, record| {
+        promises.appended(position, &record);
+        if let Record::Block(block) = &record {
+            blocks.insert(block.hash(), Arc::clone(block));
         }
-        tip = Some(block.header.clone());
+        replay.note(placed, record);
+    })
+    .map_err(|error| format!("recovery: {error}"))?;
+    promises.durable(log.log_end);
+    let replayed = replay.finish(log.log_end)?;
+    if let Some(why) = replayed.quarantined {
+        return Err(why);
     }
-    let above = tip.as_ref().map_or(Height(0), |tip| tip.height);
-    let blocks = found.blocks.values().map(|(_, block)| Arc::clone(block));
-    let window = machine.state.membership().parameters.window as usize;
-    let mut recovery = Recovery {
-        entered: found.entered,
-        view_change: found.view_change,
-        prepared: found.prepared,
-        committed: found.committed,
-        blocks: blocks.filter(|block| block.header.height > above).collect(),
-        tip,
-        exec_roots: machine.last_roots(window + 1),
-        windows: machine.state.sessions.windows().clone(),
-        next_expiry: machine.state.next_expiry(),
-        quarantined: found.quarantined,
-        log_end: log.log_end,
-    };
-    match mutant {
+    let placed = replayed.placed.into_iter().map(|((_, hash), placed)| (hash, placed)).collect();
+    let mut recovery = replayed.recovery;
+    match owner.mutant {
         Some(Mutant::ForgetsViewChange) => recovery.view_change = None,
         Some(Mutant::ForgetsPrepared) => recovery.prepared = None,
         Some(Mutant::ForgetsView) => recovery.entered = None,
         _ => {}
     }
-    Ok(Start { log, recovery: Some(recovery), placed, promises: found.promises })
+    let roots = recovery.exec_roots.iter().copied().collect();
+    let machine = Machine::restored(replayed.state, values, owner.own, roots);
+    let recovery = (log.log_end > LogPosition(0)).then_some(recovery);
+    Ok(Start { log, machine, recovery, placed, in_use, base: base_height, blocks })
+}
+
+fn restore(
+    disk: &Arc<dyn Disk>,
+    genesis: &Genesis,
+) -> Result<Option<(checkpoint::Checkpoint, State)>, String> {
+    let (found, damaged) =
+        checkpoint::newest(disk, &genesis.cluster_id()).map_err(|error| error.to_string())?;
+    if let Some(error) = damaged.first() {
+        return Err(format!("a crash damaged a checkpoint: {error}"));
+    }
+    let Some(found) = found else { return Ok(None) };
+    let mut restore = Restore::new(genesis);
+    for chunk in found.chunks(disk) {
+        let chunk = chunk.map_err(|error| error.to_string())?;
+        let (segment, base) = (chunk.place.segment(), chunk.place.base);
+        let kept = KeptChunk { bytes: chunk.bytes, segment, base };
+        restore.push(&kept).map_err(|error| error.to_string())?;
+    }
+    let state = restore.finish().map_err(|error| error.to_string())?;
+    if state.exec_root() != found.manifest.exec_root {
+        return Err(format!("the checkpoint at {} gives another root", found.manifest.height));
+    }
+    Ok(Some((found, state)))
 }

@@ -1,13 +1,14 @@
 //! What a replica's shell does, in simulated time: feeds the core, carries out what it asks for, and shows
 //! every step to the checkers.
 
-use althing::chain::{Range, Record, ValueSource};
+use althing::chain::{BlockHeader, Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
 use althing::ordering::{Alarm, Input, Message, Output, PAGE_BYTES_MAX, Recipients};
 use althing::types::{Height, LogPosition, Millis, ReplicaId};
 use bytes::Bytes;
 
 use crate::sim::checkers::requests::OpenRead;
+use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
 use crate::sim::node::Waiting;
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
@@ -181,7 +182,8 @@ impl World {
         }
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let placed = life.appender.append(position, record);
-        life.promises.appended(position, record);
+        self.nodes[slot].promises.appended(position, record);
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         if let Record::Block(block) = record {
             life.machine.remember(placed, block);
             life.placed.insert(block.hash(), placed);
@@ -191,8 +193,10 @@ impl World {
 
     fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
         let id = self.nodes[slot].identity.id;
-        let Some(life) = &self.nodes[slot].life else { return Ok(()) };
-        self.ledger.sent(id, message, &life.promises, &self.verifier)?;
+        if self.nodes[slot].life.is_none() {
+            return Ok(());
+        }
+        self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
         let bytes = message.to_bytes();
         self.say(slot, || format!("send {to:?} {}", kind_of(message)));
         self.audit.note(self.now, slot, "send", &bytes);
@@ -237,7 +241,8 @@ impl World {
             .map_err(|error| format!("{slot} cannot write its log: {error}"))?;
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         life.durable = batch.last;
-        life.promises.durable(batch.last);
+        self.nodes[slot].promises.durable(batch.last);
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         life.reader.advance(batch.end);
         life.machine.values.durable(batch.end);
         let (open, waiting) = core::mem::take(&mut life.waiting)
@@ -283,6 +288,9 @@ impl World {
         self.say(slot, || format!("executed {height}, revision {}", outcome.revision));
         self.audit.note(self.now, slot, "executed", &outcome.effects.exec_root.0);
         self.answer_writes(slot, &outcome)?;
+        if outcome.checkpoint_wanted {
+            self.begin_checkpoint(slot, block.header.clone());
+        }
         let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
         if next_expiry.is_some() {
             self.count("leases exist");
@@ -292,6 +300,39 @@ impl World {
             self.execute_next(slot);
         }
         self.answer_reads(slot)
+    }
+
+    fn begin_checkpoint(&mut self, slot: usize, header: BlockHeader) {
+        let Some(life) = &mut self.nodes[slot].life else { return };
+        if life.checkpoint.is_some() {
+            return;
+        }
+        let mark = life.appender.replay_mark(header.height);
+        life.checkpoint = Some(Checkpointing::begin(&mut life.machine, header, mark));
+        self.count("checkpoint begun");
+        let delay = self.random.between(MILLI, 30 * MILLI);
+        self.schedule_local(slot, delay, Local::Checkpoint);
+    }
+
+    pub(super) fn checkpoint_slice(&mut self, slot: usize) -> Result<(), String> {
+        let node = &mut self.nodes[slot];
+        let Some(life) = &mut node.life else { return Ok(()) };
+        let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
+        let keeper = (&node.identity.cluster_id, life.in_use.as_slice());
+        let done = checkpoint
+            .slice(&life.machine, &node.disk, keeper)
+            .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
+        if let Some(height) = done {
+            life.checkpoint = None;
+            life.appender.forget_below(life.checkpoint_height);
+            life.checkpoint_height = height;
+            self.count("checkpoint on disk");
+            self.say(slot, || format!("checkpoint at {height} is on disk"));
+        } else {
+            let delay = self.random.between(MILLI, 30 * MILLI);
+            self.schedule_local(slot, delay, Local::Checkpoint);
+        }
+        Ok(())
     }
 
     fn answer_writes(
@@ -429,6 +470,13 @@ impl World {
                 self.count("crash inside a write");
             }
         }
+        if let Some(mut checkpoint) = life.checkpoint {
+            disk.fail_after(self.random.below(12));
+            let keeper = (&self.nodes[slot].identity.cluster_id, life.in_use.as_slice());
+            while let Ok(None) = checkpoint.slice(&life.machine, &disk, keeper) {}
+            self.count("crash inside a checkpoint");
+        }
+        self.nodes[slot].promises.crashed();
         let policies = [Survivors::Nothing, Survivors::Everything, Survivors::Random];
         let policy = *self.random.pick(&policies);
         disk.crash(policy, &mut self.random);
@@ -444,6 +492,7 @@ impl World {
             disk.fail_after(self.random.below(12));
             let failed = self.nodes[slot].boot(self.now, &mut self.random).is_err();
             self.nodes[slot].life = None;
+            self.nodes[slot].promises.crashed();
             disk.crash(Survivors::Random, &mut self.random);
             if failed {
                 self.count("crash in recovery");
@@ -456,6 +505,11 @@ impl World {
             .map_err(|error| format!("{slot} does not start: {error}"))?;
         let Some(life) = &self.nodes[slot].life else { return Ok(()) };
         let height = life.machine.height();
+        if life.checkpoint_height > Height(0) {
+            self.count("start from a checkpoint");
+        }
+        self.replayed(slot)?;
+        let Some(life) = &self.nodes[slot].life else { return Ok(()) };
         for (height, root) in life.machine.last_roots(usize::MAX) {
             self.agreement.executed(height, root)?;
         }
@@ -465,6 +519,18 @@ impl World {
         let (write, read) = (self.random.below(50 * MILLI), self.random.below(100 * MILLI));
         self.schedule_local(slot, write, Local::Write);
         self.schedule_local(slot, read, Local::Read);
+        Ok(())
+    }
+
+    /// A replay may be the first to execute a committed block: nobody may have done so before the crash.
+    fn replayed(&mut self, slot: usize) -> Result<(), String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        for block in core::mem::take(&mut life.replayed) {
+            if self.agreement.executes(&block)? {
+                self.model.execute(&block);
+                self.count("executed first by a replay");
+            }
+        }
         Ok(())
     }
 

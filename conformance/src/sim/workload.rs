@@ -154,6 +154,7 @@ impl Workload {
             }
             91..95 => Op::LeaseKeepAlive { id: self.lease() },
             95..98 => Op::LeaseRevoke { id: self.lease() },
+            98 if self.random.chance(100) => Op::CheckpointNow,
             _ => {
                 let back = i64::try_from(self.random.below(50)).expect("small");
                 Op::Compact { revision: Revision(store_revision - back) }

@@ -17,7 +17,7 @@ use crate::sim::checkers::agreement::Agreement;
 use crate::sim::checkers::model::Model;
 use crate::sim::checkers::requests::Requests;
 use crate::sim::checkers::verifier::Verifier;
-use crate::sim::checkers::votes::Ledger;
+use crate::sim::checkers::votes::{Ledger, Promises};
 use crate::sim::disk::SimDisk;
 use crate::sim::network::Network;
 use crate::sim::node::{Identity, Node};
@@ -89,6 +89,8 @@ pub enum Local {
     Write,
     /// A client reads.
     Read,
+    /// The next slice of a checkpoint is written.
+    Checkpoint,
     /// A link changes.
     Link {
         /// To whom.
@@ -221,7 +223,11 @@ impl World {
             salt: random.bytes(),
             created_ms: Millis(EPOCH_MS),
             members: members(&public),
-            parameters: Parameters::default(),
+            parameters: Parameters {
+                checkpoint_log_bytes: plan.checkpoint_log_bytes,
+                checkpoint_state_factor: 0,
+                ..Parameters::default()
+            },
         });
         let cluster_id = genesis.cluster_id();
         let genesis_root = State::genesis(&genesis).exec_root();
@@ -246,6 +252,7 @@ impl World {
                 disk: SimDisk::default(),
                 starts: 0,
                 life: None,
+                promises: Promises::default(),
                 paused: false,
                 gone: false,
                 skew_ms: skew,
@@ -416,6 +423,7 @@ impl World {
             Local::Tick => self.tick(slot),
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
+            Local::Checkpoint => self.checkpoint_slice(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),

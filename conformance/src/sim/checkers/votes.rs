@@ -44,6 +44,11 @@ impl Promises {
         self.pending.push((position, promise));
     }
 
+    /// A crash: what was not synced may be gone.
+    pub fn crashed(&mut self) {
+        self.pending.clear();
+    }
+
     /// Everything up to `position` was synced, or was read back after a crash.
     pub fn durable(&mut self, position: LogPosition) {
         let done = self.pending.iter().take_while(|(at, _)| *at <= position).count();

@@ -1,0 +1,78 @@
+//! A checkpoint on its way to the disk, in slices between other events, as the node's thread writes it.
+
+use std::sync::Arc;
+
+use althing::chain::BlockHeader;
+use althing::state::Snapshotter;
+use althing::storage::checkpoint::{CheckpointParts, CheckpointWriter, remove_old};
+use althing::storage::disk::Disk;
+use althing::storage::log::ReplayMark;
+use althing::types::{ClusterId, Digest, Height};
+
+use crate::sim::disk::SimDisk;
+use crate::sim::machine::Machine;
+
+/// One checkpoint being written.
+pub struct Checkpointing {
+    snapshotter: Snapshotter,
+    writer: Option<CheckpointWriter>,
+    header: BlockHeader,
+    exec_root: Digest,
+    exec_roots: Vec<(Height, Digest)>,
+    replay: ReplayMark,
+}
+
+impl Checkpointing {
+    /// Begins one of the state as it is.
+    #[must_use]
+    pub fn begin(machine: &mut Machine, header: BlockHeader, replay: ReplayMark) -> Self {
+        let window = machine.state.membership().parameters.window as usize;
+        Self {
+            snapshotter: Snapshotter::begin(&mut machine.state),
+            writer: None,
+            header,
+            exec_root: machine.state.exec_root(),
+            exec_roots: machine.last_roots(window + 1),
+            replay,
+        }
+    }
+
+    /// Writes one chunk, or finishes; the height once it is on disk.
+    ///
+    /// # Errors
+    /// The disk, or a value that cannot be read.
+    pub fn slice(
+        &mut self,
+        machine: &Machine,
+        disk: &SimDisk,
+        keeper: (&ClusterId, &[u32]),
+    ) -> Result<Option<Height>, String> {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let writer = CheckpointWriter::begin(shared).map_err(|e| e.to_string())?;
+                self.writer.insert(writer)
+            }
+        };
+        let chunk = self
+            .snapshotter
+            .next_chunk(&machine.state, &machine.values)
+            .map_err(|error| error.to_string())?;
+        if let Some(chunk) = chunk {
+            writer.push(&chunk).map_err(|error| error.to_string())?;
+            return Ok(None);
+        }
+        let parts = CheckpointParts {
+            cluster_id: *keeper.0,
+            header: self.header.clone(),
+            exec_root: self.exec_root,
+            exec_roots: self.exec_roots.clone(),
+            replay: self.replay.clone(),
+        };
+        let writer = self.writer.take().expect("it was begun");
+        writer.finish(parts).map_err(|error| error.to_string())?;
+        remove_old(disk, keeper.0, keeper.1).map_err(|error| error.to_string())?;
+        Ok(Some(self.header.height))
+    }
+}
