@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Go peers once and prints the directories they are in, joined by ':'.
-#   conformance/peers/build.sh [etcd] [kube]
+#   conformance/peers/build.sh [etcd] [kube] [benchmark]
 # A directory is named by what it was built from (go.mod, go.sum, own sources, Go version), so a
 # second run finds it, and another clone with other pins does not disturb it.
 set -euo pipefail
@@ -18,6 +18,10 @@ build_etcd() { # destination
   go build -p 2 -trimpath -o "$1/etcdctl" go.etcd.io/etcd/etcdctl/v3
   go build -p 2 -trimpath -o "$1/etcdutl" go.etcd.io/etcd/etcdutl/v3
   go build -p 2 -trimpath -o "$1/descriptors" ./descriptors
+}
+
+build_benchmark() { # destination
+  go build -p 2 -trimpath -o "$1/benchmark" go.etcd.io/etcd/v3/tools/benchmark
 }
 
 build_kube() { # destination

@@ -103,6 +103,11 @@ async fn wait_until_ready(home: &Path, own: &mut [Own]) -> anyhow::Result<()> {
                     bail!("{name} ended with {status}:\n{}", last_lines(home, name));
                 }
             }
+            let known = own.iter().any(|replica| replica.name == organisation.name);
+            if !known && organisation.running().is_none() {
+                let name = &organisation.name;
+                bail!("{name}, which was running, has just ended; run `althing demo` again");
+            }
             if waited >= READY {
                 let name = &organisation.name;
                 bail!(
