@@ -15,8 +15,13 @@ use althing::chain::{Phase, Record};
 use althing::codec::{Decode, Encode};
 use althing::crypto::{Context, SignedKind, hash_many_64, merkle_root, signed_bytes};
 use althing::ordering::Message;
-use althing::types::{Digest, Epoch, Height, View};
+use althing::storage::checkpoint::{CheckpointParts, CheckpointWriter, manifest_path};
+use althing::storage::disk::{Disk, Open};
+use althing::storage::identity::{IDENTITY_PATH, claim};
+use althing::storage::log::{LogSettings, ReplayMark, recover, segment_path};
+use althing::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 use bytes::Bytes;
+use conformance::sim::disk::SimDisk;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
@@ -272,4 +277,59 @@ fn hashes_and_signed_bytes_stay_what_they_are() {
         Bytes::copy_from_slice(&bytes)
     };
     golden("signed.hex", &kinds.map(|(name, kind)| (name, signed(kind))));
+}
+
+/// The first `length` bytes of a file.
+fn file_start(disk: &dyn Disk, path: &str, length: usize) -> Bytes {
+    let file = disk.open(path, Open::Read).expect("it was written");
+    let mut bytes = vec![0; length];
+    file.read_at(0, &mut bytes).expect("it is as long");
+    Bytes::from(bytes)
+}
+
+fn whole_file(disk: &dyn Disk, path: &str) -> Bytes {
+    let length = disk.open(path, Open::Read).and_then(|file| file.len()).expect("it was written");
+    file_start(disk, path, usize::try_from(length).expect("a small file"))
+}
+
+#[test]
+fn files_keep_their_bytes() {
+    let disk = SimDisk::default();
+    claim(&disk, &samples::cluster_id(), ReplicaId(2)).expect("nothing is there yet");
+    let settings = LogSettings {
+        cluster_id: samples::cluster_id(),
+        replica: ReplicaId(2),
+        salt: [7; 16],
+        first_segment_bytes: 4096,
+        segment_bytes: 4096,
+    };
+    let recovered = recover(&disk, &settings, ReplayMark::start(), &mut |_, _, _| {});
+    let mut appender = recovered.expect("an empty log").appender;
+    appender.append(LogPosition(1), &Record::Session { counter: 1 });
+    appender.append(LogPosition(2), &Record::Committed(samples::certificate(Phase::Commit)));
+    let batch = appender.take_batch().expect("two records");
+    batch.write(&disk).expect("the disk works");
+    let segment_end = batch.end.offset as usize;
+
+    let mut writer = CheckpointWriter::begin(Arc::new(disk.clone())).expect("the disk works");
+    writer.push(b"a chunk").expect("the disk works");
+    let header = samples::header();
+    let height = header.height;
+    let parts = CheckpointParts {
+        cluster_id: samples::cluster_id(),
+        header,
+        exec_root: Digest([3; 32]),
+        exec_roots: vec![(height, Digest([3; 32]))],
+        replay: appender.replay_mark(height),
+    };
+    let checkpoint = writer.finish(parts).expect("the disk works");
+    golden(
+        "files.hex",
+        &[
+            ("identity", whole_file(&disk, IDENTITY_PATH)),
+            ("segment", file_start(&disk, &segment_path(1), segment_end)),
+            ("manifest", whole_file(&disk, &manifest_path(height))),
+            ("manifest_root", digest_item(checkpoint.manifest.root())),
+        ],
+    );
 }
