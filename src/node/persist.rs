@@ -100,11 +100,12 @@ pub(super) fn log_thread(disk: &Arc<dyn Disk>, jobs: &Receiver<LogJob>, events: 
                 let started = Instant::now();
                 let written = writer.write(disk.as_ref(), &batch);
                 sync_seconds.record(started.elapsed());
-                let event = match written {
-                    Ok(()) => Event::Durable(batch.last, batch.end),
-                    Err(error) => Event::LogFailed(error.to_string()),
-                };
-                if events.send(event).is_err() {
+                if let Err(error) = written {
+                    // Nothing more is written: what a failed write left behind is recovery's to read.
+                    drop(events.send(Event::LogFailed(error.to_string())));
+                    return;
+                }
+                if events.send(Event::Durable(batch.last, batch.end)).is_err() {
                     return;
                 }
             }
