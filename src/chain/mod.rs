@@ -5,28 +5,38 @@ mod author;
 mod block;
 mod bundle;
 mod certificate;
+mod change;
 pub mod check;
 mod effects;
 mod epoch;
+mod epoch_proof;
 mod evidence;
 mod genesis;
 mod header;
+mod network;
 mod op;
 mod record;
 mod session;
 mod state_leaf;
 mod state_proof;
+mod transition;
 mod value;
 
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
 pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleParts, Skeleton};
 pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature};
+pub use change::{
+    Attestation, ConfigAction, ConfigChange, ConfigError, GovernanceVote, NewReplica,
+    possession_bytes,
+};
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
+pub use epoch_proof::{EpochError, EpochProof};
 pub use evidence::Evidence;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
+pub use network::{Address, Network, Organisation};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,
@@ -35,4 +45,5 @@ pub use record::Record;
 pub use session::{SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
 pub use state_proof::{PathLeaf, PathStep, StateFinding, StatePath, StateProof};
+pub use transition::ATTESTATION_HEIGHTS;
 pub use value::{Value, ValueError, ValueRef, ValueSlot, ValueSource};

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, Certificate, Effects, Membership};
+use crate::chain::{Block, Certificate, Effects, EpochProof};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Epoch, Height, View};
 
@@ -48,8 +48,8 @@ pub enum Record {
         /// Hash of its manifest.
         manifest_root: Digest,
     },
-    /// An epoch begins.
-    EpochStart(Membership),
+    /// An epoch begins: how the one before ended.
+    EpochStart(EpochProof),
     /// This replica found that its log was rolled back: no vote until it rejoins.
     Fenced {
         /// Why.
@@ -116,7 +116,7 @@ impl Encode for Record {
                 writer.digest(exec_root);
                 writer.digest(manifest_root);
             }
-            Self::EpochStart(membership) => membership.encode(writer),
+            Self::EpochStart(proof) => proof.encode(writer),
             Self::Fenced { reason } | Self::Quarantined { reason } => writer.bytes(reason),
             Self::Session { counter } => writer.u64(*counter),
         }
@@ -150,7 +150,7 @@ impl Decode for Record {
                 exec_root: reader.digest("record root")?,
                 manifest_root: reader.digest("record manifest")?,
             },
-            8 => Self::EpochStart(Membership::decode(reader)?),
+            8 => Self::EpochStart(EpochProof::decode(reader)?),
             9 => Self::Fenced { reason: reader.bytes(REASON_MAX, "record reason")? },
             10 => Self::Rejoined(Certificate::decode(reader)?),
             11 => Self::Quarantined { reason: reader.bytes(REASON_MAX, "record reason")? },

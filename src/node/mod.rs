@@ -17,6 +17,7 @@ mod gates;
 mod handle;
 mod halt;
 mod index;
+mod members;
 mod metrics;
 mod pending;
 mod persist;
@@ -26,7 +27,7 @@ mod start;
 mod status;
 mod values;
 
-pub use error::{NodeError, StartError};
+pub use error::{ChangeError, NodeError, StartError};
 pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED};
 pub use handle::{Handle, Shared};
 pub use start::{Node, NodeConfig};

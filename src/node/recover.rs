@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Certificate, Effects, Entry, Record, ValueRef, ValueSource,
+    Block, BlockHeader, Certificate, Effects, Entry, EpochProof, Record, ValueRef, ValueSource,
 };
 use crate::ordering::Recovery;
 use crate::state::State;
@@ -35,6 +35,8 @@ pub(super) struct Replay<'a> {
     tail: Vec<(u32, Arc<Block>, Effects)>,
     session: u64,
     replayed: u64,
+    /// How every epoch before the state's ended.
+    epochs: Vec<EpochProof>,
     quarantined: Option<String>,
     failed: Option<String>,
 }
@@ -49,6 +51,8 @@ pub(super) struct Replayed {
     pub(super) tail: Vec<(u32, Arc<Block>, Effects)>,
     /// Blocks executed again.
     pub(super) replayed: u64,
+    /// How every epoch before the state's ended.
+    pub(super) epochs: Vec<EpochProof>,
     pub(super) quarantined: Option<String>,
 }
 
@@ -77,6 +81,7 @@ impl<'a> Replay<'a> {
             tail: Vec::new(),
             session: 0,
             replayed: 0,
+            epochs: Vec::new(),
             quarantined: None,
             failed: None,
         }
@@ -101,9 +106,10 @@ impl<'a> Replay<'a> {
             }
             Record::Prepared(certificate) => keep_newest(&mut self.prepared, certificate),
             Record::Committed(certificate) => {
-                self.execute_through(certificate.block_hash);
+                self.execute_through(&certificate);
                 keep_newest(&mut self.committed, certificate);
             }
+            Record::EpochStart(proof) => self.end_of_epoch(proof),
             Record::Effects(effects) => self.compare(placed.segment, effects),
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
@@ -115,10 +121,10 @@ impl<'a> Replay<'a> {
 
     /// Executes the certified block and its ancestors that are not executed yet. A certificate whose
     /// chain is not held waits for one that is.
-    fn execute_through(&mut self, certified: Digest) {
+    fn execute_through(&mut self, certificate: &Certificate) {
         let tip_hash = self.tip.as_ref().map_or(Digest::ZERO, BlockHeader::hash);
         let mut chain = Vec::new();
-        let mut hash = certified;
+        let mut hash = certificate.block_hash;
         while hash != tip_hash {
             let Some((placed, block)) = self.blocks.get(&hash) else { break };
             hash = block.header.parent;
@@ -131,8 +137,19 @@ impl<'a> Replay<'a> {
         for (placed, block) in chain.into_iter().rev() {
             let height = block.header.height;
             let root = (height > self.base).then(|| self.execute(&block, placed)).flatten();
+            if block.ends_epoch() && block.hash() == certificate.block_hash {
+                let (block, certificate) = (block.clone(), certificate.clone());
+                self.end_of_epoch(EpochProof { block, certificate });
+            }
             self.executed.insert(height, (block, root));
             self.blocks.retain(|_, (_, other)| other.header.height > height);
+        }
+    }
+
+    /// Keeps the first proof of each epoch's end; they come in order.
+    fn end_of_epoch(&mut self, proof: EpochProof) {
+        if proof.block.header.epoch.0 == self.epochs.len() as u64 {
+            self.epochs.push(proof);
         }
     }
 
@@ -184,6 +201,14 @@ impl<'a> Replay<'a> {
         if let Some(why) = self.failed {
             return Err(why);
         }
+        let epoch = self.state.membership().epoch;
+        if self.epochs.len() as u64 != epoch.0 {
+            let known = self.epochs.len();
+            return Err(format!(
+                "the state is of epoch {epoch}, but the log proves the end of {known} epochs; run \
+                 `althing replica repair`"
+            ));
+        }
         let executed = self.tip.as_ref().map_or(Height(0), |header| header.height);
         let above = || self.blocks.iter().filter(|(_, (_, block))| block.header.height > executed);
         let placed = above()
@@ -209,6 +234,7 @@ impl<'a> Replay<'a> {
             placed,
             tail: self.tail,
             replayed: self.replayed,
+            epochs: self.epochs,
             quarantined: self.quarantined,
         })
     }

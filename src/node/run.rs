@@ -6,9 +6,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::{Attestation, Op};
 use crate::codec::{Decode, Encode};
+use crate::crypto::Scheme;
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
 use crate::node::bulk::{BulkJob, SendFrame};
@@ -18,6 +21,7 @@ use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
+use crate::node::members::Members;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -35,7 +39,9 @@ const STATUS_INTERVAL_MS: u64 = 50;
 
 /// One replica's protocol thread.
 pub(super) struct Replica {
-    pub(super) others: Vec<ReplicaId>,
+    pub(super) members: Members,
+    /// Signs as this replica.
+    pub(super) scheme: Arc<dyn Scheme>,
     pub(super) core: Core,
     pub(super) admission: Admission,
     pub(super) pending: Pending,
@@ -106,7 +112,11 @@ impl Replica {
         match event {
             Event::Request(request) => match &self.quarantined {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
-                None => self.admission.queue(request),
+                None => {
+                    let mut request = request;
+                    self.attest(&mut request.op);
+                    self.admission.queue(request);
+                }
             },
             Event::Barrier(waiter) => match &self.quarantined {
                 Some(_) => drop(waiter.send(Err(NodeError::Corrupt))),
@@ -195,6 +205,18 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
+            Output::Epoch { network, left, proof } => {
+                tracing::info!(
+                    event = "epoch",
+                    epoch = network.membership.epoch.0,
+                    members = network.membership.members.len(),
+                    voters = network.membership.voters().count(),
+                    "an epoch begins"
+                );
+                self.members.follow(&network, &left, proof);
+                self.meters.follow(&network);
+                self.executor.window = network.membership.parameters.window as usize;
+            }
             Output::Evidence(evidence) => {
                 let accused = evidence.accused().0;
                 let bytes = evidence.to_bytes();
@@ -229,7 +251,8 @@ impl Replica {
                 }
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
-                self.step(Input::Executed { effects, next_expiry });
+                let network = outcome.network.map(Box::new);
+                self.step(Input::Executed { effects, next_expiry, network });
                 if outcome.checkpoint_wanted {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }
@@ -252,12 +275,27 @@ impl Replica {
         let frame = message.to_bytes();
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
-            Recipients::Others => {
-                for peer in &self.others {
-                    (self.send)(*peer, frame.clone(), lane);
-                }
-            }
+            Recipients::Others => self.send_all(&self.members.others, &frame, lane),
+            Recipients::Voters => self.send_all(&self.members.voters, &frame, lane),
         }
+    }
+
+    fn send_all(&self, peers: &[ReplicaId], frame: &Bytes, lane: Lane) {
+        for peer in peers {
+            (self.send)(*peer, frame.clone(), lane);
+        }
+    }
+
+    /// The own promotion carries this replica's word for its state as it is now.
+    fn attest(&self, op: &mut Op) {
+        let Op::Config(change) = op else { return };
+        if change.promoted() != Some(self.members.own) || change.attestation.is_some() {
+            return;
+        }
+        let cluster_id = self.core.cluster_id();
+        let (epoch, tip) = self.executor.tip();
+        change.attestation =
+            Some(Attestation::sign(self.members.own, epoch, tip, &cluster_id, &*self.scheme));
     }
 
     fn publish_status(&mut self) {

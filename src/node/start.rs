@@ -5,14 +5,14 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::chain::{Genesis, Record};
+use crate::chain::{Genesis, Network, Record};
 use crate::crypto::Scheme;
-use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
+use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
 use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
@@ -23,6 +23,7 @@ use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::members::{Links, Members, SharedEpochs};
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
@@ -54,6 +55,8 @@ pub struct NodeConfig {
     pub genesis: Genesis,
     /// This replica.
     pub own: ReplicaId,
+    /// The newest network known beside the data directory's: who joins finds its peers in it.
+    pub known: Option<Network>,
     /// Signs with its key.
     pub scheme: Arc<dyn Scheme>,
     /// Where log and checkpoints lie.
@@ -80,7 +83,7 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Self, StartError> {
         let opened = open(&config)?;
         let (events, inbox) = channel();
-        let links = links(&config, &events)?;
+        let links = links(&config, opened.replayed.state.network(), &events)?;
         let (handle, replica) = assemble(&config, opened, &events, links)?;
         let protocol = spawn("protocol", move || replica.run(&inbox))?;
         Ok(Self { handle, events, protocol })
@@ -213,34 +216,27 @@ fn start_session(
     Ok(position)
 }
 
-fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerNet>>, StartError> {
-    let members = &config.genesis.members;
-    if members.len() == 1 {
+fn links(
+    config: &NodeConfig,
+    at_start: &Network,
+    events: &Sender<Event>,
+) -> Result<Option<Links>, StartError> {
+    if at_start.membership.members.len() == 1 && config.peer_listeners.is_empty() {
         return Ok(None);
     }
     let network = |error: &dyn core::fmt::Display| StartError::Network(error.to_string());
-    let table = PeerTable::new(members.iter().map(|member| (member.id, member.key)).collect());
+    let table = PeerTable::new(BTreeMap::new());
     let cluster_id = config.genesis.cluster_id();
-    let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table)
+    let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table.clone())
         .map_err(|error| network(&error))?;
     let mut listeners = Vec::new();
     for listener in &config.peer_listeners {
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
-    let peers = members
-        .iter()
-        .filter(|member| member.id != config.own)
-        .map(|member| PeerAddress {
-            id: member.id,
-            name: member.name.clone(),
-            label: format!("{:x}", member.id.0),
-            address: member.peer_address.clone(),
-        })
-        .collect();
     let net_config = PeerNetConfig {
         tls: Arc::new(tls),
         listeners,
-        peers,
+        peers: Vec::new(),
         frame_limits: FrameLimits {
             control_bytes: CONTROL_FRAME_BYTES,
             bulk_bytes: Message::BYTES_MAX,
@@ -253,7 +249,10 @@ fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerN
         // The protocol thread is gone only while the process ends.
         drop(events.send(Event::Net(event)));
     });
-    net.map(|net| Some(Arc::new(net))).map_err(|error| network(&error))
+    let net = Arc::new(net.map_err(|error| network(&error))?);
+    let links = Links::new(net, table, config.own, config.known.clone());
+    links.follow(at_start, &[]);
+    Ok(Some(links))
 }
 
 /// What readers share with the protocol thread.
@@ -290,7 +289,7 @@ impl Threads {
         config: &NodeConfig,
         opened: &mut Opened,
         events: &Sender<Event>,
-        (board, net): (&Board, Option<Arc<PeerNet>>),
+        (board, net): (&Board, Option<Links>),
     ) -> Result<Self, StartError> {
         let (log, log_inbox) = channel();
         start_log_thread(opened.disk.clone(), log_inbox, events.clone())?;
@@ -320,7 +319,7 @@ fn assemble(
     config: &NodeConfig,
     mut opened: Opened,
     events: &Sender<Event>,
-    net: Option<Arc<PeerNet>>,
+    net: Option<Links>,
 ) -> Result<(Handle, Replica), StartError> {
     let state = core::mem::replace(&mut opened.replayed.state, State::genesis(&config.genesis));
     tracing::info!(
@@ -333,7 +332,8 @@ fn assemble(
     let core = Core::new(CoreConfig {
         cluster_id: config.genesis.cluster_id(),
         own: config.own,
-        membership: config.genesis.membership(),
+        network: state.network().clone(),
+        epochs: opened.replayed.epochs.clone(),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
@@ -342,9 +342,10 @@ fn assemble(
     });
     let board = Board::new(config.own, state, &core);
     let threads = Threads::start(config, &mut opened, events, (&board, net.clone()))?;
+    let cut_links = net.clone();
     let cut = move |cut| {
-        if let Some(net) = &net {
-            net.cut(cut);
+        if let Some(links) = &cut_links {
+            links.net.cut(cut);
         }
     };
     let inner = Inner {
@@ -359,8 +360,9 @@ fn assemble(
         own: config.own,
         index: IndexReader(threads.index.clone()),
         cut: Box::new(cut),
+        epochs: Arc::new(RwLock::new(opened.replayed.epochs.clone())),
     };
-    let replica = replica(config, opened, core, (board, threads));
+    let replica = replica(config, opened, core, (board, threads, net, inner.epochs.clone()));
     Ok((Handle { inner: Arc::new(inner) }, replica))
 }
 
@@ -368,16 +370,17 @@ fn replica(
     config: &NodeConfig,
     opened: Opened,
     core: Core,
-    (board, threads): (Board, Threads),
+    (board, threads, links, epochs): (Board, Threads, Option<Links>, SharedEpochs),
 ) -> Replica {
     let Replayed { recovery, placed, quarantined, .. } = opened.replayed;
+    let shared = board.shared.clone();
     let executor = Executor {
         own: config.own,
         shared: board.shared,
         values: opened.values,
         header: recovery.tip,
         exec_roots: recovery.exec_roots.into(),
-        window: config.genesis.parameters.window as usize,
+        window: core.window(),
         checkpoints: threads.checkpoints,
         checkpoint_running: false,
         checkpoint: opened.base,
@@ -385,9 +388,13 @@ fn replica(
         unplanned: VecDeque::new(),
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
-    let members = config.genesis.members.iter().map(|member| member.id);
+    let meters = {
+        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+        Meters::new(shared.state.network(), config.own)
+    };
     Replica {
-        others: members.filter(|id| *id != config.own).collect(),
+        members: Members { own: config.own, others: Vec::new(), voters: Vec::new(), links, epochs },
+        scheme: scheme.clone(),
         core,
         admission: Admission::new(config.own, cluster_id, scheme, opened.session),
         pending: Pending::default(),
@@ -399,7 +406,7 @@ fn replica(
         clock: Clock::start(),
         status: board.status,
         signals: board.signals,
-        meters: Meters::new(&config.genesis, config.own),
+        meters,
         applied: board.applied,
         barriers: Vec::new(),
         bundles: BTreeMap::new(),
@@ -438,9 +445,9 @@ fn start_index_thread(
     Ok(jobs)
 }
 
-fn frame_sender(net: Option<Arc<PeerNet>>) -> SendFrame {
+fn frame_sender(links: Option<Links>) -> SendFrame {
     Arc::new(move |peer, frame, lane| {
-        if let Some(net) = &net {
+        if let Some(Links { net, .. }) = &links {
             // A frame that finds no room is lost like one on the wire: the protocol sends again.
             let _queued = net.send(peer, frame, lane);
         }

@@ -7,6 +7,7 @@ use crate::chain::{Block, Membership, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::epochs::Epochs;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
@@ -32,6 +33,7 @@ pub struct Core {
     pub(super) cluster_id: ClusterId,
     pub(super) own: ReplicaId,
     pub(super) membership: Membership,
+    pub(super) epochs: Epochs,
     pub(super) config_hash: Digest,
     pub(super) quorum: Quorum,
     pub(super) scheme: Arc<dyn Scheme>,
@@ -81,7 +83,9 @@ impl Core {
                 assert!(position <= self.log.end, "only what was appended becomes durable");
                 self.log.durable = self.log.durable.max(position);
             }
-            Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
+            Input::Executed { effects, next_expiry, network } => {
+                self.on_executed(effects, next_expiry, network);
+            }
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
             Input::PeerUp { peer } => self.on_peer_up(peer),
@@ -91,6 +95,18 @@ impl Core {
         self.advance();
         self.check_invariants();
         out.append(&mut self.out);
+    }
+
+    /// The network's identity.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    /// W, the window of this epoch.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.membership.parameters.window as usize
     }
 
     /// Everything that has become possible, in the order in which one thing enables the next.
@@ -108,12 +124,14 @@ impl Core {
         self.fetch_missing();
     }
 
-    fn on_message(&mut self, peer: ReplicaId, message: Message) {
-        let known = self.membership.member(peer).is_some() && peer != self.own;
-        if !known {
+    pub(super) fn on_message(&mut self, peer: ReplicaId, message: Message) {
+        if !self.is_known(peer) {
             return;
         }
         self.heard(peer);
+        if self.is_from_outside(peer, &message) || self.is_early(peer, &message) {
+            return;
+        }
         if self.quarantined && !matches!(message, Message::Status(_) | Message::GetBlocks { .. }) {
             return;
         }
@@ -132,6 +150,8 @@ impl Core {
             Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
             Message::GetBody { hash } => self.on_get_body(peer, &hash),
             Message::Body(block) => self.on_body(peer, block),
+            Message::GetEpochs { from } => self.on_get_epochs(peer, from),
+            Message::Epochs(proofs) => self.on_epochs(peer, proofs),
         }
     }
 

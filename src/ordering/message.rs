@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, EpochProof, Membership, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
@@ -280,6 +280,13 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// Send how epochs ended.
+    GetEpochs {
+        /// The first epoch whose end is wanted.
+        from: Epoch,
+    },
+    /// How consecutive epochs ended.
+    Epochs(Vec<EpochProof>),
 }
 
 const MEMBERS_MAX: usize = 128;
@@ -288,6 +295,9 @@ const VOTES_MAX: usize = 4;
 /// Most bytes of one page, unless a single block is larger (protocol.md 11).
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 const PAGE_BLOCKS_MAX: usize = 4096;
+
+/// Most proofs of one [`Message::Epochs`].
+pub(super) const EPOCHS_MAX: usize = 64;
 
 const FRAME: usize = 64 << 10;
 
@@ -311,13 +321,15 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::GetEpochs { .. } => 24,
+            Self::Epochs(_) => 25,
         }
     }
 
     /// Whether the message is bulk: large and late is better than in the way of votes.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Blocks { .. } | Self::Body(_))
+        matches!(self, Self::Blocks { .. } | Self::Body(_) | Self::Epochs(_))
     }
 
     /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
@@ -326,9 +338,9 @@ impl Message {
             2 => Some(4 * (4 << 10)),
             3 | 6 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 => Some(4 << 10),
+            5 | 8..=11 | 13 | 24 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 25 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
@@ -434,6 +446,11 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::GetEpochs { from } => writer.u64(from.0),
+            Self::Epochs(proofs) => {
+                writer.length(proofs.len());
+                proofs.iter().for_each(|proof| proof.encode(writer));
+            }
         }
     }
 }
@@ -484,6 +501,14 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
+            25 => {
+                let mut proofs = Vec::new();
+                for _ in 0..reader.length(EPOCHS_MAX, "epoch proofs")? {
+                    proofs.push(EpochProof::decode(reader)?);
+                }
+                Self::Epochs(proofs)
+            }
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -607,7 +632,9 @@ mod tests {
             Message::GetBlocks { from: Height(seed), until: Height(seed + 1) },
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
-            Message::Body(block),
+            Message::Body(Arc::clone(&block)),
+            Message::GetEpochs { from: Epoch(seed) },
+            Message::Epochs(vec![EpochProof { block, certificate: certificate(seed + 1, 3) }]),
         ]
     }
 

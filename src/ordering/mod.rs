@@ -12,6 +12,7 @@ mod votes;
 mod commit;
 mod gates;
 mod blocks;
+mod epochs;
 mod view;
 mod view_change;
 mod new_view;

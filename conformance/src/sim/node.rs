@@ -147,7 +147,7 @@ impl Node {
             settings: &settings,
             mutant: self.mutant,
         };
-        let Start { log, machine, recovery, placed, in_use, base, blocks } =
+        let Start { log, machine, recovery, placed, in_use, base, blocks, epochs } =
             start(&self.disk, &owner, &mut self.promises)?;
         self.starts += 1;
         let durable = log.log_end;
@@ -164,7 +164,8 @@ impl Node {
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
-            membership: identity.membership.clone(),
+            network: machine.state.network().clone(),
+            epochs,
             scheme: Arc::clone(&identity.scheme),
             start_nonce: random.bytes(),
             genesis_ms: identity.genesis.created_ms,

@@ -137,6 +137,7 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::Epoch { .. } => Ok(()),
             Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
                 Err(format!("{id} accuses {}, who is honest", evidence.accused()))
             }
@@ -204,7 +205,7 @@ impl World {
             let peer = self.nodes[other].identity.id;
             let addressed = match to {
                 Recipients::One(one) => peer == one,
-                Recipients::Others => peer != id,
+                Recipients::Others | Recipients::Voters => peer != id,
             };
             if !addressed || other == slot {
                 continue;
@@ -292,10 +293,11 @@ impl World {
             self.begin_checkpoint(slot, block.header.clone());
         }
         let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
+        let network = outcome.network.map(Box::new);
         if next_expiry.is_some() {
             self.count("leases exist");
         }
-        self.step(slot, Input::Executed { effects, next_expiry })?;
+        self.step(slot, Input::Executed { effects, next_expiry, network })?;
         if more {
             self.execute_next(slot);
         }
