@@ -41,6 +41,10 @@ fn key(id: u16) -> PublicKey {
 pub struct Options {
     pub drop_percent: u64,
     pub leases: bool,
+    /// Another than the default.
+    pub tenure_blocks: Option<u32>,
+    /// A replica whose wall clock is ahead by so many ms.
+    pub clock_ahead: Option<(u16, u64)>,
 }
 
 /// What executing leaves behind: enough to see a fork, a repetition or a loss.
@@ -78,6 +82,8 @@ pub struct World {
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Who was told that its clock is off, and by how much.
+    pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
@@ -121,6 +127,7 @@ impl World {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            skews: Vec::new(),
             reads_liar: None,
             nodes: (0..n).map(|_| node()).collect(),
             wire: Vec::new(),
@@ -163,7 +170,10 @@ impl World {
                 voting: true,
             })
             .collect();
-        Membership { epoch: Epoch(0), members, parameters: Parameters::default(), first_primary: 0 }
+        let default = Parameters::default();
+        let tenure_blocks = self.options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let parameters = Parameters { tenure_blocks, ..default };
+        Membership { epoch: Epoch(0), members, parameters, first_primary: 0 }
     }
 
     pub fn kill(&mut self, id: u16) {
@@ -221,7 +231,7 @@ impl World {
         node.core = Some(Core::new(config));
         let now = self.now_ms;
         self.step(id, Input::Tick { mono_ms: now });
-        self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+        self.step(id, Input::Wall { unix_ms: self.wall(id) });
         for peer in 0..self.nodes.len() as u16 {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
@@ -332,10 +342,19 @@ impl World {
                 let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
                 self.step(id, Input::Tick { mono_ms: now });
                 if due || now.is_multiple_of(50) {
-                    self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+                    self.step(id, Input::Wall { unix_ms: self.wall(id) });
                 }
             }
         }
+    }
+
+    fn wall(&self, id: u16) -> Millis {
+        let ahead = self.options.clock_ahead.filter(|(whose, _)| *whose == id);
+        Millis(UNIX_MS + self.now_ms + ahead.map_or(0, |(_, ms)| ms))
+    }
+
+    pub fn hand_over(&mut self, id: u16) {
+        self.step(id, Input::HandOver);
     }
 
     fn sync(&mut self, id: u16) {
@@ -414,6 +433,7 @@ impl World {
                 let accused = evidence.accused();
                 assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
             }
+            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges, "{reason}");
