@@ -7,6 +7,7 @@ mod bundle;
 mod certificate;
 mod change;
 pub mod check;
+mod checkpoint;
 mod effects;
 mod epoch;
 mod epoch_proof;
@@ -30,6 +31,7 @@ pub use change::{
     Attestation, ConfigAction, ConfigChange, ConfigError, GovernanceVote, NewReplica,
     possession_bytes,
 };
+pub use checkpoint::{CheckpointCertificate, CheckpointId, CheckpointVote};
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
 pub use epoch_proof::{EpochError, EpochProof};

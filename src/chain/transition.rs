@@ -250,6 +250,7 @@ fn check_parameters(parameters: &Parameters) -> Result<(), ConfigError> {
         ("txn_ops_max", (1..=4096).contains(&parameters.txn_ops_max)),
         ("quota_bytes", (1..=1 << 50).contains(&parameters.quota_bytes)),
         ("checkpoint_log_bytes", (1 << 16..=1 << 40).contains(&parameters.checkpoint_log_bytes)),
+        ("tenure_blocks", (1..=1 << 30).contains(&parameters.tenure_blocks)),
         ("checkpoint_state_factor", (1..=64).contains(&parameters.checkpoint_state_factor)),
     ];
     match bounds.iter().find(|(_, held)| !held) {

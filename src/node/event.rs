@@ -22,7 +22,9 @@ pub(super) enum Event {
     LogFailed(String),
     /// A checkpoint up to this height is on disk, or why it is not.
     Checkpointed(Result<Height, String>),
-    /// Stop.
+    /// Hand the lead over, if this replica has it.
+    HandOver,
+    /// Hand the lead over, then stop.
     Stop,
 }
 

@@ -413,6 +413,7 @@ fn replica(
         outputs: Vec::new(),
         quarantined,
         status_at_ms: 0,
+        stop_at_ms: None,
     }
 }
 

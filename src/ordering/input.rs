@@ -54,6 +54,9 @@ pub enum Input {
         /// Chosen by the caller, not reused.
         id: u64,
     },
+    /// This replica is about to stop, or an operator wants another primary: if it leads, it hands its
+    /// view over.
+    HandOver,
     /// The link to a peer stands.
     PeerUp {
         /// Who.

@@ -298,6 +298,7 @@ impl Core {
             && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh
+            && !self.view.leaving
             && tip >= self.blocks.committed.height
             && tip < self.blocks.executed.height.plus(self.window)
             && tip < self.blocks.committed.height.plus(self.window)

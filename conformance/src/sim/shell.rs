@@ -604,5 +604,7 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
+        Message::GetEpochs { from } => format!("GetEpochs {from}"),
+        Message::Epochs(proofs) => format!("Epochs {}", proofs.len()),
     }
 }

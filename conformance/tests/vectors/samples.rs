@@ -2,11 +2,11 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Attestation, Author, Block, BlockHeader, BlockParts, Bundle,
-    BundleParts, Certificate, Change, ChangeKind, Compare, CompareResult, CompareTarget,
-    ConfigAction, ConfigChange, DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis,
-    GenesisMember, Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, Range, Rejoin,
-    SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote,
-    flags, possession_bytes,
+    BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
+    CheckpointVote, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange, DeleteRange,
+    Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Membership, NewReplica, Op,
+    Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton,
+    SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags, possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
@@ -206,6 +206,26 @@ pub fn certificate(phase: Phase) -> Certificate {
         height: Height(9),
         block_hash: block().hash(),
         signatures: (0..3).map(|voter| vote(voter, phase).signed).collect(),
+    }
+}
+
+pub fn checkpoint_vote(voter: u8) -> CheckpointVote {
+    let id = CheckpointId {
+        height: Height(9),
+        block_hash: block().hash(),
+        exec_root: Digest([5; 32]),
+        manifest_root: Digest([6; 32]),
+    };
+    let replica = ReplicaId(u16::from(voter));
+    CheckpointVote::sign(Epoch(0), replica, id, &cluster_id(), &key(voter))
+}
+
+pub fn checkpoint_certificate() -> CheckpointCertificate {
+    let votes = (0..3).map(checkpoint_vote);
+    CheckpointCertificate {
+        epoch: Epoch(0),
+        id: checkpoint_vote(0).id,
+        signatures: votes.map(|vote| (vote.replica, vote.signature)).collect(),
     }
 }
 

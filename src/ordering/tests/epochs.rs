@@ -7,7 +7,7 @@ use crate::chain::{
     possession_bytes,
 };
 use crate::crypto::Scheme;
-use crate::types::{Digest, Epoch, Height, Millis, OrgId, ReplicaId, View};
+use crate::types::{Digest, Epoch, Millis, OrgId, ReplicaId, View};
 
 const CLUSTER: Digest = Digest([8; 32]);
 
@@ -127,6 +127,189 @@ fn four_become_five_and_four_again_under_load() {
         load(&mut world, 200);
         assert!(world.run_until_ordered(5000), "seed {seed}: {}", world.describe());
         assert!(longest_stall(&world, from) < 2000, "{}", longest_stall(&world, from));
+        check_proofs(&world);
+    }
+}
+
+#[test]
+fn four_become_seven_and_four_again_under_load() {
+    let mut world = World::new(4, 11, Options::default());
+    load(&mut world, 100);
+    let from = last_ms(&world);
+    for id in 4..7 {
+        let organisations: Vec<u16> = (0..id).collect();
+        grow(&mut world, id, &organisations);
+    }
+    assert_eq!(world.network().membership.quorum().f(), 2);
+    for id in [6, 5, 4] {
+        let epoch = world.network().membership.epoch.0;
+        let organisations: Vec<u16> = (0..id).collect();
+        change(&mut world, 0, remove(id, true), &organisations);
+        reach(&mut world, epoch + 1, 5000);
+    }
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    assert_eq!(world.network().membership.quorum().n(), 4);
+    assert!(longest_stall(&world, from) < 2000, "{}", longest_stall(&world, from));
+    check_proofs(&world);
+}
+
+#[test]
+fn a_removed_primary_is_followed_by_the_next_id() {
+    let mut world = World::new(4, 3, Options::default());
+    grow(&mut world, 4, &[0, 1, 2, 3]);
+    change(&mut world, 3, remove(0, false), &[1, 2, 3, 4]);
+    reach(&mut world, 3, 5000);
+    load(&mut world, 200);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let status = world.core(2).status();
+    assert_eq!((status.view, status.primary), (View(0), Some(ReplicaId(1))), "nobody waited");
+    assert_eq!(world.core(0).status().mode, Mode::Observer, "who left votes no more");
+    let at = world.core(0).status().committed;
+    load(&mut world, 200);
+    assert_eq!(world.core(0).status().committed, at, "and is shown no later block");
+}
+
+#[test]
+fn the_second_of_two_changes_that_wait_is_for_another_epoch_and_refused() {
+    let mut world = World::new(4, 5, Options::default());
+    let add = signed_change(&world, ConfigAction::Add(new_replica(4)), &[0, 1, 2]);
+    let parameters = Parameters { view_timeout_ms: 900, ..Parameters::default() };
+    let other = signed_change(&world, ConfigAction::Parameters(parameters.clone()), &[0, 1, 2]);
+    world.submit_change(1, add);
+    world.submit_change(2, other);
+    load(&mut world, 500);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let network = world.network();
+    assert_eq!(network.membership.epoch, Epoch(1));
+    let added = network.membership.member(ReplicaId(4)).is_some();
+    assert!(added != (network.membership.parameters == parameters), "one of the two was made");
+}
+
+#[test]
+fn a_change_without_its_signatures_changes_nothing_and_stops_nothing() {
+    let mut world = World::new(4, 6, Options::default());
+    let mut stolen = new_replica(4);
+    stolen.possession = scheme(3).sign(&possession_bytes(&CLUSTER, &key(4)));
+    let rotate = |id: u16| ConfigAction::RotateKey {
+        replica: ReplicaId(id),
+        key: key(50),
+        possession: scheme(50).sign(&possession_bytes(&CLUSTER, &key(50))),
+    };
+    let mut altered = signed_change(&world, remove(2, true), &[0, 1, 2]);
+    altered.action = remove(3, true);
+    let refused = [
+        signed_change(&world, ConfigAction::Add(new_replica(4)), &[0, 1]),
+        signed_change(&world, ConfigAction::Add(stolen), &[0, 1, 2]),
+        signed_change(&world, rotate(3), &[0, 1, 2]),
+        signed_change(&world, remove(3, false), &[0, 1, 2]),
+        altered,
+    ];
+    for change in refused {
+        world.submit_change(1, change);
+        load(&mut world, 50);
+    }
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    assert_eq!(world.network().membership.epoch, Epoch(0), "{}", world.describe());
+    assert!(world.cores().all(|core| core.status().view == View(0)), "{}", world.describe());
+}
+
+#[test]
+fn a_rotated_key_votes_once_its_replica_signs_with_it_and_the_old_one_never_again() {
+    let mut world = World::new(4, 8, Options::default());
+    load(&mut world, 50);
+    let action = ConfigAction::RotateKey {
+        replica: ReplicaId(2),
+        key: key(50),
+        possession: scheme(50).sign(&possession_bytes(&CLUSTER, &key(50))),
+    };
+    change(&mut world, 0, action, &[2]);
+    reach(&mut world, 1, 3000);
+    world.rekey(2, key(50));
+    world.kill(3);
+    load(&mut world, 300);
+    assert!(world.run_until_ordered(8000), "its votes are needed: {}", world.describe());
+}
+
+#[test]
+fn votes_of_another_epoch_and_of_a_removed_member_count_for_nothing() {
+    let mut world = World::new(4, 9, Options::default());
+    grow(&mut world, 4, &[0, 1, 2, 3]);
+    change(&mut world, 0, remove(1, false), &[0, 2, 3, 4]);
+    reach(&mut world, 3, 5000);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let next = world.core(0).status().committed.next();
+    let votes = |epoch: u64, voters: &[u16]| -> Vec<(u16, Message)> {
+        let vote = |voter: u16| {
+            let round = (Phase::Commit, Epoch(epoch), View(0));
+            let range = (next, vec![Digest([9; 32])]);
+            Vote::sign(round, ReplicaId(voter), range, &CLUSTER, &scheme(voter))
+        };
+        voters.iter().map(|id| (*id, Message::Votes(vec![vote(*id)]))).collect()
+    };
+    let certified = |world: &World| world.core(0).blocks.certificate.clone();
+    let before = certified(&world);
+    // q = 3 of 0, 2, 3, 4; 1 was removed.
+    for (from, message) in votes(2, &[2, 3, 4]).into_iter().chain(votes(3, &[1, 2])) {
+        world.deliver(from, 0, message);
+        assert_eq!(certified(&world), before);
+    }
+    for (from, message) in votes(3, &[3, 4]) {
+        world.deliver(from, 0, message);
+    }
+    assert_ne!(certified(&world), before, "q votes of this epoch's members do");
+}
+
+#[test]
+fn old_messages_replayed_in_a_later_epoch_move_nothing() {
+    for seed in 0..4 {
+        let mut world = World::new(4, seed, Options::default());
+        world.keep_sent = true;
+        load(&mut world, 200);
+        grow(&mut world, 4, &[0, 1, 2, 3]);
+        world.replay_sent();
+        load(&mut world, 300);
+        assert!(world.run_until_ordered(8000), "seed {seed}: {}", world.describe());
+        check_proofs(&world);
+    }
+}
+
+#[test]
+fn crashes_loss_and_cuts_round_an_epoch_barrier_fork_nobody() {
+    for seed in 0..16 {
+        let mut world = World::new(4, seed, Options { drop_percent: 3, ..Options::default() });
+        let organisations = [0, 1, 2, 3];
+        load(&mut world, 50);
+        change(&mut world, 0, ConfigAction::Add(new_replica(4)), &organisations);
+        for _ in 0..8 {
+            let id = world.below(4) as u16;
+            match world.below(4) {
+                0 => world.kill_if_up(id),
+                1 => world.cut(id),
+                2 => world.heal(),
+                _ => world.restart(id),
+            }
+            let pause = world.below(60);
+            world.run_ms(pause);
+        }
+        world.heal();
+        (0..4).for_each(|id| world.restart(id));
+        world.options.drop_percent = 0;
+        world.run_ms(3000);
+        if world.network().membership.epoch == Epoch(0) {
+            change(&mut world, 1, ConfigAction::Add(new_replica(4)), &organisations);
+        }
+        reach(&mut world, 1, 15_000);
+        world.join(4);
+        reach(&mut world, 1, 8000);
+        change(&mut world, 4, promote(4), &organisations);
+        let victim = world.below(4) as u16;
+        let pause = world.below(40);
+        world.run_ms(pause);
+        world.kill_if_up(victim);
+        reach(&mut world, 2, 15_000);
+        world.restart(victim);
+        reach(&mut world, 2, 8000);
+        assert!(world.run_until_ordered(10_000), "seed {seed}: {}", world.describe());
         check_proofs(&world);
     }
 }

@@ -3,6 +3,7 @@
 
 mod epochs;
 mod lies;
+mod tenure;
 mod world;
 
 use world::{Options, World};
@@ -197,7 +198,8 @@ fn a_replica_with_another_state_is_quarantined_and_the_others_go_on() {
 /// One seed of everything at once: loss, cuts, crashes of several, a lying primary, reads, leases.
 fn chaos(seed: u64) {
     let n = [4, 3, 7, 4, 5, 1, 4, 2][(seed % 8) as usize];
-    let options = Options { drop_percent: seed % 11, leases: seed.is_multiple_of(3) };
+    let options =
+        Options { drop_percent: seed % 11, leases: seed.is_multiple_of(3), ..Options::default() };
     let mut world = World::new(n, seed, options);
     if n >= 4 && seed.is_multiple_of(2) {
         world.equivocate(ReplicaId((seed / 8 % u64::from(n)) as u16));

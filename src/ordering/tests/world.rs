@@ -45,6 +45,10 @@ pub fn key(id: u16) -> PublicKey {
 pub struct Options {
     pub drop_percent: u64,
     pub leases: bool,
+    /// Another than the default.
+    pub tenure_blocks: Option<u32>,
+    /// A replica whose wall clock is ahead by so many ms.
+    pub clock_ahead: Option<(u16, u64)>,
 }
 
 /// What executing leaves behind: enough to see a fork, a repetition or a loss.
@@ -83,11 +87,23 @@ struct Node {
     quarantined: bool,
 }
 
+/// Who begins, with which parameters.
+#[derive(Clone)]
+struct Founders {
+    n: u16,
+    parameters: Parameters,
+}
+
 pub struct World {
     pub options: Options,
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Keep what is sent, to send it again.
+    pub keep_sent: bool,
+    sent: Vec<(u16, u16, Bytes)>,
+    /// Who was told that its clock is off, and by how much.
+    pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
@@ -96,7 +112,7 @@ pub struct World {
     submitted: Vec<(u16, u64, u64)>,
     executed: BTreeMap<Height, Digest>,
     ledger: BTreeMap<(u16, Epoch, View, Height, Phase), Digest>,
-    founders: u16,
+    founders: Founders,
     /// When each epoch began anywhere, for stalls.
     pub began_ms: BTreeMap<Epoch, u64>,
     pub executed_ms: Vec<u64>,
@@ -107,19 +123,25 @@ const UNIX_MS: u64 = 1_700_000_000_000;
 
 impl World {
     pub fn new(n: u16, seed: u64, options: Options) -> Self {
+        let default = Parameters::default();
+        let tenure_blocks = options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let founders = Founders { n, parameters: Parameters { tenure_blocks, ..default } };
         let mut world = Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            keep_sent: false,
+            sent: Vec::new(),
+            skews: Vec::new(),
             reads_liar: None,
-            nodes: (0..n).map(|id| node(id, n)).collect(),
+            nodes: (0..n).map(|id| node(id, &founders)).collect(),
             wire: Vec::new(),
             now_ms: 1,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             submitted: Vec::new(),
             executed: BTreeMap::new(),
             ledger: BTreeMap::new(),
-            founders: n,
+            founders,
             began_ms: BTreeMap::new(),
             executed_ms: Vec::new(),
             next_read: 0,
@@ -150,7 +172,7 @@ impl World {
     /// A replica that is to be added: its first process knows the network of epoch 0 alone.
     pub fn join(&mut self, id: u16) {
         assert_eq!(id as usize, self.nodes.len(), "ids follow");
-        self.nodes.push(node(id, self.founders));
+        self.nodes.push(node(id, &self.founders));
         self.restart(id);
     }
 
@@ -170,7 +192,7 @@ impl World {
     }
 
     pub fn first_network(&self) -> Network {
-        network(self.founders)
+        network(&self.founders)
     }
 
     /// Has `id` sign with another key from its next start on.
@@ -199,7 +221,7 @@ impl World {
         if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
         } else {
-            node.state = first_state(self.founders);
+            node.state = first_state(&self.founders);
         }
         self.wire.retain(|(_, from, to, _)| *from != id && *to != id);
     }
@@ -234,7 +256,7 @@ impl World {
         node.core = Some(Core::new(config));
         let now = self.now_ms;
         self.step(id, Input::Tick { mono_ms: now });
-        self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+        self.step(id, Input::Wall { unix_ms: self.wall(id) });
         for peer in 0..self.nodes.len() as u16 {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
@@ -352,6 +374,15 @@ impl World {
         }
     }
 
+    /// Delivers all that was ever sent once more, spread over half a second.
+    pub fn replay_sent(&mut self) {
+        self.keep_sent = false;
+        for (from, to, bytes) in std::mem::take(&mut self.sent) {
+            let at = self.now_ms + 1 + self.below(500);
+            self.wire.push((at, from, to, bytes));
+        }
+    }
+
     fn run_while(&mut self, ms: u64, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now_ms + ms;
         while self.now_ms < end {
@@ -403,10 +434,19 @@ impl World {
                 let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
                 self.step(id, Input::Tick { mono_ms: now });
                 if due || now.is_multiple_of(50) {
-                    self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+                    self.step(id, Input::Wall { unix_ms: self.wall(id) });
                 }
             }
         }
+    }
+
+    fn wall(&self, id: u16) -> Millis {
+        let ahead = self.options.clock_ahead.filter(|(whose, _)| *whose == id);
+        Millis(UNIX_MS + self.now_ms + ahead.map_or(0, |(_, ms)| ms))
+    }
+
+    pub fn hand_over(&mut self, id: u16) {
+        self.step(id, Input::HandOver);
     }
 
     fn sync(&mut self, id: u16) {
@@ -494,6 +534,7 @@ impl World {
                 let accused = evidence.accused();
                 assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
             }
+            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges, "{reason}");
@@ -565,7 +606,11 @@ impl World {
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
             }
-            self.wire.push((at, from, id, message.to_bytes()));
+            let bytes = message.to_bytes();
+            if self.keep_sent {
+                self.sent.push((from, id, bytes.clone()));
+            }
+            self.wire.push((at, from, id, bytes));
         }
     }
 
@@ -614,7 +659,7 @@ impl World {
 const CLUSTER: Digest = Digest([8; 32]);
 
 /// The network of `n` founders.
-fn network(n: u16) -> Network {
+fn network(founders: &Founders) -> Network {
     let member = |id: u16| GenesisMember {
         id: ReplicaId(id),
         organisation: OrgId(id),
@@ -629,12 +674,12 @@ fn network(n: u16) -> Network {
         demo: false,
         salt: [0; 32],
         created_ms: Millis(UNIX_MS),
-        members: (0..n).map(member).collect(),
-        parameters: Parameters::default(),
+        members: (0..founders.n).map(member).collect(),
+        parameters: founders.parameters.clone(),
     })
 }
 
-fn first_state(founders: u16) -> State {
+fn first_state(founders: &Founders) -> State {
     State {
         height: Height(0),
         header: None,
@@ -645,7 +690,7 @@ fn first_state(founders: u16) -> State {
     }
 }
 
-fn node(id: u16, founders: u16) -> Node {
+fn node(id: u16, founders: &Founders) -> Node {
     let state = first_state(founders);
     Node {
         core: None,
