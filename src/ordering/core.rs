@@ -84,6 +84,7 @@ impl Core {
             Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
+            Input::Damaged { reason } => self.quarantine(reason),
             Input::PeerUp { peer } => self.on_peer_up(peer),
             Input::PeerDown { peer } => self.on_peer_down(peer),
             Input::Recv { peer, message } => self.on_message(peer, message),
