@@ -36,7 +36,7 @@ pub(super) struct Opened {
 
 /// Why the directory's content gives no state.
 enum OpenError {
-    /// Something that was promised is damaged or gone: quarantine (protocol.md 17.1).
+    /// Something that was promised is damaged or gone: quarantine (protocol.md 19.1).
     Damaged(String),
     /// Nothing is known to be damaged: the process does not start.
     Refused(StartError),

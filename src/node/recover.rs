@@ -209,6 +209,9 @@ impl<'a> Replay<'a> {
             exec_roots: self.exec_roots,
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
+            stable: None,
+            checkpoints: Vec::new(),
+            erased: Height(0),
             quarantined: self.quarantined.is_some(),
             log_end,
         };

@@ -1,6 +1,6 @@
 //! `althing replica repair`: the damaged log and state are set aside, and the replica begins again
 //! with an empty log that says it is fenced: its votes are gone, so it counts as rolled back until
-//! it has rejoined (protocol.md 17.4).
+//! it has rejoined (protocol.md 19.4).
 //!
 //! Every step can be interrupted: a small file says how far it is, and the next start goes on.
 

@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, BlockHeader, Bundle, Certificate, Effects, Membership, SessionWindow};
+use crate::chain::{
+    Block, BlockHeader, Bundle, Certificate, CheckpointCertificate, CheckpointId, Effects,
+    Membership, SessionWindow,
+};
 use crate::crypto::Scheme;
 use crate::ordering::Message;
 use crate::types::{ClusterId, Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
@@ -39,6 +42,16 @@ pub enum Input {
         effects: Effects,
         /// Earliest lease expiry in block time after it; none without leases.
         next_expiry: Option<Millis>,
+    },
+    /// A checkpoint's chunks and manifest are durable here.
+    CheckpointBuilt {
+        /// What it is.
+        id: CheckpointId,
+    },
+    /// Values of blocks are about to be erased from the log: pages from there are not served.
+    Erased {
+        /// The highest of them.
+        until: Height,
     },
     /// This replica admitted and signed a bundle.
     Submit {
@@ -110,6 +123,12 @@ pub struct Recovery {
     pub windows: BTreeMap<ReplicaId, SessionWindow>,
     /// Earliest lease expiry in block time after `tip`.
     pub next_expiry: Option<Millis>,
+    /// The newest `CheckpointStable` record.
+    pub stable: Option<CheckpointCertificate>,
+    /// Checkpoints held on disk.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Values of blocks up to here may be erased from the log.
+    pub erased: Height,
     /// Whether a `Quarantined` record stands: the core then casts no vote.
     pub quarantined: bool,
     /// Position of the last record.

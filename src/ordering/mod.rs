@@ -21,6 +21,7 @@ mod timers;
 mod status;
 mod reads;
 mod catch_up;
+mod checkpoints;
 mod invariants;
 #[cfg(test)]
 mod tests;

@@ -62,6 +62,7 @@ impl Core {
             unix_ms: self.unix_now().unwrap_or_default(),
             committed: self.blocks.committed.height,
             executed: self.blocks.executed.height,
+            stable: self.checkpoints.stable_height(),
         }
     }
 
@@ -72,6 +73,7 @@ impl Core {
         }
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
+        self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
         }
@@ -106,6 +108,7 @@ impl Core {
             self.tell(peer, Message::Certificate(certificate));
             healed = true;
         }
+        healed |= self.show_stable(peer, status.stable);
         healed
     }
 
@@ -198,6 +201,7 @@ impl Core {
             committed: self.blocks.committed.height,
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
+            stable_checkpoint: self.checkpoints.stable_height(),
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
             peers: peers.collect(),
