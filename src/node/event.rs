@@ -22,6 +22,8 @@ pub(super) enum Event {
     LogFailed(String),
     /// A checkpoint up to this height is on disk, or why it is not.
     Checkpointed(Result<Height, String>),
+    /// Set the damaged log and state aside and begin again (protocol.md 19.4).
+    Repair(oneshot::Sender<Result<(), String>>),
     /// Stop.
     Stop,
 }

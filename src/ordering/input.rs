@@ -63,6 +63,11 @@ pub enum Input {
         /// Chosen by the caller, not reused.
         id: u64,
     },
+    /// The shell found the own state or what it rests on damaged: the core votes no more.
+    Damaged {
+        /// Says what and where.
+        reason: String,
+    },
     /// The link to a peer stands.
     PeerUp {
         /// Who.
