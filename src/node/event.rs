@@ -24,6 +24,8 @@ pub(super) enum Event {
     Checkpointed(Result<Height, String>),
     /// Hand the lead over, if this replica has it.
     HandOver,
+    /// Set the damaged log and state aside and begin again (protocol.md 19.4).
+    Repair(oneshot::Sender<Result<(), String>>),
     /// Hand the lead over, then stop.
     Stop,
 }

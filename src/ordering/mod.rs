@@ -22,6 +22,7 @@ mod tenure;
 mod status;
 mod reads;
 mod catch_up;
+mod checkpoints;
 mod invariants;
 #[cfg(test)]
 mod tests;

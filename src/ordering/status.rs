@@ -62,6 +62,7 @@ impl Core {
             unix_ms: self.unix_now().unwrap_or_default(),
             committed: self.blocks.committed.height,
             executed: self.blocks.executed.height,
+            stable: self.checkpoints.stable_height(),
         }
     }
 
@@ -73,6 +74,7 @@ impl Core {
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
         self.watch_clock();
+        self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
         }
@@ -107,6 +109,7 @@ impl Core {
             self.tell(peer, Message::Certificate(certificate));
             healed = true;
         }
+        healed |= self.show_stable(peer, status.stable);
         healed
     }
 
@@ -215,6 +218,7 @@ impl Core {
             committed: self.blocks.committed.height,
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
+            stable_checkpoint: self.checkpoints.stable_height(),
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
             peers: peers.collect(),

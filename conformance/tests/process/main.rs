@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod damage;
 mod demo;
 mod handover;
 mod load;
