@@ -12,6 +12,7 @@ use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::view::ViewState;
@@ -57,6 +58,7 @@ impl Core {
             peers: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            pace: Pace::default(),
             clock_is_off: false,
             started: false,
             quarantined: false,

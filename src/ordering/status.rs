@@ -74,6 +74,7 @@ impl Core {
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
         self.watch_clock();
+        self.watch_pace();
         self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
