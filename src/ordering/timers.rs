@@ -72,6 +72,7 @@ impl Core {
                 self.guard_deadline(),
                 self.propose_deadline(),
                 self.catch_up_deadline(),
+                self.transfer_deadline(),
                 self.read_deadline(),
             ]);
         }
