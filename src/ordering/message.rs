@@ -752,7 +752,7 @@ mod tests {
             Message::GetBlocks { from: Height(seed), until: Height(seed + 1) },
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
-            Message::Body(block),
+            Message::Body(Arc::clone(&block)),
             Message::Checkpoint(checkpoint),
             Message::CheckpointCertificate(stable.clone()),
             Message::Erased { from: Height(seed), certificate: stable },
