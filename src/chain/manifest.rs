@@ -1,3 +1,4 @@
+use crate::chain::CheckpointId;
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, hash};
 use crate::types::{ClusterId, Digest, Height};
@@ -53,6 +54,17 @@ impl Manifest {
     #[must_use]
     pub fn root(&self) -> Digest {
         hash(&Context::MANIFEST, &[&self.to_bytes()])
+    }
+
+    /// What a CHECKPOINT vote names.
+    #[must_use]
+    pub fn id(&self) -> CheckpointId {
+        CheckpointId {
+            height: self.height,
+            block_hash: self.block_hash,
+            exec_root: self.exec_root,
+            manifest_root: self.root(),
+        }
     }
 
     /// Bytes of all chunks.

@@ -30,9 +30,11 @@ pub(super) enum Event {
     Transferred(Box<Transferred>),
     /// Something this replica rests on is damaged: it stops voting and serving.
     Damaged(String),
+    /// Hand the lead over, if this replica has it.
+    HandOver,
     /// Set the damaged log and state aside and begin again (protocol.md 19.4).
     Repair(oneshot::Sender<Result<(), String>>),
-    /// Stop.
+    /// Hand the lead over, then stop.
     Stop,
 }
 

@@ -79,7 +79,8 @@ fn drain(inbox: &Receiver<Event>, up: &mut BTreeSet<ReplicaId>) -> bool {
             | Event::Checkpointed(_)
             | Event::Transfer(_)
             | Event::Transferred(_)
-            | Event::Damaged(_) => {}
+            | Event::Damaged(_)
+            | Event::HandOver => {}
         }
     }
     true

@@ -35,6 +35,9 @@ const BUNDLES_OUTSTANDING: u64 = 4;
 
 const STATUS_INTERVAL_MS: u64 = 50;
 
+/// So long a stopping primary waits for the next one; then the others find out by themselves.
+const HAND_OVER_MS: u64 = 1000;
+
 /// One replica's protocol thread.
 pub(super) struct Replica {
     pub(super) others: Vec<ReplicaId>,
@@ -65,6 +68,8 @@ pub(super) struct Replica {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) joins: Vec<JoinHandle<()>>,
     pub(super) status_at_ms: u64,
+    /// When to stop although the lead is not handed over yet.
+    pub(super) stop_at_ms: Option<u64>,
 }
 
 /// Why [`Replica::run`] returned.
@@ -87,6 +92,9 @@ impl Replica {
             self.carry_out();
             self.persist.flush();
             self.publish_status();
+            if self.may_stop() {
+                break;
+            }
             match events.recv_timeout(self.pause()) {
                 Ok(event) => {
                     self.advance_time();
@@ -133,6 +141,7 @@ impl Replica {
         let now = self.clock.mono_ms();
         let core = self.core.next_deadline().unwrap_or(now + 1000);
         let next = core.min(self.status_at_ms + STATUS_INTERVAL_MS);
+        let next = next.min(self.stop_at_ms.unwrap_or(next));
         Duration::from_millis(next.saturating_sub(now))
     }
 
@@ -145,7 +154,13 @@ impl Replica {
         self.step(Input::Tick { mono_ms: self.clock.mono_ms() });
     }
 
-    /// False to stop.
+    /// Others should not have to find out that their primary is gone.
+    fn may_stop(&self) -> bool {
+        let late = |at: u64| self.clock.mono_ms() >= at;
+        self.stop_at_ms.is_some_and(|at| late(at) || !self.core.is_handing_over())
+    }
+
+    /// False to end at once.
     fn take(&mut self, event: Event) -> bool {
         match event {
             Event::Request(request) => match self.closed() {
@@ -192,7 +207,11 @@ impl Replica {
             }
             Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
-            Event::Stop => return false,
+            Event::HandOver => self.step(Input::HandOver),
+            Event::Stop => {
+                self.stop_at_ms = Some(self.clock.mono_ms() + HAND_OVER_MS);
+                self.step(Input::HandOver);
+            }
         }
         true
     }

@@ -373,6 +373,7 @@ fn replica(
         stop: threads.stop,
         joins: threads.joins,
         status_at_ms: 0,
+        stop_at_ms: None,
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Core {
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
+    /// The own clock was last seen further from the others' than D.
+    pub(super) clock_is_off: bool,
     pub(super) started: bool,
     pub(super) quarantined: bool,
     pub(super) halted: bool,
@@ -92,6 +94,7 @@ impl Core {
             }
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
+            Input::HandOver => self.hand_over(),
             Input::Damaged { reason } => self.quarantine(reason),
             Input::Transfer(event) => self.on_transfer(event),
             Input::PeerUp { peer } => self.on_peer_up(peer),

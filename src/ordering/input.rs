@@ -63,6 +63,9 @@ pub enum Input {
         /// Chosen by the caller, not reused.
         id: u64,
     },
+    /// This replica is about to stop, or an operator wants another primary: if it leads, it hands its
+    /// view over.
+    HandOver,
     /// The shell found the own state or what it rests on damaged: the core votes no more.
     Damaged {
         /// Says what and where.

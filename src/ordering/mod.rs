@@ -18,6 +18,7 @@ mod new_view;
 mod pool;
 mod requests;
 mod timers;
+mod tenure;
 mod status;
 mod reads;
 mod catch_up;

@@ -128,6 +128,8 @@ pub struct CoreStatus {
     pub mode: Mode,
     /// The primary of the view that a quorum is in; none if there is no such view.
     pub primary: Option<ReplicaId>,
+    /// Who leads the view after that one.
+    pub next_primary: Option<ReplicaId>,
     /// Whether a quorum was heard in normal mode of one view (protocol.md 9).
     pub has_leader: bool,
     /// Highest block known committed, with all its ancestors here.

@@ -59,6 +59,7 @@ impl Core {
             peers: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            clock_is_off: false,
             started: false,
             quarantined: false,
             halted: false,

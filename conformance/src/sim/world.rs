@@ -91,6 +91,8 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The transfer thread is done with its oldest job.
+    Transfer,
     /// A link changes.
     Link {
         /// To whom.
@@ -226,6 +228,7 @@ impl World {
             parameters: Parameters {
                 checkpoint_log_bytes: plan.checkpoint_log_bytes,
                 checkpoint_state_factor: 0,
+                tenure_blocks: 50,
                 ..Parameters::default()
             },
         });
@@ -424,6 +427,7 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),

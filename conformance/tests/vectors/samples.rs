@@ -2,7 +2,7 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote, Compare,
+    Certificate, Change, ChangeKind, ChunkEntry, CheckpointCertificate, Manifest, CheckpointId, CheckpointVote, Compare,
     CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence, Genesis, GenesisMember,
     Membership, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
     SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,

@@ -41,6 +41,10 @@ fn key(id: u16) -> PublicKey {
 pub struct Options {
     pub drop_percent: u64,
     pub leases: bool,
+    /// Another than the default.
+    pub tenure_blocks: Option<u32>,
+    /// A replica whose wall clock is ahead by so many ms.
+    pub clock_ahead: Option<(u16, u64)>,
     /// A checkpoint at every multiple of this height; 0 for none.
     pub checkpoint_every: u64,
 }
@@ -117,6 +121,8 @@ pub struct World {
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Who was told that its clock is off, and by how much.
+    pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
     /// How often a lying source was found out.
     pub liars_named: u64,
@@ -172,6 +178,7 @@ impl World {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            skews: Vec::new(),
             reads_liar: None,
             liars_named: 0,
             installed: 0,
@@ -216,7 +223,10 @@ impl World {
                 voting: true,
             })
             .collect();
-        Membership { epoch: Epoch(0), members, parameters: Parameters::default(), first_primary: 0 }
+        let default = Parameters::default();
+        let tenure_blocks = self.options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let parameters = Parameters { tenure_blocks, ..default };
+        Membership { epoch: Epoch(0), members, parameters, first_primary: 0 }
     }
 
     pub fn kill(&mut self, id: u16) {
@@ -280,7 +290,7 @@ impl World {
         node.core = Some(Core::new(config));
         let now = self.now_ms;
         self.step(id, Input::Tick { mono_ms: now });
-        self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+        self.step(id, Input::Wall { unix_ms: self.wall(id) });
         for peer in 0..self.nodes.len() as u16 {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
@@ -429,10 +439,19 @@ impl World {
                 self.step(id, Input::Tick { mono_ms: now });
                 self.finish_checkpoints(id);
                 if due || now.is_multiple_of(50) {
-                    self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+                    self.step(id, Input::Wall { unix_ms: self.wall(id) });
                 }
             }
         }
+    }
+
+    fn wall(&self, id: u16) -> Millis {
+        let ahead = self.options.clock_ahead.filter(|(whose, _)| *whose == id);
+        Millis(UNIX_MS + self.now_ms + ahead.map_or(0, |(_, ms)| ms))
+    }
+
+    pub fn hand_over(&mut self, id: u16) {
+        self.step(id, Input::HandOver);
     }
 
     fn sync(&mut self, id: u16) {
@@ -520,6 +539,7 @@ impl World {
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
             Output::Transfer(step) => self.transfer(id, step, inputs),
+            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges || node.other_bytes, "{reason}");
