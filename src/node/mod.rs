@@ -28,6 +28,7 @@ mod repair;
 mod run;
 mod start;
 mod status;
+mod transfer;
 mod values;
 
 pub use error::{NodeError, StartError};

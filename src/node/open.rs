@@ -74,10 +74,15 @@ pub(super) fn data_directory(config: &NodeConfig) -> Result<Arc<dyn Disk>, Start
 
 /// Reads everything back. Damage is no error: what comes back then is quarantined, serves no key and
 /// writes nothing, until `althing replica repair`.
-pub(super) fn open(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, StartError> {
+/// `restored` is a state that was just installed, so that it is not read again.
+pub(super) fn open(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    restored: Option<(Checkpoint, State)>,
+) -> Result<Opened, StartError> {
     repair::complete(disk.as_ref(), &settings(config))
         .map_err(|error| StartError::Data(format!("the repair cannot go on: {error}")))?;
-    match open_whole(config, disk) {
+    match open_whole(config, disk, restored) {
         Ok(opened) => Ok(opened),
         Err(OpenError::Refused(error)) => Err(error),
         Err(OpenError::Damaged(reason)) => Ok(open_damaged(config, reason)),
@@ -89,17 +94,25 @@ fn settings(config: &NodeConfig) -> LogSettings {
     LogSettings::new(config.genesis.cluster_id(), config.own, salt)
 }
 
-fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenError> {
+fn open_whole(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    restored: Option<(Checkpoint, State)>,
+) -> Result<Opened, OpenError> {
     let settings = settings(config);
     let values = SharedValues::new(Values::new(disk.clone()));
     let state = State::genesis(&config.genesis);
     let genesis_root = state.exec_root();
     let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
     let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
-    if let Some((checkpoint, state)) = restore(disk, &config.genesis)? {
+    let restored = match restored {
+        Some(restored) => Some(restored),
+        None => restore(disk, &config.genesis)?,
+    };
+    if let Some((checkpoint, state)) = restored {
         in_use = checkpoint.files();
         mark = checkpoint.replay;
-        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
+        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.manifest.exec_roots);
         base = Base { state, header, exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);

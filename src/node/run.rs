@@ -22,6 +22,7 @@ use crate::node::handle::Signals;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
+use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
@@ -48,6 +49,7 @@ pub(super) struct Replica {
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
     pub(super) bulk: Sender<BulkJob>,
+    pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
     pub(super) status: Arc<RwLock<NodeStatus>>,
     pub(super) signals: Arc<Signals>,
@@ -71,12 +73,13 @@ pub(super) struct Replica {
 }
 
 /// Why [`Replica::run`] returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The process stops.
     Stopped,
     /// The damaged log and state are to be set aside.
     Repair,
+    /// A transferred state is to be installed.
+    Install(Box<Transferred>),
 }
 
 impl Replica {
@@ -107,17 +110,18 @@ impl Replica {
             }
         }
         // Starting over, what was admitted may still be executed: unknown, as after a time-out.
-        let stopped = self.ended == Ended::Stopped;
+        let ended = core::mem::replace(&mut self.ended, Ended::Stopped);
+        let stopped = matches!(ended, Ended::Stopped);
         self.pending.fail_all(if stopped { NodeError::Stopped } else { NodeError::Timeout });
-        self.ended
+        ended
     }
 
     /// Ends all threads behind this one; what they were given is on disk then. The peers whose link
     /// stands.
     pub(super) fn close(self) -> BTreeSet<ReplicaId> {
-        let Self { persist, executor, bulk, stop, joins, up, status, .. } = self;
+        let Self { persist, executor, bulk, transfers, stop, joins, up, .. } = self;
         stop.store(true, Ordering::Relaxed);
-        drop((persist, executor, bulk, status));
+        drop((persist, executor, bulk, transfers));
         for thread in joins {
             // A thread that panicked has ended the process, or was one that can be spared.
             drop(thread.join());
@@ -196,6 +200,12 @@ impl Replica {
             Event::Checkpointed(done) => {
                 self.executor.checkpointed(done, self.persist.appender());
             }
+            Event::Transfer(event) => self.step(Input::Transfer(event)),
+            Event::Transferred(done) => {
+                self.ended = Ended::Install(done);
+                return false;
+            }
+            Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
             Event::HandOver => self.step(Input::HandOver),
             Event::Stop => {
@@ -261,6 +271,13 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
+            Output::ServeManifest { to, root } => {
+                drop(self.bulk.send(BulkJob::Manifest { to, root }));
+            }
+            Output::ServeChunk { to, root, number } => {
+                drop(self.bulk.send(BulkJob::Chunk { to, root, number }));
+            }
+            Output::Transfer(step) => self.transfer(step),
             Output::Evidence(evidence) => {
                 let accused = evidence.accused().0;
                 let bytes = evidence.to_bytes();

@@ -12,6 +12,7 @@ use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
@@ -52,6 +53,7 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
+    pub(super) transfer: Transfer,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
@@ -96,6 +98,7 @@ impl Core {
             Input::ReadRequest { id } => self.on_read_request(id),
             Input::HandOver => self.hand_over(),
             Input::Damaged { reason } => self.quarantine(reason),
+            Input::Transfer(event) => self.on_transfer(event),
             Input::PeerUp { peer } => self.on_peer_up(peer),
             Input::PeerDown { peer } => self.on_peer_down(peer),
             Input::Recv { peer, message } => self.on_message(peer, message),
@@ -118,6 +121,7 @@ impl Core {
         }
         self.advance_reads();
         self.fetch_missing();
+        self.advance_transfer();
     }
 
     fn on_message(&mut self, peer: ReplicaId, message: Message) {
@@ -148,7 +152,15 @@ impl Core {
             Message::CheckpointCertificate(certificate) => {
                 self.on_checkpoint_certificate(peer, certificate);
             }
-            Message::Erased { certificate, .. } => self.on_erased(peer, certificate),
+            Message::Erased { from, certificate } => self.on_erased(peer, from, certificate),
+            Message::GetManifest { root } => {
+                self.out.push(Output::ServeManifest { to: peer, root });
+            }
+            Message::Manifest { root, content } => self.on_manifest(peer, root, content),
+            Message::GetChunk { root, number } => {
+                self.out.push(Output::ServeChunk { to: peer, root, number });
+            }
+            Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
         }
     }
 

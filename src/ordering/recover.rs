@@ -15,6 +15,7 @@ use crate::ordering::core::Log;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
@@ -54,6 +55,7 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
             quorum_since_ms: None,

@@ -52,6 +52,7 @@ impl Core {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.up = false;
         }
+        self.transfer_peer_down(peer);
     }
 
     pub(super) fn own_status(&self) -> Status {
@@ -222,6 +223,7 @@ impl Core {
             stable_checkpoint: self.checkpoints.stable_height(),
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
+            transfer: self.transfer.progress(),
             peers: peers.collect(),
             counters: self.counters,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use althing::chain::BlockHeader;
+use althing::chain::{BlockHeader, CheckpointId};
 use althing::state::Snapshotter;
 use althing::storage::checkpoint::{CheckpointParts, CheckpointWriter, remove_old};
 use althing::storage::disk::Disk;
@@ -37,7 +37,7 @@ impl Checkpointing {
         }
     }
 
-    /// Writes one chunk, or finishes; the height once it is on disk.
+    /// Writes one chunk, or finishes; what it is once it is on disk.
     ///
     /// # Errors
     /// The disk, or a value that cannot be read.
@@ -46,7 +46,7 @@ impl Checkpointing {
         machine: &Machine,
         disk: &SimDisk,
         keeper: (&ClusterId, &[u32]),
-    ) -> Result<Option<Height>, String> {
+    ) -> Result<Option<CheckpointId>, String> {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -71,8 +71,8 @@ impl Checkpointing {
             replay: self.replay.clone(),
         };
         let writer = self.writer.take().expect("it was begun");
-        writer.finish(parts).map_err(|error| error.to_string())?;
+        let written = writer.finish(parts).map_err(|error| error.to_string())?;
         remove_old(disk, keeper.0, keeper.1).map_err(|error| error.to_string())?;
-        Ok(Some(self.header.height))
+        Ok(Some(written.manifest.id()))
     }
 }

@@ -17,6 +17,7 @@ use crate::sim::machine::Machine;
 use crate::sim::plan::{Micros, Mutant};
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
+use crate::sim::transfer::Fetching;
 use crate::sim::workload::Workload;
 
 /// A message whose gate is not durable yet.
@@ -61,6 +62,8 @@ pub struct Life {
     pub checkpoint_height: Height,
     /// Checkpoint files that values are read from.
     pub in_use: Vec<u32>,
+    /// A checkpoint that is being fetched.
+    pub fetching: Fetching,
     /// When the next tick is scheduled.
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
@@ -187,6 +190,7 @@ impl Node {
             checkpoint: None,
             checkpoint_height: base,
             in_use,
+            fetching: Fetching::default(),
             tick_at: None,
             clocks: (u64::MAX, 0),
             next_seq: 0,

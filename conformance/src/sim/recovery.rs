@@ -60,10 +60,12 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     let exec_roots = vec![(Height(0), state.exec_root())];
     let mut base = Base { state, header: None, exec_roots };
     let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
+    let mut held = Vec::new();
     if let Some((found, state)) = restore(&shared, owner.genesis)? {
+        held.push(found.manifest.id());
         in_use = found.files();
         mark = found.replay;
-        base = Base { state, header: Some(found.header), exec_roots: found.exec_roots };
+        base = Base { state, header: Some(found.header), exec_roots: found.manifest.exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
     let mut replay = Replay::new(base, &values, owner.own);
@@ -86,6 +88,7 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     }
     let placed = replayed.placed.into_iter().map(|((_, hash), placed)| (hash, placed)).collect();
     let mut recovery = replayed.recovery;
+    recovery.checkpoints = held;
     match owner.mutant {
         Some(Mutant::ForgetsViewChange) => recovery.view_change = None,
         Some(Mutant::ForgetsPrepared) => recovery.prepared = None,

@@ -91,6 +91,8 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The transfer thread is done with its oldest job.
+    Transfer,
     /// A link changes.
     Link {
         /// To whom.
@@ -425,6 +427,7 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),
