@@ -15,6 +15,7 @@ mod kv;
 mod org;
 mod output;
 mod provenance;
+mod replica;
 mod serve;
 mod status;
 mod version;
@@ -60,6 +61,9 @@ enum Command {
     /// Show a block.
     #[command(subcommand)]
     Block(block::Block),
+    /// Heal one replica.
+    #[command(subcommand)]
+    Replica(replica::Replica),
     /// Make an organisation's keys and certificates.
     #[command(subcommand)]
     Org(org::Org),
@@ -123,6 +127,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Blame(command) => provenance::blame(&command),
         Command::History(command) => provenance::history(&command),
         Command::Block(command) => block::run(&command),
+        Command::Replica(command) => replica::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
         Command::Version => {

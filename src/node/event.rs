@@ -22,7 +22,11 @@ pub(super) enum Event {
     LogFailed(String),
     /// A checkpoint up to this height is on disk, or why it is not.
     Checkpointed(Result<Height, String>),
-    /// Stop.
+    /// Hand the lead over, if this replica has it.
+    HandOver,
+    /// Set the damaged log and state aside and begin again (protocol.md 19.4).
+    Repair(oneshot::Sender<Result<(), String>>),
+    /// Hand the lead over, then stop.
     Stop,
 }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, CheckpointCertificate,
+    CheckpointId, CheckpointVote, Membership, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
@@ -38,6 +39,8 @@ pub struct ViewChange {
     pub prepared: Option<Certificate>,
     /// Its highest commit certificate.
     pub committed: Option<Certificate>,
+    /// The newest checkpoint it knows a quorum to hold.
+    pub stable: Option<CheckpointId>,
     /// Its own, over all of it.
     pub signature: Signature,
 }
@@ -48,14 +51,14 @@ impl ViewChange {
     pub fn sign(
         round: (Epoch, View),
         replica: ReplicaId,
-        certificates: (Option<Certificate>, Option<Certificate>),
+        certificates: (Option<Certificate>, Option<Certificate>, Option<CheckpointId>),
         cluster_id: &ClusterId,
         scheme: &dyn Scheme,
     ) -> Self {
         let (epoch, view) = round;
-        let (prepared, committed) = certificates;
+        let (prepared, committed, stable) = certificates;
         let signature = Signature([0; 64]);
-        let mut message = Self { epoch, view, replica, prepared, committed, signature };
+        let mut message = Self { epoch, view, replica, prepared, committed, stable, signature };
         message.signature = scheme.sign(&message.signed_bytes(cluster_id));
         message
     }
@@ -86,6 +89,7 @@ impl ViewChange {
         writer.u16(self.replica.0);
         put_option(self.prepared.as_ref(), writer);
         put_option(self.committed.as_ref(), writer);
+        put_option(self.stable.as_ref(), writer);
     }
 }
 
@@ -104,6 +108,7 @@ impl Decode for ViewChange {
             replica: ReplicaId(reader.u16("view change replica")?),
             prepared: get_option(reader)?,
             committed: get_option(reader)?,
+            stable: get_option(reader)?,
             signature: Signature(reader.array("view change signature")?),
         })
     }
@@ -201,6 +206,8 @@ pub struct Status {
     pub committed: Height,
     /// Highest block executed.
     pub executed: Height,
+    /// Height of the newest checkpoint it knows a quorum to hold; 0 for none.
+    pub stable: Height,
 }
 
 /// Names one ReadIndex question for ever: the process's start nonce and a counter.
@@ -280,6 +287,17 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// The sender holds a checkpoint durably.
+    Checkpoint(CheckpointVote),
+    /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
+    CheckpointCertificate(CheckpointCertificate),
+    /// The answer to [`Message::GetBlocks`] when values from there on are erased.
+    Erased {
+        /// The first height asked for.
+        from: Height,
+        /// The checkpoint to use instead.
+        certificate: CheckpointCertificate,
+    },
 }
 
 const MEMBERS_MAX: usize = 128;
@@ -311,6 +329,9 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::Checkpoint(_) => 15,
+            Self::CheckpointCertificate(_) => 16,
+            Self::Erased { .. } => 26,
         }
     }
 
@@ -324,9 +345,9 @@ impl Message {
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 => Some(64 << 10),
+            3 | 6 | 16 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 => Some(Self::BYTES_MAX),
             _ => None,
@@ -334,15 +355,15 @@ impl Message {
     }
 }
 
-fn put_option(certificate: Option<&Certificate>, writer: &mut Writer) {
+fn put_option<T: Encode>(certificate: Option<&T>, writer: &mut Writer) {
     writer.bool(certificate.is_some());
     if let Some(certificate) = certificate {
         certificate.encode(writer);
     }
 }
 
-fn get_option(reader: &mut Reader) -> Result<Option<Certificate>, DecodeError> {
-    Ok(if reader.bool("certificate tag")? { Some(Certificate::decode(reader)?) } else { None })
+fn get_option<T: Decode>(reader: &mut Reader) -> Result<Option<T>, DecodeError> {
+    Ok(if reader.bool("option tag")? { Some(T::decode(reader)?) } else { None })
 }
 
 fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
@@ -382,6 +403,7 @@ impl Encode for Status {
         writer.u64(self.unix_ms.0);
         writer.u64(self.committed.0);
         writer.u64(self.executed.0);
+        writer.u64(self.stable.0);
     }
 }
 
@@ -394,6 +416,7 @@ impl Decode for Status {
             unix_ms: Millis(reader.u64("status time")?),
             committed: Height(reader.u64("status committed")?),
             executed: Height(reader.u64("status executed")?),
+            stable: Height(reader.u64("status stable")?),
         })
     }
 }
@@ -434,6 +457,12 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Checkpoint(vote) => vote.encode(writer),
+            Self::CheckpointCertificate(certificate) => certificate.encode(writer),
+            Self::Erased { from, certificate } => {
+                writer.u64(from.0);
+                certificate.encode(writer);
+            }
         }
     }
 }
@@ -484,6 +513,12 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
+            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            26 => Self::Erased {
+                from: Height(reader.u64("erased from")?),
+                certificate: CheckpointCertificate::decode(reader)?,
+            },
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -572,10 +607,27 @@ mod tests {
         let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
         let nonce = ReadNonce { start: [5; 32], counter: seed };
         let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
+        let id = CheckpointId {
+            height: Height(seed),
+            block_hash: Digest([2; 32]),
+            exec_root: Digest([3; 32]),
+            manifest_root: Digest([4; 32]),
+        };
+        let checkpoint =
+            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
+        let stable = CheckpointCertificate {
+            epoch: Epoch(seed),
+            id,
+            signatures: vec![(ReplicaId(1), checkpoint.signature)],
+        };
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
-            ((!seed.is_multiple_of(3)).then_some(prepared), Some(committed.clone())),
+            (
+                (!seed.is_multiple_of(3)).then_some(prepared),
+                Some(committed.clone()),
+                seed.is_multiple_of(2).then_some(id),
+            ),
             &Digest::ZERO,
             &scheme,
         ));
@@ -589,6 +641,7 @@ mod tests {
             unix_ms: Millis(seed),
             committed: Height(seed),
             executed: Height(seed),
+            stable: Height(seed / 2),
         };
         let answer =
             ReadAnswer { nonce, epoch: Epoch(0), mark: Height(seed), committed: Height(1) };
@@ -608,6 +661,9 @@ mod tests {
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(block),
+            Message::Checkpoint(checkpoint),
+            Message::CheckpointCertificate(stable.clone()),
+            Message::Erased { from: Height(seed), certificate: stable },
         ]
     }
 

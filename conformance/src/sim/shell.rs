@@ -647,5 +647,14 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
+        Message::Checkpoint(vote) => {
+            format!("CHECKPOINT {} of {}", vote.id.height, vote.replica)
+        }
+        Message::CheckpointCertificate(certificate) => {
+            format!("checkpoint certificate {}", certificate.id.height)
+        }
+        Message::Erased { from, certificate } => {
+            format!("erased from {from}, use checkpoint {}", certificate.id.height)
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, Compare, CompareResult, CompareTarget, DeleteRange, Effects,
-    Entry, Evidence, Genesis, GenesisMember, Membership, Op, Ownership, Parameters, Phase, Put,
-    Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value,
-    ValueSlot, Vote, flags,
+    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote, Compare,
+    CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence, Genesis, GenesisMember,
+    Membership, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
+    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
 };
 use althing::crypto::{Ed25519, Signature};
 use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
@@ -208,6 +208,26 @@ pub fn certificate(phase: Phase) -> Certificate {
     }
 }
 
+pub fn checkpoint_vote(voter: u8) -> CheckpointVote {
+    let id = CheckpointId {
+        height: Height(9),
+        block_hash: block().hash(),
+        exec_root: Digest([5; 32]),
+        manifest_root: Digest([6; 32]),
+    };
+    let replica = ReplicaId(u16::from(voter));
+    CheckpointVote::sign(Epoch(0), replica, id, &cluster_id(), &key(voter))
+}
+
+pub fn checkpoint_certificate() -> CheckpointCertificate {
+    let votes = (0..3).map(checkpoint_vote);
+    CheckpointCertificate {
+        epoch: Epoch(0),
+        id: checkpoint_vote(0).id,
+        signatures: votes.map(|vote| (vote.replica, vote.signature)).collect(),
+    }
+}
+
 pub fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
@@ -223,7 +243,11 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         Arc::new(ViewChange::sign(
             (Epoch(0), View(3)),
             ReplicaId(u16::from(voter)),
-            (Some(prepared.clone()), (voter > 0).then(|| committed.clone())),
+            (
+                Some(prepared.clone()),
+                (voter > 0).then(|| committed.clone()),
+                (voter > 1).then(|| checkpoint_vote(0).id),
+            ),
             &cluster_id(),
             &key(voter),
         ))
@@ -238,6 +262,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         unix_ms: Millis(1_790_000_000_000),
         committed: Height(9),
         executed: Height(8),
+        stable: Height(4),
     };
     let answer = ReadAnswer { nonce, epoch: Epoch(0), mark: Height(10), committed: Height(9) };
     let votes = vec![vote(2, Phase::Prepare), vote(2, Phase::Commit)];
@@ -260,6 +285,9 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("checkpoint", Message::Checkpoint(checkpoint_vote(2))),
+        ("checkpoint_certificate", Message::CheckpointCertificate(checkpoint_certificate())),
+        ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
     ]
 }
 
