@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::BlockHeader;
+use crate::planted::{self, Bug};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::checkpoint::manifest::place;
 use crate::storage::checkpoint::{
@@ -114,7 +115,9 @@ pub(in crate::storage) fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes
     remove_if_there(disk, &temporary)?;
     let file = disk.open(&temporary, Open::Create)?;
     file.write_at(0, bytes)?;
-    file.sync()?;
+    if !planted::is(Bug::UnsyncedRename) {
+        file.sync()?;
+    }
     disk.rename(&temporary, path)?;
     disk.sync_directory(CHECKPOINT_DIRECTORY)
 }
