@@ -2,11 +2,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::apply::Reply;
-use crate::chain::{Author, Op};
+use crate::chain::{Author, CheckpointId, Op};
 use crate::net::NetEvent;
 use crate::node::NodeError;
 use crate::storage::log::Placed;
-use crate::types::{Height, LogPosition};
+use crate::types::LogPosition;
 
 /// Everything that can happen to the protocol thread.
 pub(super) enum Event {
@@ -20,8 +20,8 @@ pub(super) enum Event {
     Durable(LogPosition, Placed),
     /// A write or fsync failed: the process ends (README decision 10).
     LogFailed(String),
-    /// A checkpoint up to this height is on disk, or why it is not.
-    Checkpointed(Result<Height, String>),
+    /// A checkpoint is on disk, or why it is not.
+    Checkpointed(Result<CheckpointId, String>),
     /// Set the damaged log and state aside and begin again (protocol.md 19.4).
     Repair(oneshot::Sender<Result<(), String>>),
     /// Stop.

@@ -6,6 +6,7 @@ use crate::chain::{Genesis, Record};
 use crate::node::quarantine::{NoDisk, damaged_log};
 use crate::node::recover::{Base, Replay, Replayed};
 use crate::node::repair;
+use crate::node::stable::Stable;
 use crate::node::values::SharedValues;
 use crate::node::{NodeConfig, StartError};
 use crate::state::{KeptChunk, Restore, State};
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) in_use: Vec<u32>,
     /// Height of the checkpoint that was restored.
     pub(super) base: Height,
+    pub(super) stable: Stable,
     /// Nothing of the directory can be used: no thread may write there.
     pub(super) detached: bool,
 }
@@ -96,7 +98,10 @@ fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenE
     let genesis_root = state.exec_root();
     let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
     let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
-    if let Some((checkpoint, state)) = restore(disk, &config.genesis)? {
+    let (restored, held) = restore(disk, &config.genesis)?;
+    let mut checkpoints = Vec::new();
+    if let Some((checkpoint, state)) = restored {
+        checkpoints.push(checkpoint.manifest.id());
         in_use = checkpoint.files();
         mark = checkpoint.replay;
         let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
@@ -120,7 +125,10 @@ fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenE
     let mut appender = recovered.appender;
     let session = replay.session() + 1;
     let log_end = start_session(disk.as_ref(), &mut appender, recovered.log_end, session)?;
-    let replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
+    let mut replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
+    let stable = Stable::recovered(held, replayed.stable.iter().copied());
+    replayed.recovery.checkpoints = checkpoints;
+    replayed.recovery.erased = stable.horizon().unwrap_or_default();
     Ok(Opened {
         disk: disk.clone(),
         settings,
@@ -131,6 +139,7 @@ fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenE
         genesis_root,
         in_use,
         base: base_height,
+        stable,
         detached: false,
     })
 }
@@ -158,27 +167,33 @@ fn open_damaged(config: &NodeConfig, reason: String) -> Opened {
         genesis_root,
         in_use: Vec::new(),
         base: Height(0),
+        stable: Stable::default(),
         detached: true,
     }
 }
 
 /// The newest checkpoint that is whole, and the state in it. One whose chunks are whole and whose
-/// state has another root than its manifest says is passed over like a damaged one.
+/// state has another root than its manifest says is passed over like a damaged one. And the heights of
+/// all that are there.
 fn restore(
     disk: &Arc<dyn Disk>,
     genesis: &Genesis,
-) -> Result<Option<(Checkpoint, State)>, OpenError> {
+) -> Result<(Option<(Checkpoint, State)>, Vec<Height>), OpenError> {
     let found = checkpoint::candidates(disk.as_ref(), &genesis.cluster_id())?;
     for error in found.damaged {
         tracing::warn!(event = "damaged_checkpoint", "{error}");
     }
+    let mut held: Vec<Height> = found.whole.iter().map(|one| one.manifest.height).collect();
     for checkpoint in found.whole {
         match restore_from(disk, genesis, &checkpoint) {
-            Ok(state) => return Ok(Some((checkpoint, state))),
-            Err(why) => tracing::warn!(event = "damaged_checkpoint", "{why}"),
+            Ok(state) => return Ok((Some((checkpoint, state)), held)),
+            Err(why) => {
+                tracing::warn!(event = "damaged_checkpoint", "{why}");
+                held.retain(|height| *height != checkpoint.manifest.height);
+            }
         }
     }
-    Ok(None)
+    Ok((None, held))
 }
 
 /// The state in a checkpoint: chunks checked against the manifest, the root recomputed.

@@ -91,6 +91,8 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The next segment is pruned.
+    Prune,
     /// A link changes.
     Link {
         /// To whom.
@@ -255,6 +257,7 @@ impl World {
                 promises: Promises::default(),
                 paused: false,
                 gone: false,
+                checkpoint_durable: Height(0),
                 skew_ms: skew,
                 workload: Workload::new(id, plan.large_values, random.fork()),
                 mutant: plan.mutant,
@@ -424,6 +427,7 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Prune => self.prune_slice(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),

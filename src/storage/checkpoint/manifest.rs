@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::{BlockHeader, HEADER_BYTES};
+use crate::chain::{BlockHeader, CheckpointId, HEADER_BYTES};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, hash};
 use crate::storage::checkpoint::{CHUNK_BYTES_MAX, CheckpointError};
@@ -56,6 +56,17 @@ impl Manifest {
     #[must_use]
     pub fn root(&self) -> Digest {
         hash(&Context::MANIFEST, &[&self.to_bytes()])
+    }
+
+    /// What replicas vote for.
+    #[must_use]
+    pub fn id(&self) -> CheckpointId {
+        CheckpointId {
+            height: self.height,
+            block_hash: self.block_hash,
+            exec_root: self.exec_root,
+            manifest_root: self.root(),
+        }
     }
 }
 
