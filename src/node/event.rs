@@ -5,6 +5,8 @@ use crate::apply::Reply;
 use crate::chain::{Author, CheckpointId, Op};
 use crate::net::NetEvent;
 use crate::node::NodeError;
+use crate::node::transfer::Transferred;
+use crate::ordering::TransferEvent;
 use crate::storage::log::Placed;
 use crate::types::LogPosition;
 
@@ -22,9 +24,17 @@ pub(super) enum Event {
     LogFailed(String),
     /// A checkpoint is on disk, or why it is not.
     Checkpointed(Result<CheckpointId, String>),
+    /// How a state transfer goes on.
+    Transfer(TransferEvent),
+    /// A transferred state is complete and waits to be installed.
+    Transferred(Box<Transferred>),
+    /// Something this replica rests on is damaged: it stops voting and serving.
+    Damaged(String),
+    /// Hand the lead over, if this replica has it.
+    HandOver,
     /// Set the damaged log and state aside and begin again (protocol.md 19.4).
     Repair(oneshot::Sender<Result<(), String>>),
-    /// Stop.
+    /// Hand the lead over, then stop.
     Stop,
 }
 

@@ -132,6 +132,21 @@ impl Handle {
         (epoch, View(signals.view.load(Ordering::Relaxed)))
     }
 
+    /// Gives this replica's lead to the next primary; returns once another one leads.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn hand_over(&self) -> Result<(), NodeError> {
+        self.send(Event::HandOver)?;
+        let moved = async {
+            while self.status().core.primary.is_none_or(|primary| primary == self.inner.own) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
+        tokio::time::timeout(limit, moved).await.map_err(|_| NodeError::Timeout)
+    }
+
     fn send(&self, event: Event) -> Result<(), NodeError> {
         self.inner.events.send(event).map_err(|_| NodeError::Stopped)
     }

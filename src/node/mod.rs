@@ -30,6 +30,7 @@ mod run;
 mod stable;
 mod start;
 mod status;
+mod transfer;
 mod values;
 
 pub use error::{NodeError, StartError};

@@ -76,10 +76,15 @@ pub(super) fn data_directory(config: &NodeConfig) -> Result<Arc<dyn Disk>, Start
 
 /// Reads everything back. Damage is no error: what comes back then is quarantined, serves no key and
 /// writes nothing, until `althing replica repair`.
-pub(super) fn open(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, StartError> {
+/// `restored` is a state that was just installed, so that it is not read again.
+pub(super) fn open(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    restored: Option<(Checkpoint, State)>,
+) -> Result<Opened, StartError> {
     repair::complete(disk.as_ref(), &settings(config))
         .map_err(|error| StartError::Data(format!("the repair cannot go on: {error}")))?;
-    match open_whole(config, disk) {
+    match open_whole(config, disk, restored) {
         Ok(opened) => Ok(opened),
         Err(OpenError::Refused(error)) => Err(error),
         Err(OpenError::Damaged(reason)) => Ok(open_damaged(config, reason)),
@@ -91,20 +96,29 @@ fn settings(config: &NodeConfig) -> LogSettings {
     LogSettings::new(config.genesis.cluster_id(), config.own, salt)
 }
 
-fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenError> {
+fn open_whole(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    restored: Option<(Checkpoint, State)>,
+) -> Result<Opened, OpenError> {
     let settings = settings(config);
     let values = SharedValues::new(Values::new(disk.clone()));
     let state = State::genesis(&config.genesis);
     let genesis_root = state.exec_root();
     let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
     let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
-    let (restored, held) = restore(disk, &config.genesis)?;
+    let restored = match restored {
+        Some(restored) => Some(restored),
+        None => restore(disk, &config.genesis)?,
+    };
+    let held = checkpoint::candidates(disk.as_ref(), &config.genesis.cluster_id())?.whole;
+    let held: Vec<Height> = held.iter().map(|one| one.manifest.height).collect();
     let mut checkpoints = Vec::new();
     if let Some((checkpoint, state)) = restored {
         checkpoints.push(checkpoint.manifest.id());
         in_use = checkpoint.files();
         mark = checkpoint.replay;
-        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
+        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.manifest.exec_roots);
         base = Base { state, header, exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
@@ -173,27 +187,22 @@ fn open_damaged(config: &NodeConfig, reason: String) -> Opened {
 }
 
 /// The newest checkpoint that is whole, and the state in it. One whose chunks are whole and whose
-/// state has another root than its manifest says is passed over like a damaged one. And the heights of
-/// all that are there.
+/// state has another root than its manifest says is passed over like a damaged one.
 fn restore(
     disk: &Arc<dyn Disk>,
     genesis: &Genesis,
-) -> Result<(Option<(Checkpoint, State)>, Vec<Height>), OpenError> {
+) -> Result<Option<(Checkpoint, State)>, OpenError> {
     let found = checkpoint::candidates(disk.as_ref(), &genesis.cluster_id())?;
     for error in found.damaged {
         tracing::warn!(event = "damaged_checkpoint", "{error}");
     }
-    let mut held: Vec<Height> = found.whole.iter().map(|one| one.manifest.height).collect();
     for checkpoint in found.whole {
         match restore_from(disk, genesis, &checkpoint) {
-            Ok(state) => return Ok((Some((checkpoint, state)), held)),
-            Err(why) => {
-                tracing::warn!(event = "damaged_checkpoint", "{why}");
-                held.retain(|height| *height != checkpoint.manifest.height);
-            }
+            Ok(state) => return Ok(Some((checkpoint, state))),
+            Err(why) => tracing::warn!(event = "damaged_checkpoint", "{why}"),
         }
     }
-    Ok((None, held))
+    Ok(None)
 }
 
 /// The state in a checkpoint: chunks checked against the manifest, the root recomputed.

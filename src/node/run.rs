@@ -25,6 +25,7 @@ use crate::node::pending::Pending;
 use crate::node::persist::Persist;
 use crate::node::prune::PruneJob;
 use crate::node::stable::Stable;
+use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
@@ -37,6 +38,9 @@ const BUNDLES_OUTSTANDING: u64 = 4;
 
 const STATUS_INTERVAL_MS: u64 = 50;
 
+/// So long a stopping primary waits for the next one; then the others find out by themselves.
+const HAND_OVER_MS: u64 = 1000;
+
 /// One replica's protocol thread.
 pub(super) struct Replica {
     pub(super) others: Vec<ReplicaId>,
@@ -48,6 +52,7 @@ pub(super) struct Replica {
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
     pub(super) bulk: Sender<BulkJob>,
+    pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
     pub(super) status: Arc<RwLock<NodeStatus>>,
     pub(super) signals: Arc<Signals>,
@@ -69,15 +74,18 @@ pub(super) struct Replica {
     pub(super) stable: Stable,
     /// The segment that records go to: its first one is durable.
     pub(super) open_segment: u32,
+    /// When to stop although the lead is not handed over yet.
+    pub(super) stop_at_ms: Option<u64>,
 }
 
 /// Why [`Replica::run`] returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The process stops.
     Stopped,
     /// The damaged log and state are to be set aside.
     Repair,
+    /// A transferred state is to be installed.
+    Install(Box<Transferred>),
 }
 
 impl Replica {
@@ -90,6 +98,9 @@ impl Replica {
             self.carry_out();
             self.persist.flush();
             self.publish_status();
+            if self.may_stop() {
+                break;
+            }
             match events.recv_timeout(self.pause()) {
                 Ok(event) => {
                     self.advance_time();
@@ -105,17 +116,18 @@ impl Replica {
             }
         }
         // Starting over, what was admitted may still be executed: unknown, as after a time-out.
-        let stopped = self.ended == Ended::Stopped;
+        let ended = core::mem::replace(&mut self.ended, Ended::Stopped);
+        let stopped = matches!(ended, Ended::Stopped);
         self.pending.fail_all(if stopped { NodeError::Stopped } else { NodeError::Timeout });
-        self.ended
+        ended
     }
 
     /// Ends all threads behind this one; what they were given is on disk then. The peers whose link
     /// stands.
     pub(super) fn close(self) -> BTreeSet<ReplicaId> {
-        let Self { persist, executor, bulk, stop, joins, up, status, .. } = self;
+        let Self { persist, executor, bulk, transfers, stop, joins, up, .. } = self;
         stop.store(true, Ordering::Relaxed);
-        drop((persist, executor, bulk, status));
+        drop((persist, executor, bulk, transfers));
         for thread in joins {
             // A thread that panicked has ended the process, or was one that can be spared.
             drop(thread.join());
@@ -135,6 +147,7 @@ impl Replica {
         let now = self.clock.mono_ms();
         let core = self.core.next_deadline().unwrap_or(now + 1000);
         let next = core.min(self.status_at_ms + STATUS_INTERVAL_MS);
+        let next = next.min(self.stop_at_ms.unwrap_or(next));
         Duration::from_millis(next.saturating_sub(now))
     }
 
@@ -147,7 +160,13 @@ impl Replica {
         self.step(Input::Tick { mono_ms: self.clock.mono_ms() });
     }
 
-    /// False to stop.
+    /// Others should not have to find out that their primary is gone.
+    fn may_stop(&self) -> bool {
+        let late = |at: u64| self.clock.mono_ms() >= at;
+        self.stop_at_ms.is_some_and(|at| late(at) || !self.core.is_handing_over())
+    }
+
+    /// False to end at once.
     fn take(&mut self, event: Event) -> bool {
         match event {
             Event::Request(request) => match self.closed() {
@@ -194,8 +213,18 @@ impl Replica {
                     self.prune();
                 }
             }
+            Event::Transfer(event) => self.step(Input::Transfer(event)),
+            Event::Transferred(done) => {
+                self.ended = Ended::Install(done);
+                return false;
+            }
+            Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
-            Event::Stop => return false,
+            Event::HandOver => self.step(Input::HandOver),
+            Event::Stop => {
+                self.stop_at_ms = Some(self.clock.mono_ms() + HAND_OVER_MS);
+                self.step(Input::HandOver);
+            }
         }
         true
     }
@@ -268,6 +297,13 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
+            Output::ServeManifest { to, root } => {
+                drop(self.bulk.send(BulkJob::Manifest { to, root }));
+            }
+            Output::ServeChunk { to, root, number } => {
+                drop(self.bulk.send(BulkJob::Chunk { to, root, number }));
+            }
+            Output::Transfer(step) => self.transfer(step),
             Output::Evidence(evidence) => {
                 let accused = evidence.accused().0;
                 let bytes = evidence.to_bytes();

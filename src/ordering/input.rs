@@ -8,7 +8,7 @@ use crate::chain::{
     Membership, SessionWindow,
 };
 use crate::crypto::Scheme;
-use crate::ordering::Message;
+use crate::ordering::{Message, TransferEvent};
 use crate::types::{ClusterId, Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Everything the core is ever told. Time, randomness, disk and network reach it only here.
@@ -63,11 +63,16 @@ pub enum Input {
         /// Chosen by the caller, not reused.
         id: u64,
     },
+    /// This replica is about to stop, or an operator wants another primary: if it leads, it hands its
+    /// view over.
+    HandOver,
     /// The shell found the own state or what it rests on damaged: the core votes no more.
     Damaged {
         /// Says what and where.
         reason: String,
     },
+    /// How a state transfer goes on.
+    Transfer(TransferEvent),
     /// The link to a peer stands.
     PeerUp {
         /// Who.

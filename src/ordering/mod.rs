@@ -18,10 +18,13 @@ mod new_view;
 mod pool;
 mod requests;
 mod timers;
+mod tenure;
+mod pace;
 mod status;
 mod reads;
 mod catch_up;
 mod checkpoints;
+mod transfer;
 mod invariants;
 #[cfg(test)]
 mod tests;
@@ -31,4 +34,5 @@ pub use input::{CoreConfig, Input, Recovery};
 pub use message::{
     Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
 };
+pub use transfer::{TransferEvent, TransferStep};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};

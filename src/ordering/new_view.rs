@@ -191,6 +191,7 @@ impl Core {
         state.entered = view;
         state.entered_position = position;
         state.pending = None;
+        state.leaving = false;
         state.base = base;
         state.chain.clear();
         state.chain.insert(base_height, base_hash);
@@ -211,6 +212,7 @@ impl Core {
             state.waiting = None;
         }
         self.counters.views_entered += 1;
+        self.restart_pace();
         self.votes.retain(&|slot| slot.view.next() >= view);
         self.proposals.retain(|(of, _), _| *of >= view);
         self.pool.restart_timers(self.now_ms);

@@ -211,6 +211,7 @@ impl Core {
         mark(&mut self.view.windows, block);
         for bundle in block.bundles() {
             let key = (bundle.session, bundle.first_seq);
+            self.note_wait(bundle.origin, key);
             self.pool.remove(bundle.origin, key, self.now_ms);
         }
     }
@@ -259,6 +260,7 @@ impl Core {
         self.is_normal()
             && self.primary() == self.own
             && self.view.fresh
+            && !self.view.leaving
             && tip >= self.blocks.committed.height
             && tip < self.blocks.executed.height.plus(self.window)
             && tip < self.blocks.committed.height.plus(self.window)

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod random;
 pub mod recovery;
 pub mod scheme;
+pub mod transfer;
 pub mod workload;
 pub mod world;
 

@@ -19,6 +19,7 @@ use crate::sim::plan::{Micros, Mutant};
 use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
+use crate::sim::transfer::Fetching;
 use crate::sim::workload::Workload;
 
 /// A message whose gate is not durable yet.
@@ -69,6 +70,8 @@ pub struct Life {
     pub pruning: Option<Pruning>,
     /// The segment that is written to.
     pub open_segment: u32,
+    /// A checkpoint that is being fetched.
+    pub fetching: Fetching,
     /// When the next tick is scheduled.
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
@@ -200,6 +203,7 @@ impl Node {
             stable,
             pruning: None,
             open_segment: 0,
+            fetching: Fetching::default(),
             tick_at: None,
             clocks: (u64::MAX, 0),
             next_seq: 0,

@@ -46,7 +46,9 @@ impl World {
     pub(super) fn prune(&mut self, slot: usize) -> Result<(), String> {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some((stable, horizon)) = life.stable.take() else { return Ok(()) };
-        let horizon = horizon.filter(|height| self.needed_by_nobody(*height));
+        // Whoever is behind fetches the state, in a plan that has it so.
+        let may = |height: &Height| self.plan.erases || self.needed_by_nobody(*height);
+        let horizon = horizon.filter(may);
         if let Some(until) = horizon {
             self.step(slot, Input::Erased { until })?;
         }

@@ -71,7 +71,7 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
         checkpoints.push(found.manifest.id());
         in_use = found.files();
         mark = found.replay;
-        base = Base { state, header: Some(found.header), exec_roots: found.exec_roots };
+        base = Base { state, header: Some(found.header), exec_roots: found.manifest.exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
     let mut replay = Replay::new(base, &values, owner.own);

@@ -137,6 +137,9 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
+            Output::Transfer(step) => self.transfer(slot, step),
             Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
                 Err(format!("{id} accuses {}, who is honest", evidence.accused()))
             }
@@ -201,7 +204,12 @@ impl World {
         Ok(())
     }
 
-    fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
+    pub(super) fn transmit(
+        &mut self,
+        slot: usize,
+        to: Recipients,
+        message: &Message,
+    ) -> Result<(), String> {
         let id = self.nodes[slot].identity.id;
         if self.nodes[slot].life.is_none() {
             return Ok(());
@@ -348,15 +356,10 @@ impl World {
             node.checkpoint_durable = height;
             self.count("checkpoint on disk");
             self.say(slot, || format!("checkpoint at {height} is on disk"));
-            if self.honest(slot) {
-                self.agreement.checkpoint(&id)?;
-            }
-            self.step(slot, Input::CheckpointBuilt { id })?;
-            return self.prune(slot);
-        } else {
-            let delay = self.random.between(MILLI, 30 * MILLI);
-            self.schedule_local(slot, delay, Local::Checkpoint);
+            return self.checkpoint_built(slot, id);
         }
+        let delay = self.random.between(MILLI, 30 * MILLI);
+        self.schedule_local(slot, delay, Local::Checkpoint);
         Ok(())
     }
 
@@ -641,6 +644,17 @@ fn kind_of(message: &Message) -> String {
         }
         Message::CheckpointCertificate(certificate) => {
             format!("checkpoint certificate {}", certificate.id.height)
+        }
+        Message::GetManifest { root } => format!("GetManifest {root:?}"),
+        Message::Manifest { content, .. } => match content {
+            Some((header, manifest)) => {
+                format!("Manifest {} of {} chunks", header.height, manifest.chunks.len())
+            }
+            None => "no Manifest".to_owned(),
+        },
+        Message::GetChunk { number, .. } => format!("GetChunk {number}"),
+        Message::Chunk { number, bytes, .. } => {
+            format!("Chunk {number} of {:?} bytes", bytes.as_ref().map(Bytes::len))
         }
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)

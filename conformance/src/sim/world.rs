@@ -93,6 +93,8 @@ pub enum Local {
     Checkpoint,
     /// The next segment is pruned.
     Prune,
+    /// The transfer thread is done with its oldest job.
+    Transfer,
     /// A link changes.
     Link {
         /// To whom.
@@ -228,6 +230,7 @@ impl World {
             parameters: Parameters {
                 checkpoint_log_bytes: plan.checkpoint_log_bytes,
                 checkpoint_state_factor: 0,
+                tenure_blocks: 50,
                 ..Parameters::default()
             },
         });
@@ -428,6 +431,7 @@ impl World {
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
             Local::Prune => self.prune_slice(slot),
+            Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),

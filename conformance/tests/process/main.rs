@@ -5,6 +5,7 @@ mod clients;
 mod damage;
 mod demo;
 mod erasure;
+mod handover;
 mod load;
 
 use std::collections::BTreeSet;

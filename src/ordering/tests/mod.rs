@@ -2,7 +2,9 @@
 //! that reorders and drops. The big simulator lives in `conformance`; this one finds most of it first.
 
 mod checkpoints;
+mod transfer;
 mod lies;
+mod tenure;
 mod world;
 
 use world::{Options, World};
@@ -201,6 +203,7 @@ fn chaos(seed: u64) {
         drop_percent: seed % 11,
         leases: seed.is_multiple_of(3),
         checkpoint_every: seed % 5,
+        ..Options::default()
     };
     let mut world = World::new(n, seed, options);
     if n >= 4 && seed.is_multiple_of(2) {

@@ -28,7 +28,7 @@ pub struct CheckpointParts {
     pub header: BlockHeader,
     /// The state's root after it.
     pub exec_root: Digest,
-    /// See [`Checkpoint::exec_roots`].
+    /// See [`Manifest::exec_roots`].
     pub exec_roots: Vec<(Height, Digest)>,
     /// See [`Checkpoint::replay`].
     pub replay: ReplayMark,
@@ -53,7 +53,7 @@ impl CheckpointWriter {
     pub fn begin(disk: Arc<dyn Disk>) -> Result<Self, DiskError> {
         disk.create_directory(CHECKPOINT_DIRECTORY)?;
         disk.sync_directory("")?;
-        let last = chunk_files(&*disk)?.last().copied().unwrap_or(0);
+        let last = chunk_files(&*disk, CHECKPOINT_DIRECTORY)?.last().copied().unwrap_or(0);
         let first_file = last.checked_add(1).expect("2^31 files of chunks are never written");
         let end = ChunkPlace { file: first_file, base: 0 };
         Ok(Self { disk, first_file, end, file: None, chunks: Vec::new(), unsynced: 0 })
@@ -99,16 +99,17 @@ impl CheckpointWriter {
         self.disk.sync_directory(CHECKPOINT_DIRECTORY)?;
         let CheckpointParts { cluster_id, header, exec_root, exec_roots, replay } = parts;
         let (height, block_hash) = (header.height, header.hash());
-        let manifest = Manifest { cluster_id, height, block_hash, exec_root, chunks: self.chunks };
+        let chunks = self.chunks;
+        let manifest = Manifest { cluster_id, height, block_hash, exec_root, exec_roots, chunks };
         let first_file = self.first_file;
-        let checkpoint = Checkpoint { manifest, header, exec_roots, replay, first_file };
+        let checkpoint = Checkpoint { manifest, header, replay, first_file };
         write_whole(&*self.disk, &manifest_path(height), &checkpoint.encode_file())?;
         Ok(checkpoint)
     }
 }
 
 /// Writes a small file so that it has its old content or its new one, whenever the power fails.
-fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes) -> Result<(), DiskError> {
+pub(in crate::storage) fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes) -> Result<(), DiskError> {
     let temporary = format!("{path}.tmp");
     remove_if_there(disk, &temporary)?;
     let file = disk.open(&temporary, Open::Create)?;
@@ -126,8 +127,14 @@ fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
 }
 
 /// Numbers of the files of chunks, ascending.
-fn chunk_files(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
-    let names = disk.list(CHECKPOINT_DIRECTORY)?;
+pub(in crate::storage) fn chunk_files(
+    disk: &dyn Disk,
+    directory: &str,
+) -> Result<Vec<u32>, DiskError> {
+    let names = match disk.list(directory) {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
     let mut numbers: Vec<u32> =
         names.iter().filter_map(|name| name.strip_suffix(".chunks")?.parse().ok()).collect();
     numbers.sort_unstable();
@@ -160,7 +167,7 @@ pub fn remove_old(
         }
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
-    for number in chunk_files(disk)?.into_iter().filter(|number| !files.contains(number)) {
+    for number in chunk_files(disk, CHECKPOINT_DIRECTORY)?.into_iter().filter(|number| !files.contains(number)) {
         disk.remove(&chunk_path(number))?;
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
