@@ -1,5 +1,5 @@
 //! A change of members or parameters. Whether it is made was decided by the voters that accepted its
-//! block, and shows in the header's CONFIG flag; the network decides again here (protocol.md 16.3).
+//! block, and shows in the header's CONFIG flag; the network decides again here (protocol.md 20.3).
 
 use crate::apply::{Done, OpError, Reply, Step};
 use crate::chain::{ConfigChange, ConfigError, flags};

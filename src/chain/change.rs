@@ -1,4 +1,4 @@
-//! A change of members or parameters, with everything that authorises it in one op (protocol.md 16).
+//! A change of members or parameters, with everything that authorises it in one op (protocol.md 20).
 
 use core::fmt;
 
@@ -178,7 +178,7 @@ impl ConfigChange {
     }
 
     /// Whether the replica keys that take part signed: possession of a new one, the promoted
-    /// learner's attestation. What `apply` cannot ask; acceptance does (protocol.md 16.3).
+    /// learner's attestation. What `apply` cannot ask; acceptance does (protocol.md 20.3).
     #[must_use]
     pub fn replica_signatures_hold(
         &self,

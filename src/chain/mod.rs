@@ -14,6 +14,7 @@ mod epoch_proof;
 mod evidence;
 mod genesis;
 mod header;
+mod manifest;
 mod network;
 mod op;
 mod record;
@@ -38,6 +39,7 @@ pub use epoch_proof::{EpochError, EpochProof};
 pub use evidence::Evidence;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
+pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
 pub use network::{Address, Network, Organisation};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,

@@ -1,5 +1,5 @@
 //! From one epoch's network to the next: what a change's bytes and the network it changes decide, the
-//! same in acceptance, in execution and for an auditor (protocol.md 16.3).
+//! same in acceptance, in execution and for an auditor (protocol.md 20.3).
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Certificate, Effects, Entry, EpochProof, Record, ValueRef, ValueSource,
+    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, EpochProof, Network,
+    Record, ValueRef, ValueSource,
 };
 use crate::ordering::Recovery;
 use crate::state::State;
@@ -33,11 +34,15 @@ pub(super) struct Replay<'a> {
     executed: BTreeMap<Height, (Arc<Block>, Option<Digest>)>,
     /// What was executed in the newest segment: the index knows it from memory alone.
     tail: Vec<(u32, Arc<Block>, Effects)>,
+    /// Certificates of checkpoints.
+    stable: BTreeMap<Height, CheckpointCertificate>,
     session: u64,
     replayed: u64,
     /// How every epoch before the state's ended.
     epochs: Vec<EpochProof>,
     quarantined: Option<String>,
+    /// A fence stands: `Fenced` without `Rejoined` behind it.
+    fenced: Option<String>,
     failed: Option<String>,
 }
 
@@ -49,11 +54,17 @@ pub(super) struct Replayed {
     pub(super) placed: BTreeMap<(Height, Digest), Placed>,
     /// What was executed in the newest segment of the log.
     pub(super) tail: Vec<(u32, Arc<Block>, Effects)>,
+    /// Heights of the checkpoints a quorum is known to hold.
+    pub(super) stable: Vec<Height>,
     /// Blocks executed again.
     pub(super) replayed: u64,
     /// How every epoch before the state's ended.
     pub(super) epochs: Vec<EpochProof>,
+    /// Members and parameters where the state stands.
+    pub(super) network: Network,
     pub(super) quarantined: Option<String>,
+    /// Why the votes of this replica are lost, while it has not rejoined.
+    pub(super) fenced: Option<String>,
 }
 
 /// Where the replay starts: genesis, or a checkpoint's header and the roots up to it.
@@ -79,10 +90,12 @@ impl<'a> Replay<'a> {
             blocks: BTreeMap::new(),
             executed: BTreeMap::new(),
             tail: Vec::new(),
+            stable: BTreeMap::new(),
             session: 0,
             replayed: 0,
             epochs: Vec::new(),
             quarantined: None,
+            fenced: None,
             failed: None,
         }
     }
@@ -111,11 +124,17 @@ impl<'a> Replay<'a> {
             }
             Record::EpochStart(proof) => self.end_of_epoch(proof),
             Record::Effects(effects) => self.compare(placed.segment, effects),
+            Record::CheckpointStable(certificate) => {
+                self.stable.insert(certificate.id.height, certificate);
+            }
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
                 self.quarantined = Some(String::from_utf8_lossy(&reason).into_owned());
             }
-            _ => {}
+            Record::Fenced { reason } => {
+                self.fenced = Some(String::from_utf8_lossy(&reason).into_owned());
+            }
+            Record::Rejoined(_) => self.fenced = None,
         }
     }
 
@@ -225,17 +244,23 @@ impl<'a> Replay<'a> {
             exec_roots: self.exec_roots,
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
+            stable: self.stable.values().next_back().cloned(),
+            checkpoints: Vec::new(),
+            erased: Height(0),
             quarantined: self.quarantined.is_some(),
             log_end,
         };
         Ok(Replayed {
-            state: self.state,
             recovery,
             placed,
             tail: self.tail,
+            stable: self.stable.into_keys().collect(),
             replayed: self.replayed,
             epochs: self.epochs,
+            network: self.state.network().clone(),
+            state: self.state,
             quarantined: self.quarantined,
+            fenced: self.fenced,
         })
     }
 }

@@ -1,5 +1,5 @@
 //! Epochs: a CONFIG block is the last of its epoch, and executing it switches everything that depends
-//! on members and parameters, in one place (protocol.md 16).
+//! on members and parameters, in one place (protocol.md 20).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -136,6 +136,7 @@ impl Core {
         self.enter_epoch();
         self.revalidate_pool(&old);
         self.announce_epoch();
+        self.vote_checkpoints_again();
         for (peer, message) in std::mem::take(&mut self.epochs.early) {
             self.on_message(peer, message);
         }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crate::chain::{Phase, Vote};
 use crate::ordering::{Core, Message, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
     pub(super) fn cast_votes(&mut self) {
         let entered = self.view.entered_position;
-        if !self.is_normal() || !self.is_voter() || entered > self.log.durable {
+        let left = !self.is_normal() && !planted::is(Bug::VoteAfterViewChange);
+        if left || !self.is_voter() || entered > self.log.durable {
             return;
         }
         self.skip_committed();
@@ -63,7 +65,8 @@ impl Core {
                 break;
             }
             let Some(hash) = self.view.chain.get(&height) else { break };
-            if self.block_position(height, hash) > self.log.durable {
+            let waits = !planted::is(Bug::VoteBeforeDurable) && !planted::is(Bug::UngatedPrepare);
+            if waits && self.block_position(height, hash) > self.log.durable {
                 break;
             }
             hashes.push(*hash);
@@ -87,7 +90,7 @@ impl Core {
         let prepared = self.prepared_here()?;
         let from = self.view.commit_next;
         if prepared.view != self.view.entered
-            || *position > self.log.durable
+            || *position > self.log.durable && !planted::is(Bug::VoteBeforeDurable)
             || prepared.height < from
             || self.view.chain.get(&prepared.height) != Some(&prepared.block_hash)
         {

@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, EpochProof, Membership, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
+    CheckpointCertificate, CheckpointId, CheckpointVote, EpochProof, Manifest, Membership, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
@@ -38,6 +41,8 @@ pub struct ViewChange {
     pub prepared: Option<Certificate>,
     /// Its highest commit certificate.
     pub committed: Option<Certificate>,
+    /// The newest checkpoint it knows a quorum to hold.
+    pub stable: Option<CheckpointId>,
     /// Its own, over all of it.
     pub signature: Signature,
 }
@@ -48,14 +53,14 @@ impl ViewChange {
     pub fn sign(
         round: (Epoch, View),
         replica: ReplicaId,
-        certificates: (Option<Certificate>, Option<Certificate>),
+        certificates: (Option<Certificate>, Option<Certificate>, Option<CheckpointId>),
         cluster_id: &ClusterId,
         scheme: &dyn Scheme,
     ) -> Self {
         let (epoch, view) = round;
-        let (prepared, committed) = certificates;
+        let (prepared, committed, stable) = certificates;
         let signature = Signature([0; 64]);
-        let mut message = Self { epoch, view, replica, prepared, committed, signature };
+        let mut message = Self { epoch, view, replica, prepared, committed, stable, signature };
         message.signature = scheme.sign(&message.signed_bytes(cluster_id));
         message
     }
@@ -86,6 +91,7 @@ impl ViewChange {
         writer.u16(self.replica.0);
         put_option(self.prepared.as_ref(), writer);
         put_option(self.committed.as_ref(), writer);
+        put_option(self.stable.as_ref(), writer);
     }
 }
 
@@ -104,6 +110,7 @@ impl Decode for ViewChange {
             replica: ReplicaId(reader.u16("view change replica")?),
             prepared: get_option(reader)?,
             committed: get_option(reader)?,
+            stable: get_option(reader)?,
             signature: Signature(reader.array("view change signature")?),
         })
     }
@@ -201,6 +208,8 @@ pub struct Status {
     pub committed: Height,
     /// Highest block executed.
     pub executed: Height,
+    /// Height of the newest checkpoint it knows a quorum to hold; 0 for none.
+    pub stable: Height,
 }
 
 /// Names one ReadIndex question for ever: the process's start nonce and a counter.
@@ -287,6 +296,45 @@ pub enum Message {
     },
     /// How consecutive epochs ended.
     Epochs(Vec<EpochProof>),
+    /// The sender holds a checkpoint durably.
+    Checkpoint(CheckpointVote),
+    /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
+    CheckpointCertificate(CheckpointCertificate),
+    /// Send the manifest of a stable checkpoint.
+    GetManifest {
+        /// Its root, as the certificate names it.
+        root: Digest,
+    },
+    /// The answer to [`Message::GetManifest`].
+    Manifest {
+        /// The root asked for.
+        root: Digest,
+        /// Header of the checkpoint's block, and the manifest; none if the sender does not hold it.
+        content: Option<(BlockHeader, Arc<Manifest>)>,
+    },
+    /// Send a chunk of a checkpoint.
+    GetChunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk of it, from 0.
+        number: u32,
+    },
+    /// The answer to [`Message::GetChunk`].
+    Chunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk.
+        number: u32,
+        /// As the manifest names it; none if the sender does not hold it.
+        bytes: Option<Bytes>,
+    },
+    /// The answer to [`Message::GetBlocks`] when values from there on are erased.
+    Erased {
+        /// The first height asked for.
+        from: Height,
+        /// The checkpoint to use instead.
+        certificate: CheckpointCertificate,
+    },
 }
 
 const MEMBERS_MAX: usize = 128;
@@ -323,38 +371,52 @@ impl Message {
             Self::Body(_) => 14,
             Self::GetEpochs { .. } => 24,
             Self::Epochs(_) => 25,
+            Self::Checkpoint(_) => 15,
+            Self::CheckpointCertificate(_) => 16,
+            Self::GetManifest { .. } => 17,
+            Self::Manifest { .. } => 18,
+            Self::GetChunk { .. } => 19,
+            Self::Chunk { .. } => 20,
+            Self::Erased { .. } => 26,
         }
     }
 
     /// Whether the message is bulk: large and late is better than in the way of votes.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Blocks { .. } | Self::Body(_) | Self::Epochs(_))
+        matches!(
+            self,
+            Self::Blocks { .. }
+                | Self::Body(_)
+                | Self::Manifest { .. }
+                | Self::Chunk { .. }
+                | Self::Epochs(_)
+        )
     }
 
     /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 => Some(64 << 10),
+            3 | 6 | 16 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 | 24 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 24 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 | 25 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
 }
 
-fn put_option(certificate: Option<&Certificate>, writer: &mut Writer) {
+fn put_option<T: Encode>(certificate: Option<&T>, writer: &mut Writer) {
     writer.bool(certificate.is_some());
     if let Some(certificate) = certificate {
         certificate.encode(writer);
     }
 }
 
-fn get_option(reader: &mut Reader) -> Result<Option<Certificate>, DecodeError> {
-    Ok(if reader.bool("certificate tag")? { Some(Certificate::decode(reader)?) } else { None })
+fn get_option<T: Decode>(reader: &mut Reader) -> Result<Option<T>, DecodeError> {
+    Ok(if reader.bool("option tag")? { Some(T::decode(reader)?) } else { None })
 }
 
 fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
@@ -394,6 +456,7 @@ impl Encode for Status {
         writer.u64(self.unix_ms.0);
         writer.u64(self.committed.0);
         writer.u64(self.executed.0);
+        writer.u64(self.stable.0);
     }
 }
 
@@ -406,6 +469,7 @@ impl Decode for Status {
             unix_ms: Millis(reader.u64("status time")?),
             committed: Height(reader.u64("status committed")?),
             executed: Height(reader.u64("status executed")?),
+            stable: Height(reader.u64("status stable")?),
         })
     }
 }
@@ -450,6 +514,33 @@ impl Encode for Message {
             Self::Epochs(proofs) => {
                 writer.length(proofs.len());
                 proofs.iter().for_each(|proof| proof.encode(writer));
+            }
+            Self::Checkpoint(vote) => vote.encode(writer),
+            Self::CheckpointCertificate(certificate) => certificate.encode(writer),
+            Self::GetManifest { root } => writer.digest(root),
+            Self::Manifest { root, content } => {
+                writer.digest(root);
+                writer.bool(content.is_some());
+                if let Some((header, manifest)) = content {
+                    header.encode(writer);
+                    manifest.encode(writer);
+                }
+            }
+            Self::GetChunk { root, number } => {
+                writer.digest(root);
+                writer.u32(*number);
+            }
+            Self::Chunk { root, number, bytes } => {
+                writer.digest(root);
+                writer.u32(*number);
+                writer.bool(bytes.is_some());
+                if let Some(bytes) = bytes {
+                    writer.bytes(bytes);
+                }
+            }
+            Self::Erased { from, certificate } => {
+                writer.u64(from.0);
+                certificate.encode(writer);
             }
         }
     }
@@ -509,6 +600,34 @@ impl Decode for Message {
                 }
                 Self::Epochs(proofs)
             }
+            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
+            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            17 => Self::GetManifest { root: reader.digest("manifest asked")? },
+            18 => {
+                let root = reader.digest("manifest asked")?;
+                let content = if reader.bool("manifest held")? {
+                    let header = BlockHeader::decode(reader)?;
+                    Some((header, Arc::new(Manifest::decode(reader)?)))
+                } else {
+                    None
+                };
+                Self::Manifest { root, content }
+            }
+            19 => Self::GetChunk {
+                root: reader.digest("chunk's manifest")?,
+                number: reader.u32("chunk number")?,
+            },
+            20 => {
+                let root = reader.digest("chunk's manifest")?;
+                let number = reader.u32("chunk number")?;
+                let held = reader.bool("chunk held")?;
+                let bytes = if held { Some(reader.bytes(CHUNK_BYTES_MAX, "chunk")?) } else { None };
+                Self::Chunk { root, number, bytes }
+            }
+            26 => Self::Erased {
+                from: Height(reader.u64("erased from")?),
+                certificate: CheckpointCertificate::decode(reader)?,
+            },
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -521,7 +640,7 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockHeader, BlockParts, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
+        Author, BlockParts, BundleParts, ChunkEntry, Entry, Op, Phase, Put, Skeleton, Value,
         ValueSlot, VoteSignature,
     };
     use crate::crypto::Ed25519;
@@ -590,6 +709,18 @@ mod tests {
         Arc::new(BlockParts::new(vec![Entry::Bundle(bundle(seed, value))]).into_block(header))
     }
 
+    fn manifest(seed: u64) -> Manifest {
+        let chunks = vec![ChunkEntry { length: 9, hash: Digest([2; 32]) }; (seed % 3) as usize];
+        Manifest {
+            cluster_id: Digest::ZERO,
+            height: Height(seed),
+            block_hash: Digest([1; 32]),
+            exec_root: Digest([3; 32]),
+            exec_roots: vec![(Height(seed), Digest([3; 32]))],
+            chunks,
+        }
+    }
+
     fn messages(seed: u64, value: Vec<u8>) -> Vec<Message> {
         let scheme = Ed25519::from_seed(&[1; 32]);
         let range = (Height(seed + 1), vec![Digest([7; 32]); 1 + (seed % 4) as usize]);
@@ -597,10 +728,27 @@ mod tests {
         let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
         let nonce = ReadNonce { start: [5; 32], counter: seed };
         let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
+        let id = CheckpointId {
+            height: Height(seed),
+            block_hash: Digest([2; 32]),
+            exec_root: Digest([3; 32]),
+            manifest_root: Digest([4; 32]),
+        };
+        let checkpoint =
+            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
+        let stable = CheckpointCertificate {
+            epoch: Epoch(seed),
+            id,
+            signatures: vec![(ReplicaId(1), checkpoint.signature)],
+        };
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
-            ((!seed.is_multiple_of(3)).then_some(prepared), Some(committed.clone())),
+            (
+                (!seed.is_multiple_of(3)).then_some(prepared),
+                Some(committed.clone()),
+                seed.is_multiple_of(2).then_some(id),
+            ),
             &Digest::ZERO,
             &scheme,
         ));
@@ -614,6 +762,7 @@ mod tests {
             unix_ms: Millis(seed),
             committed: Height(seed),
             executed: Height(seed),
+            stable: Height(seed / 2),
         };
         let answer =
             ReadAnswer { nonce, epoch: Epoch(0), mark: Height(seed), committed: Height(1) };
@@ -625,7 +774,7 @@ mod tests {
             Message::NewView(new_view),
             Message::Status(status),
             Message::Certificate(committed.clone()),
-            Message::Bundle(bundle(seed, value)),
+            Message::Bundle(bundle(seed, value.clone())),
             Message::ReadIndex { nonce },
             Message::ReadAnswer(answer),
             Message::ReadProof { mark: Height(seed) },
@@ -634,7 +783,22 @@ mod tests {
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(Arc::clone(&block)),
             Message::GetEpochs { from: Epoch(seed) },
-            Message::Epochs(vec![EpochProof { block, certificate: certificate(seed + 1, 3) }]),
+            Message::Epochs(vec![EpochProof {
+                block: Arc::clone(&block),
+                certificate: certificate(seed + 1, 3),
+            }]),
+            Message::Checkpoint(checkpoint),
+            Message::CheckpointCertificate(stable.clone()),
+            Message::Erased { from: Height(seed), certificate: stable },
+            Message::GetManifest { root: Digest([6; 32]) },
+            Message::Manifest { root: Digest([6; 32]), content: None },
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((block.header.clone(), Arc::new(manifest(seed)))),
+            },
+            Message::GetChunk { root: Digest([6; 32]), number: 7 },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: Some(value.into()) },
         ]
     }
 

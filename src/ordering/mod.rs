@@ -20,9 +20,12 @@ mod pool;
 mod requests;
 mod timers;
 mod tenure;
+mod pace;
 mod status;
 mod reads;
 mod catch_up;
+mod checkpoints;
+mod transfer;
 mod invariants;
 #[cfg(test)]
 mod tests;
@@ -33,3 +36,4 @@ pub use message::{
     Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
 };
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
+pub use transfer::{TransferEvent, TransferStep};

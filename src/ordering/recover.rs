@@ -10,13 +10,17 @@ use crate::chain::{Block, Record};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::epochs::Epochs;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
@@ -56,9 +60,12 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            transfer: Transfer::default(),
+            checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            pace: Pace::default(),
             clock_is_off: false,
             started: false,
             quarantined: false,
@@ -79,6 +86,8 @@ impl Core {
         self.blocks.exec_roots.extend(recovery.exec_roots);
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
+        let (stable, held) = (recovery.stable, recovery.checkpoints);
+        self.checkpoints.recover(stable, held, recovery.erased);
         for block in recovery.blocks {
             self.blocks.insert(block, Some(LogPosition(0)));
         }
@@ -194,6 +203,7 @@ impl Core {
         if self.quarantined {
             return;
         }
+        self.vote_checkpoints_again();
         if self.view.fresh {
             if let Some(proof) = self.epochs.proofs.last().cloned() {
                 // A crash may have come between the CONFIG block's execution and this record.
@@ -205,6 +215,8 @@ impl Core {
         if let Some((view_change, _)) = self.view.own_view_change.clone() {
             let message = Message::ViewChange(view_change);
             self.send(Recipients::Others, message, LogPosition(0));
+        } else if self.primary() == self.own && planted::is(Bug::ProposesAgain) {
+            self.view.fresh = true;
         } else if self.primary() == self.own {
             // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
             // left before its block was durable.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chain::{Certificate, Phase, Record};
 use crate::codec::Encode;
 use crate::ordering::{Core, Message, Recipients, ViewChange};
+use crate::planted::{self, Bug};
 use crate::types::{LogPosition, ReplicaId, View};
 
 /// A VIEW-CHANGE is sent again until its view, or a later one, begins.
@@ -33,8 +34,11 @@ impl Core {
         if hopeless || !self.is_voter() {
             return;
         }
+        let prepared = self.prepared_here().cloned();
+        let prepared = prepared.filter(|_| !planted::is(Bug::ViewChangeWithoutCertificate));
         let round = (self.membership.epoch, view);
-        let certificates = (self.prepared_here().cloned(), self.certificate_here().cloned());
+        let stable = self.checkpoints.stable.as_ref().map(|stable| stable.id);
+        let certificates = (prepared, self.certificate_here().cloned(), stable);
         let scheme = self.scheme.as_ref();
         let signed = ViewChange::sign(round, self.own, certificates, &self.cluster_id, scheme);
         let signed = Arc::new(signed);

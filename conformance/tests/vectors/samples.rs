@@ -3,10 +3,11 @@
 use althing::chain::{
     AlarmAction, AlarmKind, Attestation, Author, Block, BlockHeader, BlockParts, Bundle,
     BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
-    CheckpointVote, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange, DeleteRange,
-    Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Membership, NewReplica, Op,
-    Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton,
-    SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags, possession_bytes,
+    CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
+    DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
+    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
+    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
+    possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
@@ -244,7 +245,11 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         Arc::new(ViewChange::sign(
             (Epoch(0), View(3)),
             ReplicaId(u16::from(voter)),
-            (Some(prepared.clone()), (voter > 0).then(|| committed.clone())),
+            (
+                Some(prepared.clone()),
+                (voter > 0).then(|| committed.clone()),
+                (voter > 1).then(|| checkpoint_vote(0).id),
+            ),
             &cluster_id(),
             &key(voter),
         ))
@@ -259,6 +264,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         unix_ms: Millis(1_790_000_000_000),
         committed: Height(9),
         executed: Height(8),
+        stable: Height(4),
     };
     let answer = ReadAnswer { nonce, epoch: Epoch(0), mark: Height(10), committed: Height(9) };
     let votes = vec![vote(2, Phase::Prepare), vote(2, Phase::Commit)];
@@ -281,7 +287,41 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("checkpoint", Message::Checkpoint(checkpoint_vote(2))),
+        ("checkpoint_certificate", Message::CheckpointCertificate(checkpoint_certificate())),
+        ("get_manifest", Message::GetManifest { root: Digest([6; 32]) }),
+        (
+            "manifest",
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((header(), Arc::new(manifest()))),
+            },
+        ),
+        ("manifest_not_held", Message::Manifest { root: Digest([6; 32]), content: None }),
+        ("get_chunk", Message::GetChunk { root: Digest([6; 32]), number: 7 }),
+        (
+            "chunk",
+            Message::Chunk {
+                root: Digest([6; 32]),
+                number: 7,
+                bytes: Some(Bytes::from_static(b"a chunk")),
+            },
+        ),
+        ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
+        ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
     ]
+}
+
+/// A checkpoint of one chunk.
+pub fn manifest() -> Manifest {
+    Manifest {
+        cluster_id: cluster_id(),
+        height: Height(3),
+        block_hash: header().hash(),
+        exec_root: Digest([3; 32]),
+        exec_roots: vec![(Height(2), Digest([2; 32])), (Height(3), Digest([3; 32]))],
+        chunks: vec![ChunkEntry::of(b"a chunk")],
+    }
 }
 
 pub fn effects() -> Effects {
