@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use althing::chain::BlockHeader;
+use althing::chain::{BlockHeader, CheckpointId};
 use althing::state::Snapshotter;
-use althing::storage::checkpoint::{CheckpointParts, CheckpointWriter, remove_old};
+use althing::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter, remove_old};
 use althing::storage::disk::Disk;
 use althing::storage::log::ReplayMark;
 use althing::types::{ClusterId, Digest, Height};
@@ -46,7 +46,7 @@ impl Checkpointing {
         machine: &Machine,
         disk: &SimDisk,
         keeper: (&ClusterId, &[u32]),
-    ) -> Result<Option<Height>, String> {
+    ) -> Result<Option<CheckpointId>, String> {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -71,8 +71,20 @@ impl Checkpointing {
             replay: self.replay.clone(),
         };
         let writer = self.writer.take().expect("it was begun");
-        writer.finish(parts).map_err(|error| error.to_string())?;
+        let checkpoint = writer.finish(parts).map_err(|error| error.to_string())?;
         remove_old(disk, keeper.0, keeper.1).map_err(|error| error.to_string())?;
-        Ok(Some(self.header.height))
+        Ok(Some(id_of(&checkpoint)))
+    }
+}
+
+/// What replicas vote on when they hold a checkpoint.
+#[must_use]
+pub fn id_of(checkpoint: &Checkpoint) -> CheckpointId {
+    let manifest = &checkpoint.manifest;
+    CheckpointId {
+        height: manifest.height,
+        block_hash: manifest.block_hash,
+        exec_root: manifest.exec_root,
+        manifest_root: manifest.root(),
     }
 }

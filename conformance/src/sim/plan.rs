@@ -87,6 +87,8 @@ pub struct Plan {
     pub cut_every: Micros,
     /// Mean time between pauses of a replica; 0 for none.
     pub pause_every: Micros,
+    /// Mean time between failures of a disk; 0 for none.
+    pub disk_fault_every: Micros,
     /// Usual longest time of a sync.
     pub sync_max: Micros,
     /// Syncs that take up to 300 ms, in parts of 1,000.
@@ -147,6 +149,7 @@ impl Plan {
             crash_all,
             cut_every: every(cut, SECOND / 2, 4 * SECOND),
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
+            disk_fault_every: 0,
             sync_max: every(true, 200, if slow_disk { 20 * MILLI } else { 2 * MILLI }),
             sync_slow: every(slow_disk, 1, 30),
             execute_max: every(true, 50, if slow_apply { 50 * MILLI } else { MILLI }),
@@ -160,6 +163,9 @@ impl Plan {
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
         };
+        if random.chance(400) {
+            plan.disk_fault_every = random.between(SECOND / 2, 5 * SECOND);
+        }
         let lies = if random.chance(600) { random.index(f - plan.twins + 1) } else { 0 };
         let lies = if lies == 0 && random.chance(300) { f - plan.twins } else { lies };
         plan.lies = (0..lies).map(|_| random.pick(&Lie::ALL).1).collect();
@@ -203,6 +209,7 @@ impl Plan {
             crash_all: false,
             cut_every: 0,
             pause_every: 0,
+            disk_fault_every: 0,
             sync_max: MILLI,
             sync_slow: 0,
             execute_max: 200,

@@ -14,6 +14,7 @@ use althing::storage::values::Values;
 use althing::types::{Digest, Height, LogPosition, ReplicaId};
 
 use crate::sim::checkers::votes::Promises;
+use crate::sim::checkpoint::id_of;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::node_recover::{Base, Replay};
@@ -59,9 +60,10 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     let state = State::genesis(owner.genesis);
     let exec_roots = vec![(Height(0), state.exec_root())];
     let mut base = Base { state, header: None, exec_roots };
-    let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
+    let (mut mark, mut in_use, mut held) = (ReplayMark::start(), Vec::new(), Vec::new());
     if let Some((found, state)) = restore(&shared, owner.genesis)? {
         in_use = found.files();
+        held.push(id_of(&found));
         mark = found.replay;
         base = Base { state, header: Some(found.header), exec_roots: found.exec_roots };
     }
@@ -86,6 +88,7 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     }
     let placed = replayed.placed.into_iter().map(|((_, hash), placed)| (hash, placed)).collect();
     let mut recovery = replayed.recovery;
+    recovery.checkpoints = held;
     match owner.mutant {
         Some(Mutant::ForgetsViewChange) => recovery.view_change = None,
         Some(Mutant::ForgetsPrepared) => recovery.prepared = None,

@@ -180,6 +180,7 @@ impl World {
                 }
             }
             Record::ViewChangeSent { .. } => self.count("view change"),
+            Record::CheckpointStable(_) => self.count("checkpoint stable"),
             Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
                 self.count("view entered on a base");
             }
@@ -367,12 +368,14 @@ impl World {
         let done = checkpoint
             .slice(&life.machine, &node.disk, keeper)
             .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
-        if let Some(height) = done {
+        if let Some(id) = done {
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
-            life.checkpoint_height = height;
+            life.checkpoint_height = id.height;
             self.count("checkpoint on disk");
-            self.say(slot, || format!("checkpoint at {height} is on disk"));
+            self.say(slot, || format!("checkpoint at {} is on disk", id.height));
+            self.agreement.checkpoint(id.height, id.manifest_root)?;
+            self.step(slot, Input::CheckpointBuilt { id })?;
         } else {
             let delay = self.random.between(MILLI, 30 * MILLI);
             self.schedule_local(slot, delay, Local::Checkpoint);

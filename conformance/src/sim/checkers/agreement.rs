@@ -10,6 +10,7 @@ pub struct Agreement {
     blocks: BTreeMap<Height, Digest>,
     times: BTreeMap<Height, u64>,
     roots: BTreeMap<Height, Digest>,
+    checkpoints: BTreeMap<Height, Digest>,
 }
 
 impl Agreement {
@@ -18,7 +19,8 @@ impl Agreement {
     pub fn new(genesis_root: Digest) -> Self {
         let blocks = BTreeMap::from([(Height(0), Digest::ZERO)]);
         let roots = BTreeMap::from([(Height(0), genesis_root)]);
-        Self { blocks, times: BTreeMap::from([(Height(0), 0)]), roots }
+        let (times, checkpoints) = (BTreeMap::from([(Height(0), 0)]), BTreeMap::new());
+        Self { blocks, times, roots, checkpoints }
     }
 
     /// The highest height anyone executed.
@@ -71,5 +73,17 @@ impl Agreement {
             return Ok(());
         }
         Err(format!("two roots after {height}: {first:?} and {root:?}"))
+    }
+
+    /// A replica made a checkpoint: its bytes are the same everywhere.
+    ///
+    /// # Errors
+    /// Another manifest than the others'.
+    pub fn checkpoint(&mut self, height: Height, manifest: Digest) -> Result<(), String> {
+        let first = *self.checkpoints.entry(height).or_insert(manifest);
+        if first == manifest {
+            return Ok(());
+        }
+        Err(format!("two checkpoints at {height}: {first:?} and {manifest:?}"))
     }
 }
