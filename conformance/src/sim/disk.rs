@@ -18,8 +18,15 @@ pub enum Survivors {
     Nothing,
     /// All of it is there.
     Everything,
+    /// What was written first, up to some place.
+    Prefix,
     /// Each sector and each name for itself.
     Random,
+}
+
+impl Survivors {
+    /// All policies.
+    pub const ALL: [Self; 4] = [Self::Nothing, Self::Everything, Self::Prefix, Self::Random];
 }
 
 #[derive(Default)]
@@ -44,6 +51,8 @@ pub enum DiskFault {
     NoSpace,
     /// The next sync of a directory fails.
     DirectorySyncFails,
+    /// The power fails: nothing works until the machine starts again.
+    PowerFails,
 }
 
 impl DiskFault {
@@ -81,6 +90,7 @@ impl Inner {
     fn operation(&mut self, path: &str) -> Result<(), DiskError> {
         match &mut self.fuse {
             Some(0) => {
+                self.met = Some(DiskFault::PowerFails);
                 return Err(DiskError::new(DiskErrorKind::Failed, path, "the power has failed"));
             }
             Some(left) => *left -= 1,
@@ -103,9 +113,16 @@ impl Inner {
 
     fn crash(&mut self, survivors: Survivors, random: &mut Random) {
         (self.fault, self.met) = (None, None);
-        let keep = |random: &mut Random| match survivors {
+        // Sectors are gone through in order of file and place, which is about that of writing.
+        let unsynced = self.files.values().map(|file| file.before.len() as u64).sum::<u64>();
+        let mut left = random.below(unsynced + 1);
+        let mut keep = |random: &mut Random| match survivors {
             Survivors::Nothing => false,
             Survivors::Everything => true,
+            Survivors::Prefix => {
+                left = left.saturating_sub(1);
+                left > 0
+            }
             Survivors::Random => random.chance(500),
         };
         let paths: BTreeSet<String> =

@@ -330,6 +330,9 @@ impl World {
             self.restart(slot)?;
         }
         let plan = self.plan.clone();
+        if let Some(power) = plan.power {
+            self.nodes[0].disk.fail_after(power.after);
+        }
         let nemeses = [
             (plan.crash_every, Event::Crash),
             (plan.cut_every, Event::Cut),
@@ -378,13 +381,26 @@ impl World {
         let Err(what) = result else { return Err(format!("{slot} goes on after {fault:?}")) };
         self.say(slot, || format!("ends at a disk error: {what}"));
         let known = DiskFault::ALL.iter().find(|(_, one)| *one == fault);
-        self.count(known.map_or("disk", |(name, _)| name));
-        if self.nodes[slot].life.is_some() {
-            self.crash(slot);
-        } else {
-            self.schedule(100 * MILLI, Event::Restart { slot });
+        self.count(known.map_or("disk: power failed", |(name, _)| name));
+        match fault {
+            DiskFault::PowerFails => self.power_fails(slot),
+            _ if self.nodes[slot].life.is_some() => self.crash(slot),
+            _ => self.schedule(100 * MILLI, Event::Restart { slot }),
         }
         Ok(())
+    }
+
+    /// The enumerated crash: all at this operation, and if asked once more while it recovers.
+    fn power_fails(&mut self, slot: usize) {
+        let Some(power) = &mut self.plan.power else { return self.crash(slot) };
+        let (survivors, then) = (power.survivors, power.then.take());
+        self.nodes[slot].life = None;
+        self.nodes[slot].promises.crashed();
+        self.nodes[slot].disk.crash(survivors, &mut self.random);
+        if let Some(then) = then {
+            self.nodes[slot].disk.fail_after(then);
+        }
+        self.schedule(10 * MILLI, Event::Restart { slot });
     }
 
     fn failure(&self, what: String) -> Failure {
