@@ -12,6 +12,7 @@ mod epoch;
 mod evidence;
 mod genesis;
 mod header;
+mod manifest;
 mod op;
 mod record;
 mod session;
@@ -29,6 +30,7 @@ pub use epoch::{Member, Membership, Parameters};
 pub use evidence::Evidence;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
+pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,

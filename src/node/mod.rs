@@ -21,13 +21,16 @@ mod metrics;
 mod open;
 mod pending;
 mod persist;
+mod prune;
 mod quarantine;
 mod recover;
 mod reopen;
 mod repair;
 mod run;
+mod stable;
 mod start;
 mod status;
+mod transfer;
 mod values;
 
 pub use error::{NodeError, StartError};

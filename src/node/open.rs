@@ -6,6 +6,7 @@ use crate::chain::{Genesis, Record};
 use crate::node::quarantine::{NoDisk, damaged_log};
 use crate::node::recover::{Base, Replay, Replayed};
 use crate::node::repair;
+use crate::node::stable::Stable;
 use crate::node::values::SharedValues;
 use crate::node::{NodeConfig, StartError};
 use crate::state::{KeptChunk, Restore, State};
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) in_use: Vec<u32>,
     /// Height of the checkpoint that was restored.
     pub(super) base: Height,
+    pub(super) stable: Stable,
     /// Nothing of the directory can be used: no thread may write there.
     pub(super) detached: bool,
 }
@@ -74,10 +76,15 @@ pub(super) fn data_directory(config: &NodeConfig) -> Result<Arc<dyn Disk>, Start
 
 /// Reads everything back. Damage is no error: what comes back then is quarantined, serves no key and
 /// writes nothing, until `althing replica repair`.
-pub(super) fn open(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, StartError> {
+/// `restored` is a state that was just installed, so that it is not read again.
+pub(super) fn open(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    restored: Option<(Checkpoint, State)>,
+) -> Result<Opened, StartError> {
     repair::complete(disk.as_ref(), &settings(config))
         .map_err(|error| StartError::Data(format!("the repair cannot go on: {error}")))?;
-    match open_whole(config, disk) {
+    match open_whole(config, disk, restored) {
         Ok(opened) => Ok(opened),
         Err(OpenError::Refused(error)) => Err(error),
         Err(OpenError::Damaged(reason)) => Ok(open_damaged(config, reason)),
@@ -89,17 +96,29 @@ fn settings(config: &NodeConfig) -> LogSettings {
     LogSettings::new(config.genesis.cluster_id(), config.own, salt)
 }
 
-fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenError> {
+fn open_whole(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    restored: Option<(Checkpoint, State)>,
+) -> Result<Opened, OpenError> {
     let settings = settings(config);
     let values = SharedValues::new(Values::new(disk.clone()));
     let state = State::genesis(&config.genesis);
     let genesis_root = state.exec_root();
     let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
     let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
-    if let Some((checkpoint, state)) = restore(disk, &config.genesis)? {
+    let restored = match restored {
+        Some(restored) => Some(restored),
+        None => restore(disk, &config.genesis)?,
+    };
+    let held = checkpoint::candidates(disk.as_ref(), &config.genesis.cluster_id())?.whole;
+    let held: Vec<Height> = held.iter().map(|one| one.manifest.height).collect();
+    let mut checkpoints = Vec::new();
+    if let Some((checkpoint, state)) = restored {
+        checkpoints.push(checkpoint.manifest.id());
         in_use = checkpoint.files();
         mark = checkpoint.replay;
-        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
+        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.manifest.exec_roots);
         base = Base { state, header, exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
@@ -120,7 +139,10 @@ fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenE
     let mut appender = recovered.appender;
     let session = replay.session() + 1;
     let log_end = start_session(disk.as_ref(), &mut appender, recovered.log_end, session)?;
-    let replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
+    let mut replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
+    let stable = Stable::recovered(held, replayed.stable.iter().copied());
+    replayed.recovery.checkpoints = checkpoints;
+    replayed.recovery.erased = stable.horizon().unwrap_or_default();
     Ok(Opened {
         disk: disk.clone(),
         settings,
@@ -131,6 +153,7 @@ fn open_whole(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Opened, OpenE
         genesis_root,
         in_use,
         base: base_height,
+        stable,
         detached: false,
     })
 }
@@ -158,6 +181,7 @@ fn open_damaged(config: &NodeConfig, reason: String) -> Opened {
         genesis_root,
         in_use: Vec::new(),
         base: Height(0),
+        stable: Stable::default(),
         detached: true,
     }
 }

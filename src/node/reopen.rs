@@ -12,8 +12,10 @@ use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::open::open;
 use crate::node::run::{Ended, Replica};
 use crate::node::start::{Board, start_again};
+use crate::node::transfer::Transferred;
 use crate::node::{NodeConfig, NodeError, repair};
 use crate::storage::disk::Disk;
+use crate::storage::transfer::install;
 use crate::types::ReplicaId;
 
 /// What stays when a replica starts over.
@@ -30,7 +32,7 @@ impl Life {
     pub(super) fn run(self, mut replica: Replica, inbox: &Receiver<Event>) {
         loop {
             let ended = replica.run(inbox);
-            if ended == Ended::Stopped {
+            if let Ended::Stopped = ended {
                 return;
             }
             self.board.disconnect();
@@ -38,12 +40,18 @@ impl Life {
             if !drain(inbox, &mut up) {
                 return;
             }
-            if ended == Ended::Repair
-                && let Err(error) = repair::begin(self.disk.as_ref())
-            {
-                halt(EXIT_LOG_FAILED, &format!("the repair cannot begin: {error}"));
+            let (done, restored) = match ended {
+                Ended::Stopped => return,
+                Ended::Repair => (repair::begin(self.disk.as_ref()), None),
+                Ended::Install(done) => {
+                    let Transferred { checkpoint, state } = *done;
+                    (install(self.disk.as_ref(), &checkpoint), Some((checkpoint, state)))
+                }
+            };
+            if let Err(error) = done {
+                halt(EXIT_LOG_FAILED, &format!("the replica cannot start over: {error}"));
             }
-            let opened = open(&self.config, &self.disk);
+            let opened = open(&self.config, &self.disk, restored);
             let again = opened.and_then(|opened| start_again(&self, opened));
             replica = match again {
                 Ok(replica) => replica,
@@ -69,6 +77,9 @@ fn drain(inbox: &Receiver<Event>, up: &mut BTreeSet<ReplicaId>) -> bool {
             Event::Net(NetEvent::Frame(..))
             | Event::Durable(..)
             | Event::Checkpointed(_)
+            | Event::Transfer(_)
+            | Event::Transferred(_)
+            | Event::Damaged(_)
             | Event::HandOver => {}
         }
     }

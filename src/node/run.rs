@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::Record;
 use crate::codec::{Decode, Encode};
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
@@ -22,6 +23,9 @@ use crate::node::handle::Signals;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
+use crate::node::prune::PruneJob;
+use crate::node::stable::Stable;
+use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
@@ -48,6 +52,7 @@ pub(super) struct Replica {
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
     pub(super) bulk: Sender<BulkJob>,
+    pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
     pub(super) status: Arc<RwLock<NodeStatus>>,
     pub(super) signals: Arc<Signals>,
@@ -66,17 +71,21 @@ pub(super) struct Replica {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) joins: Vec<JoinHandle<()>>,
     pub(super) status_at_ms: u64,
+    pub(super) stable: Stable,
+    /// The segment that records go to: its first one is durable.
+    pub(super) open_segment: u32,
     /// When to stop although the lead is not handed over yet.
     pub(super) stop_at_ms: Option<u64>,
 }
 
 /// Why [`Replica::run`] returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The process stops.
     Stopped,
     /// The damaged log and state are to be set aside.
     Repair,
+    /// A transferred state is to be installed.
+    Install(Box<Transferred>),
 }
 
 impl Replica {
@@ -107,17 +116,18 @@ impl Replica {
             }
         }
         // Starting over, what was admitted may still be executed: unknown, as after a time-out.
-        let stopped = self.ended == Ended::Stopped;
+        let ended = core::mem::replace(&mut self.ended, Ended::Stopped);
+        let stopped = matches!(ended, Ended::Stopped);
         self.pending.fail_all(if stopped { NodeError::Stopped } else { NodeError::Timeout });
-        self.ended
+        ended
     }
 
     /// Ends all threads behind this one; what they were given is on disk then. The peers whose link
     /// stands.
     pub(super) fn close(self) -> BTreeSet<ReplicaId> {
-        let Self { persist, executor, bulk, stop, joins, up, status, .. } = self;
+        let Self { persist, executor, bulk, transfers, stop, joins, up, .. } = self;
         stop.store(true, Ordering::Relaxed);
-        drop((persist, executor, bulk, status));
+        drop((persist, executor, bulk, transfers));
         for thread in joins {
             // A thread that panicked has ended the process, or was one that can be spared.
             drop(thread.join());
@@ -192,10 +202,23 @@ impl Replica {
                     self.send(to, &message);
                 }
                 self.step(Input::Durable { position });
+                self.stable.durable(position);
+                self.open_segment = end.segment;
+                self.prune();
             }
             Event::Checkpointed(done) => {
-                self.executor.checkpointed(done, self.persist.appender());
+                if let Some(id) = self.executor.checkpointed(done, self.persist.appender()) {
+                    self.stable.built(id.height);
+                    self.step(Input::CheckpointBuilt { id });
+                    self.prune();
+                }
             }
+            Event::Transfer(event) => self.step(Input::Transfer(event)),
+            Event::Transferred(done) => {
+                self.ended = Ended::Install(done);
+                return false;
+            }
+            Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
             Event::HandOver => self.step(Input::HandOver),
             Event::Stop => {
@@ -204,6 +227,16 @@ impl Replica {
             }
         }
         true
+    }
+
+    /// Has erased what a newly stable checkpoint makes needless. The core is told first, so that no page
+    /// of it is promised.
+    fn prune(&mut self) {
+        let Some((stable, horizon)) = self.stable.take() else { return };
+        if let Some(until) = horizon {
+            self.step(Input::Erased { until });
+        }
+        self.executor.prune(PruneJob { stable, horizon, open: self.open_segment });
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.
@@ -248,6 +281,9 @@ impl Replica {
         match output {
             Output::Append { position, record } => {
                 let placed = self.persist.append(position, &record);
+                if let Record::CheckpointStable(certificate) = &record {
+                    self.stable.appended(position, certificate.id.height);
+                }
                 self.executor.remember(placed, &record);
             }
             Output::Send { to, message, gate } => {
@@ -261,6 +297,13 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
+            Output::ServeManifest { to, root } => {
+                drop(self.bulk.send(BulkJob::Manifest { to, root }));
+            }
+            Output::ServeChunk { to, root, number } => {
+                drop(self.bulk.send(BulkJob::Chunk { to, root, number }));
+            }
+            Output::Transfer(step) => self.transfer(step),
             Output::Evidence(evidence) => {
                 let accused = evidence.accused().0;
                 let bytes = evidence.to_bytes();

@@ -15,7 +15,7 @@ use crate::chain::Genesis;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
+use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
@@ -28,9 +28,11 @@ use crate::node::metrics::Meters;
 use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
+use crate::node::prune::Moved;
 use crate::node::recover::Replayed;
 use crate::node::reopen::Life;
 use crate::node::run::{Ended, Replica};
+use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
 use crate::state::State;
@@ -76,7 +78,7 @@ impl Node {
     /// [`StartError`]; nothing was promised to anyone.
     pub fn start(config: NodeConfig) -> Result<Self, StartError> {
         let disk = data_directory(&config)?;
-        let opened = open(&config, &disk)?;
+        let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
         let net = links(&config, &events)?;
         let (board, replica) = first_start(&config, opened, &events, net.clone())?;
@@ -175,6 +177,7 @@ impl Board {
 struct Threads {
     log: Sender<LogJob>,
     bulk: Sender<BulkJob>,
+    transfers: Sender<TransferJob>,
     index: Sender<IndexJob>,
     checkpoints: Sender<CheckpointJob>,
     send: SendFrame,
@@ -197,7 +200,16 @@ impl Threads {
         let reader = || BlockReader::new(opened.disk.clone(), opened.settings, end);
         let (bulk, bulk_inbox) = channel();
         let (pages, bulk_send) = (reader(), send.clone());
-        joins.push(spawn("bulk", move || bulk_thread(pages, &bulk_inbox, &bulk_send))?);
+        let shelf = Shelf::new(opened.disk.clone(), config.genesis.cluster_id());
+        let serve = move || bulk_thread(pages, shelf, &bulk_inbox, &bulk_send);
+        joins.push(spawn("bulk", serve)?);
+        let (transfers, transfer_inbox) = channel();
+        let work = Transfers {
+            disk: opened.disk.clone(),
+            genesis: config.genesis.clone(),
+            events: events.clone(),
+        };
+        joins.push(spawn("transfer", move || work.run(&transfer_inbox))?);
         let (index, index_inbox) = channel();
         if !opened.detached {
             joins.push(start_index_thread(config, reader(), end, index_inbox)?);
@@ -211,13 +223,18 @@ impl Threads {
             cluster_id: config.genesis.cluster_id(),
             shared: shared.clone(),
             values: opened.values.clone(),
+            settings: opened.settings,
             in_use: core::mem::take(&mut opened.in_use),
+            moved: Moved::at(opened.base),
+            stable: opened.stable.certified(),
+            bulk: bulk.clone(),
+            index: index.clone(),
             stop: stop.clone(),
         };
         let (checkpoints, jobs) = channel();
         let done = events.clone();
         joins.push(spawn("checkpoint", move || work.run(&jobs, &done))?);
-        Ok(Self { log, bulk, index, checkpoints, send, stop, joins })
+        Ok(Self { log, bulk, transfers, index, checkpoints, send, stop, joins })
     }
 
     fn services(&self, opened: &Opened) -> Services {
@@ -329,7 +346,7 @@ fn replica(
         exec_roots: recovery.exec_roots.into(),
         window: config.genesis.parameters.window as usize,
         checkpoints: threads.checkpoints,
-        checkpoint_running: false,
+        checkpoints_running: 0,
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),
@@ -346,6 +363,7 @@ fn replica(
         executor,
         send: threads.send,
         bulk: threads.bulk,
+        transfers: threads.transfers,
         clock: Clock::start(),
         status: board.status,
         signals: board.signals,
@@ -361,6 +379,8 @@ fn replica(
         stop: threads.stop,
         joins: threads.joins,
         status_at_ms: 0,
+        stable: opened.stable,
+        open_segment: 0,
         stop_at_ms: None,
     }
 }

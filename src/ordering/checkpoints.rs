@@ -218,9 +218,4 @@ impl Core {
         self.tell(peer, Message::Erased { from, certificate });
         true
     }
-
-    /// The page asked for is erased at a peer; the certificate says which checkpoint to use.
-    pub(super) fn on_erased(&mut self, peer: ReplicaId, certificate: CheckpointCertificate) {
-        self.on_checkpoint_certificate(peer, certificate);
-    }
 }

@@ -8,9 +8,11 @@ use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
@@ -51,11 +53,13 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
+    pub(super) transfer: Transfer,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
+    pub(super) pace: Pace,
     /// The own clock was last seen further from the others' than D.
     pub(super) clock_is_off: bool,
     pub(super) started: bool,
@@ -94,6 +98,7 @@ impl Core {
             Input::ReadRequest { id } => self.on_read_request(id),
             Input::HandOver => self.hand_over(),
             Input::Damaged { reason } => self.quarantine(reason),
+            Input::Transfer(event) => self.on_transfer(event),
             Input::PeerUp { peer } => self.on_peer_up(peer),
             Input::PeerDown { peer } => self.on_peer_down(peer),
             Input::Recv { peer, message } => self.on_message(peer, message),
@@ -116,6 +121,7 @@ impl Core {
         }
         self.advance_reads();
         self.fetch_missing();
+        self.advance_transfer();
     }
 
     fn on_message(&mut self, peer: ReplicaId, message: Message) {
@@ -146,7 +152,15 @@ impl Core {
             Message::CheckpointCertificate(certificate) => {
                 self.on_checkpoint_certificate(peer, certificate);
             }
-            Message::Erased { certificate, .. } => self.on_erased(peer, certificate),
+            Message::Erased { from, certificate } => self.on_erased(peer, from, certificate),
+            Message::GetManifest { root } => {
+                self.out.push(Output::ServeManifest { to: peer, root });
+            }
+            Message::Manifest { root, content } => self.on_manifest(peer, root, content),
+            Message::GetChunk { root, number } => {
+                self.out.push(Output::ServeChunk { to: peer, root, number });
+            }
+            Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
         }
     }
 

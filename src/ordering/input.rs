@@ -8,7 +8,7 @@ use crate::chain::{
     Membership, SessionWindow,
 };
 use crate::crypto::Scheme;
-use crate::ordering::Message;
+use crate::ordering::{Message, TransferEvent};
 use crate::types::{ClusterId, Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Everything the core is ever told. Time, randomness, disk and network reach it only here.
@@ -71,6 +71,8 @@ pub enum Input {
         /// Says what and where.
         reason: String,
     },
+    /// How a state transfer goes on.
+    Transfer(TransferEvent),
     /// The link to a peer stands.
     PeerUp {
         /// Who.

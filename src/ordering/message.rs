@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, CheckpointCertificate,
-    CheckpointId, CheckpointVote, Membership, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
+    CheckpointCertificate, CheckpointId, CheckpointVote, Manifest, Membership, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
@@ -291,6 +293,34 @@ pub enum Message {
     Checkpoint(CheckpointVote),
     /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
     CheckpointCertificate(CheckpointCertificate),
+    /// Send the manifest of a stable checkpoint.
+    GetManifest {
+        /// Its root, as the certificate names it.
+        root: Digest,
+    },
+    /// The answer to [`Message::GetManifest`].
+    Manifest {
+        /// The root asked for.
+        root: Digest,
+        /// Header of the checkpoint's block, and the manifest; none if the sender does not hold it.
+        content: Option<(BlockHeader, Arc<Manifest>)>,
+    },
+    /// Send a chunk of a checkpoint.
+    GetChunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk of it, from 0.
+        number: u32,
+    },
+    /// The answer to [`Message::GetChunk`].
+    Chunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk.
+        number: u32,
+        /// As the manifest names it; none if the sender does not hold it.
+        bytes: Option<Bytes>,
+    },
     /// The answer to [`Message::GetBlocks`] when values from there on are erased.
     Erased {
         /// The first height asked for.
@@ -331,6 +361,10 @@ impl Message {
             Self::Body(_) => 14,
             Self::Checkpoint(_) => 15,
             Self::CheckpointCertificate(_) => 16,
+            Self::GetManifest { .. } => 17,
+            Self::Manifest { .. } => 18,
+            Self::GetChunk { .. } => 19,
+            Self::Chunk { .. } => 20,
             Self::Erased { .. } => 26,
         }
     }
@@ -338,7 +372,10 @@ impl Message {
     /// Whether the message is bulk: large and late is better than in the way of votes.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Blocks { .. } | Self::Body(_))
+        matches!(
+            self,
+            Self::Blocks { .. } | Self::Body(_) | Self::Manifest { .. } | Self::Chunk { .. }
+        )
     }
 
     /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
@@ -347,9 +384,9 @@ impl Message {
             2 => Some(4 * (4 << 10)),
             3 | 6 | 16 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 | 15 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 18 | 20 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
@@ -459,6 +496,27 @@ impl Encode for Message {
             Self::Body(block) => block.encode(writer),
             Self::Checkpoint(vote) => vote.encode(writer),
             Self::CheckpointCertificate(certificate) => certificate.encode(writer),
+            Self::GetManifest { root } => writer.digest(root),
+            Self::Manifest { root, content } => {
+                writer.digest(root);
+                writer.bool(content.is_some());
+                if let Some((header, manifest)) = content {
+                    header.encode(writer);
+                    manifest.encode(writer);
+                }
+            }
+            Self::GetChunk { root, number } => {
+                writer.digest(root);
+                writer.u32(*number);
+            }
+            Self::Chunk { root, number, bytes } => {
+                writer.digest(root);
+                writer.u32(*number);
+                writer.bool(bytes.is_some());
+                if let Some(bytes) = bytes {
+                    writer.bytes(bytes);
+                }
+            }
             Self::Erased { from, certificate } => {
                 writer.u64(from.0);
                 certificate.encode(writer);
@@ -515,6 +573,28 @@ impl Decode for Message {
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
             15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
             16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            17 => Self::GetManifest { root: reader.digest("manifest asked")? },
+            18 => {
+                let root = reader.digest("manifest asked")?;
+                let content = if reader.bool("manifest held")? {
+                    let header = BlockHeader::decode(reader)?;
+                    Some((header, Arc::new(Manifest::decode(reader)?)))
+                } else {
+                    None
+                };
+                Self::Manifest { root, content }
+            }
+            19 => Self::GetChunk {
+                root: reader.digest("chunk's manifest")?,
+                number: reader.u32("chunk number")?,
+            },
+            20 => {
+                let root = reader.digest("chunk's manifest")?;
+                let number = reader.u32("chunk number")?;
+                let held = reader.bool("chunk held")?;
+                let bytes = if held { Some(reader.bytes(CHUNK_BYTES_MAX, "chunk")?) } else { None };
+                Self::Chunk { root, number, bytes }
+            }
             26 => Self::Erased {
                 from: Height(reader.u64("erased from")?),
                 certificate: CheckpointCertificate::decode(reader)?,
@@ -531,7 +611,7 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockHeader, BlockParts, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
+        Author, BlockParts, ChunkEntry, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
         ValueSlot, VoteSignature,
     };
     use crate::crypto::Ed25519;
@@ -600,6 +680,18 @@ mod tests {
         Arc::new(BlockParts::new(vec![Entry::Bundle(bundle(seed, value))]).into_block(header))
     }
 
+    fn manifest(seed: u64) -> Manifest {
+        let chunks = vec![ChunkEntry { length: 9, hash: Digest([2; 32]) }; (seed % 3) as usize];
+        Manifest {
+            cluster_id: Digest::ZERO,
+            height: Height(seed),
+            block_hash: Digest([1; 32]),
+            exec_root: Digest([3; 32]),
+            exec_roots: vec![(Height(seed), Digest([3; 32]))],
+            chunks,
+        }
+    }
+
     fn messages(seed: u64, value: Vec<u8>) -> Vec<Message> {
         let scheme = Ed25519::from_seed(&[1; 32]);
         let range = (Height(seed + 1), vec![Digest([7; 32]); 1 + (seed % 4) as usize]);
@@ -653,17 +745,26 @@ mod tests {
             Message::NewView(new_view),
             Message::Status(status),
             Message::Certificate(committed.clone()),
-            Message::Bundle(bundle(seed, value)),
+            Message::Bundle(bundle(seed, value.clone())),
             Message::ReadIndex { nonce },
             Message::ReadAnswer(answer),
             Message::ReadProof { mark: Height(seed) },
             Message::GetBlocks { from: Height(seed), until: Height(seed + 1) },
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
-            Message::Body(block),
+            Message::Body(Arc::clone(&block)),
             Message::Checkpoint(checkpoint),
             Message::CheckpointCertificate(stable.clone()),
             Message::Erased { from: Height(seed), certificate: stable },
+            Message::GetManifest { root: Digest([6; 32]) },
+            Message::Manifest { root: Digest([6; 32]), content: None },
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((block.header.clone(), Arc::new(manifest(seed)))),
+            },
+            Message::GetChunk { root: Digest([6; 32]), number: 7 },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: Some(value.into()) },
         ]
     }
 

@@ -19,10 +19,12 @@ mod pool;
 mod requests;
 mod timers;
 mod tenure;
+mod pace;
 mod status;
 mod reads;
 mod catch_up;
 mod checkpoints;
+mod transfer;
 mod invariants;
 #[cfg(test)]
 mod tests;
@@ -32,4 +34,5 @@ pub use input::{CoreConfig, Input, Recovery};
 pub use message::{
     Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
 };
+pub use transfer::{TransferEvent, TransferStep};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};

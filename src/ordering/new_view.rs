@@ -225,6 +225,7 @@ impl Core {
             state.waiting = None;
         }
         self.counters.views_entered += 1;
+        self.restart_pace();
         self.votes.retain(&|slot| slot.view.next() >= view);
         self.proposals.retain(|(of, _), _| *of >= view);
         self.pool.restart_timers(self.now_ms);

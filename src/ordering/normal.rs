@@ -224,6 +224,7 @@ impl Core {
         mark(&mut self.view.windows, block);
         for bundle in block.bundles() {
             let key = (bundle.session, bundle.first_seq);
+            self.note_wait(bundle.origin, key);
             self.pool.remove(bundle.origin, key, self.now_ms);
         }
     }

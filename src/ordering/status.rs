@@ -52,6 +52,7 @@ impl Core {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.up = false;
         }
+        self.transfer_peer_down(peer);
     }
 
     pub(super) fn own_status(&self) -> Status {
@@ -74,6 +75,7 @@ impl Core {
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
         self.watch_clock();
+        self.watch_pace();
         self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
@@ -219,8 +221,10 @@ impl Core {
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
             stable_checkpoint: self.checkpoints.stable_height(),
+            erased: self.checkpoints.erased,
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
+            transfer: self.transfer.progress(),
             peers: peers.collect(),
             counters: self.counters,
         }

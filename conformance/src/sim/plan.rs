@@ -121,6 +121,8 @@ pub struct Plan {
     pub large_values: u64,
     /// A checkpoint after so many bytes of blocks.
     pub checkpoint_log_bytes: u64,
+    /// Blocks at and below a stable checkpoint are served no more.
+    pub erases: bool,
     /// Replicas that are down when the faults end and stay so; the others must go on without them.
     pub stay_down: usize,
     /// Length of the phase with faults.
@@ -174,6 +176,7 @@ impl Plan {
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 64 << 20,
+            erases: false,
             stay_down: 0,
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
@@ -197,6 +200,7 @@ impl Plan {
         }
         if random.chance(700) {
             plan.checkpoint_log_bytes = random.between(5 << 10, 300 << 10);
+            plan.erases = random.chance(600);
         }
         plan
     }
@@ -235,6 +239,7 @@ impl Plan {
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 100 << 10,
+            erases: false,
             stay_down: 0,
             faulty_for: 3 * SECOND,
             finish_within: 10 * SECOND,

@@ -142,6 +142,9 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
+            Output::Transfer(step) => self.transfer(slot, step),
             Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
                 Err(format!("{id} accuses {}, who is honest", evidence.accused()))
             }
@@ -171,6 +174,7 @@ impl World {
         position: LogPosition,
         record: &Record,
     ) -> Result<(), String> {
+        let honest = self.honest(slot);
         self.say(slot, || format!("append {position} {}", name_of(record)));
         self.audit.note(self.now, slot, "append", &[record.tag()]);
         match record {
@@ -179,8 +183,13 @@ impl World {
                     return Err(format!("{slot} keeps a certificate that proves nothing: {why}"));
                 }
             }
+            Record::CheckpointStable(certificate) => {
+                if honest {
+                    self.agreement.checkpoint(&certificate.id)?;
+                }
+                self.count("checkpoint stable");
+            }
             Record::ViewChangeSent { .. } => self.count("view change"),
-            Record::CheckpointStable(_) => self.count("checkpoint stable"),
             Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
                 self.count("view entered on a base");
             }
@@ -190,6 +199,9 @@ impl World {
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        if let Record::CheckpointStable(certificate) = record {
+            life.stable.appended(position, certificate.id.height);
+        }
         if let Record::Block(block) = record {
             life.machine.remember(placed, block);
             life.placed.insert(block.hash(), placed);
@@ -197,7 +209,12 @@ impl World {
         Ok(())
     }
 
-    fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
+    pub(super) fn transmit(
+        &mut self,
+        slot: usize,
+        to: Recipients,
+        message: &Message,
+    ) -> Result<(), String> {
         let id = self.nodes[slot].identity.id;
         if self.nodes[slot].life.is_none() {
             return Ok(());
@@ -294,7 +311,12 @@ impl World {
         for Waiting { to, message, .. } in open {
             self.transmit(slot, to, &message)?;
         }
-        self.step(slot, Input::Durable { position: batch.last })
+        if let Some(life) = &mut self.nodes[slot].life {
+            life.stable.durable(batch.last);
+            life.open_segment = batch.end.segment;
+        }
+        self.step(slot, Input::Durable { position: batch.last })?;
+        self.prune(slot)
     }
 
     fn execute_next(&mut self, slot: usize) {
@@ -354,6 +376,7 @@ impl World {
             return;
         }
         let mark = life.appender.replay_mark(header.height);
+        life.appender.rotate();
         life.checkpoint = Some(Checkpointing::begin(&mut life.machine, header, mark));
         self.count("checkpoint begun");
         let delay = self.random.between(MILLI, 30 * MILLI);
@@ -364,22 +387,24 @@ impl World {
         let node = &mut self.nodes[slot];
         let Some(life) = &mut node.life else { return Ok(()) };
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
-        let keeper = (&node.identity.cluster_id, life.in_use.as_slice());
+        let stable = life.stable.certified();
+        let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
         let done = checkpoint
-            .slice(&life.machine, &node.disk, keeper)
+            .slice(&mut life.machine, &node.disk, keeper)
             .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
         if let Some(id) = done {
+            let height = id.height;
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
-            life.checkpoint_height = id.height;
+            life.checkpoint_height = height;
+            life.stable.built(height);
+            node.checkpoint_durable = height;
             self.count("checkpoint on disk");
-            self.say(slot, || format!("checkpoint at {} is on disk", id.height));
-            self.agreement.checkpoint(id.height, id.manifest_root)?;
-            self.step(slot, Input::CheckpointBuilt { id })?;
-        } else {
-            let delay = self.random.between(MILLI, 30 * MILLI);
-            self.schedule_local(slot, delay, Local::Checkpoint);
+            self.say(slot, || format!("checkpoint at {height} is on disk"));
+            return self.checkpoint_built(slot, id);
         }
+        let delay = self.random.between(MILLI, 30 * MILLI);
+        self.schedule_local(slot, delay, Local::Checkpoint);
         Ok(())
     }
 
@@ -447,6 +472,10 @@ impl World {
             self.count("page not held");
             return Ok(());
         };
+        if !page.blocks.iter().all(|block| block.has_values()) {
+            self.count("page erased");
+            return Ok(());
+        }
         self.count("page served");
         let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
@@ -508,7 +537,8 @@ impl World {
 
     /// The process and its machine die; the disk keeps what it must and chance leaves of the rest.
     pub(super) fn crash(&mut self, slot: usize) {
-        let Some(life) = self.nodes[slot].life.take() else { return };
+        self.crash_inside_prune(slot);
+        let Some(mut life) = self.nodes[slot].life.take() else { return };
         self.say(slot, || "crashes".to_owned());
         self.count("crash");
         let disk = self.nodes[slot].disk.clone();
@@ -520,8 +550,12 @@ impl World {
         }
         if let Some(mut checkpoint) = life.checkpoint {
             disk.fail_after(self.random.below(12));
-            let keeper = (&self.nodes[slot].identity.cluster_id, life.in_use.as_slice());
-            while let Ok(None) = checkpoint.slice(&life.machine, &disk, keeper) {}
+            let cluster_id = self.nodes[slot].identity.cluster_id;
+            let stable = life.stable.certified();
+            while let Ok(None) =
+                checkpoint.slice(&mut life.machine, &disk, (&cluster_id, &mut life.in_use, &stable))
+            {
+            }
             self.count("crash inside a checkpoint");
         }
         self.nodes[slot].promises.crashed();
@@ -654,6 +688,17 @@ fn kind_of(message: &Message) -> String {
         }
         Message::CheckpointCertificate(certificate) => {
             format!("checkpoint certificate {}", certificate.id.height)
+        }
+        Message::GetManifest { root } => format!("GetManifest {root:?}"),
+        Message::Manifest { content, .. } => match content {
+            Some((header, manifest)) => {
+                format!("Manifest {} of {} chunks", header.height, manifest.chunks.len())
+            }
+            None => "no Manifest".to_owned(),
+        },
+        Message::GetChunk { number, .. } => format!("GetChunk {number}"),
+        Message::Chunk { number, bytes, .. } => {
+            format!("Chunk {number} of {:?} bytes", bytes.as_ref().map(Bytes::len))
         }
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)

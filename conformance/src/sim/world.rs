@@ -94,6 +94,10 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The next segment is pruned.
+    Prune,
+    /// The transfer thread is done with its oldest job.
+    Transfer,
     /// A link changes.
     Link {
         /// To whom.
@@ -287,6 +291,7 @@ impl World {
                 promises: Promises::default(),
                 paused: false,
                 gone: false,
+                checkpoint_durable: Height(0),
                 skew_ms: skew,
                 workload: Workload::new(id, plan.large_values, random.fork()),
                 mutant: plan.mutant,
@@ -497,6 +502,8 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Prune => self.prune_slice(slot),
+            Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),

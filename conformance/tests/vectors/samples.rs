@@ -2,7 +2,7 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote, Compare,
+    Certificate, Change, ChangeKind, ChunkEntry, CheckpointCertificate, Manifest, CheckpointId, CheckpointVote, Compare,
     CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence, Genesis, GenesisMember,
     Membership, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
     SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
@@ -287,8 +287,39 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("body", Message::Body(block)),
         ("checkpoint", Message::Checkpoint(checkpoint_vote(2))),
         ("checkpoint_certificate", Message::CheckpointCertificate(checkpoint_certificate())),
+        ("get_manifest", Message::GetManifest { root: Digest([6; 32]) }),
+        (
+            "manifest",
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((header(), Arc::new(manifest()))),
+            },
+        ),
+        ("manifest_not_held", Message::Manifest { root: Digest([6; 32]), content: None }),
+        ("get_chunk", Message::GetChunk { root: Digest([6; 32]), number: 7 }),
+        (
+            "chunk",
+            Message::Chunk {
+                root: Digest([6; 32]),
+                number: 7,
+                bytes: Some(Bytes::from_static(b"a chunk")),
+            },
+        ),
+        ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
         ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
     ]
+}
+
+/// A checkpoint of one chunk.
+pub fn manifest() -> Manifest {
+    Manifest {
+        cluster_id: cluster_id(),
+        height: Height(3),
+        block_hash: header().hash(),
+        exec_root: Digest([3; 32]),
+        exec_roots: vec![(Height(2), Digest([2; 32])), (Height(3), Digest([3; 32]))],
+        chunks: vec![ChunkEntry::of(b"a chunk")],
+    }
 }
 
 pub fn effects() -> Effects {

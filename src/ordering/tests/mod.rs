@@ -2,6 +2,7 @@
 //! that reorders and drops. The big simulator lives in `conformance`; this one finds most of it first.
 
 mod checkpoints;
+mod transfer;
 mod lies;
 mod tenure;
 mod world;

@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use crate::chain::{
     Author, Block, BlockParts, Bundle, BundleParts, Certificate, CheckpointCertificate,
-    CheckpointId, Effects, Entry, Member, Membership, Op, Parameters, Phase, Put, Record,
-    SessionWindow, Skeleton, Value, ValueSlot, Vote,
+    CheckpointId, ChunkEntry, Effects, Entry, Manifest, Member, Membership, Op, Parameters, Phase,
+    Put, Record, SessionWindow, Skeleton, Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Context, PublicKey, Scheme, Signature, hash};
@@ -45,6 +45,10 @@ pub struct Options {
     pub tenure_blocks: Option<u32>,
     /// A replica whose wall clock is ahead by so many ms.
     pub clock_ahead: Option<(u16, u64)>,
+    /// Added to every message's way.
+    pub latency_ms: u64,
+    /// A replica that sends its proposals so much later than it could.
+    pub slow: Option<(u16, u64)>,
     /// A checkpoint at every multiple of this height; 0 for none.
     pub checkpoint_every: u64,
 }
@@ -79,9 +83,41 @@ struct Node {
     quarantined: bool,
     /// Checkpoints on disk, and those being written with the time they are done.
     held: Vec<CheckpointId>,
-    building: Vec<(u64, CheckpointId)>,
+    building: Vec<(u64, CheckpointId, Shelved)>,
     /// Its checkpoints' bytes are not what they should be.
     other_bytes: bool,
+    /// Checkpoints it can give to others, by the root of their manifest.
+    shelf: BTreeMap<Digest, Shelved>,
+    /// Chunks on its disk of a checkpoint that it fetches.
+    gathered: Option<(Arc<Manifest>, BTreeMap<u32, Bytes>)>,
+    /// The state of an installed checkpoint: its log does not reach below.
+    floor: Option<State>,
+    /// How it lies to who fetches a checkpoint.
+    source_lie: Option<SourceLie>,
+    /// It is to start over on this state.
+    installs: Option<State>,
+}
+
+/// A checkpoint that others may fetch.
+#[derive(Clone)]
+struct Shelved {
+    manifest: Arc<Manifest>,
+    chunks: Vec<Bytes>,
+    state: State,
+}
+
+/// What a source of a state transfer does instead of its duty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceLie {
+    WrongBytes,
+    Longer,
+    OtherChunk,
+    Unasked,
+    Silent,
+    NothingHeld,
+    OtherManifest,
+    /// Alternates between all of the above.
+    Everything,
 }
 
 pub struct World {
@@ -92,6 +128,10 @@ pub struct World {
     /// Who was told that its clock is off, and by how much.
     pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
+    /// How often a lying source was found out.
+    pub liars_named: u64,
+    /// States installed.
+    pub installed: u64,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
@@ -132,6 +172,11 @@ impl World {
             held: Vec::new(),
             building: Vec::new(),
             other_bytes: false,
+            shelf: BTreeMap::new(),
+            gathered: None,
+            floor: None,
+            source_lie: None,
+            installs: None,
         };
         let mut world = Self {
             options,
@@ -139,6 +184,8 @@ impl World {
             ban_expected: false,
             skews: Vec::new(),
             reads_liar: None,
+            liars_named: 0,
+            installed: 0,
             nodes: (0..n).map(|_| node()).collect(),
             wire: Vec::new(),
             now_ms: 1,
@@ -205,6 +252,8 @@ impl World {
             .unwrap_or_default();
         if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
+        } else if let Some(floor) = &node.floor {
+            node.state = floor.clone();
         } else {
             let roots = BTreeMap::from([(Height(0), Digest([1; 32]))]);
             let (windows, done) = (BTreeMap::new(), BTreeMap::new());
@@ -383,6 +432,9 @@ impl World {
             self.step(to, Input::Recv { peer: ReplicaId(from), message });
         }
         for id in 0..self.nodes.len() as u16 {
+            if let Some(state) = self.nodes[id as usize].installs.take() {
+                self.install(id, state);
+            }
             if self.is_up(id) {
                 if self.below(3) == 0 {
                     self.sync(id);
@@ -441,6 +493,12 @@ impl World {
         output: Output,
         inputs: &mut std::collections::VecDeque<Input>,
     ) {
+        if let Output::Alarm(Alarm::BadPeer { peer, .. }) = &output
+            && self.nodes[peer.0 as usize].source_lie.is_some()
+        {
+            self.liars_named += 1;
+            return;
+        }
         let node = &mut self.nodes[id as usize];
         match output {
             Output::Append { position, record } => {
@@ -482,6 +540,9 @@ impl World {
                 let accused = evidence.accused();
                 assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
             }
+            Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
+            Output::Transfer(step) => self.transfer(id, step, inputs),
             Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
@@ -515,14 +576,14 @@ impl World {
         node.state.header = Some(block.header.clone());
         let every = self.options.checkpoint_every;
         if every > 0 && height.0.is_multiple_of(every) {
-            let manifest: &[u8] = if node.other_bytes { b"other" } else { b"" };
+            let shelved = checkpoint_of(&node.state, node.other_bytes);
             let id = CheckpointId {
                 height,
                 block_hash: block.hash(),
                 exec_root: root,
-                manifest_root: hash(&Context::MANIFEST, &[&root.0, manifest]),
+                manifest_root: shelved.manifest.root(),
             };
-            node.building.push((self.now_ms + 5 + self.random % 40, id));
+            node.building.push((self.now_ms + 5 + self.random % 40, id, shelved));
         }
         self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
         let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
@@ -535,10 +596,11 @@ impl World {
         let node = &mut self.nodes[id as usize];
         let (done, later) = std::mem::take(&mut node.building)
             .into_iter()
-            .partition::<Vec<_>, _>(|(at, _)| *at <= now);
+            .partition::<Vec<_>, _>(|(at, ..)| *at <= now);
         node.building = later;
-        for (_, built) in done {
+        for (_, built, shelved) in done {
             self.nodes[id as usize].held.push(built);
+            self.nodes[id as usize].shelf.insert(built.manifest_root, shelved);
             self.step(id, Input::CheckpointBuilt { id: built });
         }
     }
@@ -552,7 +614,10 @@ impl World {
         for id in ids {
             let lost = self.below(100) < self.options.drop_percent;
             let cut = self.nodes[from as usize].cut || self.nodes[id as usize].cut;
-            let at = self.now_ms + 1 + self.below(6);
+            let slow = self.options.slow.filter(|(whose, _)| *whose == from);
+            let proposal = matches!(message, Message::PrePrepare { .. });
+            let late = slow.filter(|_| proposal).map_or(0, |(_, ms)| ms);
+            let at = self.now_ms + 1 + self.below(6) + self.options.latency_ms + late;
             if lost || cut || !self.is_up(id) {
                 continue;
             }
@@ -567,6 +632,135 @@ impl World {
             }
             self.wire.push((at, from, id, message.to_bytes()));
         }
+    }
+
+    pub fn lie_as_source(&mut self, id: u16, lie: SourceLie) {
+        self.nodes[id as usize].source_lie = Some(lie);
+    }
+
+    pub fn tell_the_truth(&mut self, id: u16) {
+        self.nodes[id as usize].source_lie = None;
+    }
+
+    /// A replica's checkpoints below its newest are gone.
+    pub fn drop_older_checkpoints(&mut self, id: u16) {
+        let shelf = &mut self.nodes[id as usize].shelf;
+        let newest = shelf.values().map(|one| one.manifest.height).max();
+        shelf.retain(|_, one| Some(one.manifest.height) == newest);
+    }
+
+    pub fn chunks_gathered(&self, id: u16) -> usize {
+        self.nodes[id as usize].gathered.as_ref().map_or(0, |(_, chunks)| chunks.len())
+    }
+
+    /// How many blocks it executed itself: what it fetched as a state is not among them.
+    pub fn blocks_in_log(&self, id: u16) -> usize {
+        let records = self.nodes[id as usize].records.iter();
+        records.filter(|record| matches!(record, Record::Block(_))).count()
+    }
+
+    fn lie_of(&mut self, id: u16) -> Option<SourceLie> {
+        use SourceLie::{Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes};
+        let lie = self.nodes[id as usize].source_lie?;
+        if lie != SourceLie::Everything {
+            return Some(lie);
+        }
+        let all = [WrongBytes, Longer, OtherChunk, Unasked, Silent, NothingHeld, OtherManifest];
+        let at = self.below(all.len() as u64) as usize;
+        Some(all[at])
+    }
+
+    fn serve_manifest(&mut self, id: u16, to: ReplicaId, root: Digest) {
+        let held = self.nodes[id as usize].shelf.get(&root).cloned();
+        let lie = self.lie_of(id);
+        let content = held.map(|held| {
+            let mut manifest = (*held.manifest).clone();
+            if lie == Some(SourceLie::OtherManifest) {
+                manifest.chunks.truncate(1);
+            }
+            (held.state.header.clone().expect("executed"), Arc::new(manifest))
+        });
+        let content = content.filter(|_| lie != Some(SourceLie::NothingHeld));
+        if lie != Some(SourceLie::Silent) {
+            self.transmit(id, Recipients::One(to), &Message::Manifest { root, content });
+        }
+    }
+
+    fn serve_chunk(&mut self, id: u16, to: ReplicaId, (root, number): (Digest, u32)) {
+        let held = self.nodes[id as usize].shelf.get(&root);
+        let chunks = held.map(|held| held.chunks.clone()).unwrap_or_default();
+        let mut bytes = chunks.get(number as usize).cloned();
+        let mut sent_as = number;
+        match self.lie_of(id) {
+            Some(SourceLie::WrongBytes) => {
+                bytes = bytes.map(|bytes| Bytes::from(vec![0xee; bytes.len()]));
+            }
+            Some(SourceLie::Longer) => bytes = bytes.map(|_| Bytes::from(vec![0; 1 << 16])),
+            Some(SourceLie::OtherChunk) => {
+                bytes = chunks.get((number as usize + 1) % chunks.len().max(1)).cloned();
+            }
+            Some(SourceLie::Unasked) => sent_as = number.wrapping_add(1000),
+            Some(SourceLie::NothingHeld) => bytes = None,
+            Some(SourceLie::Silent) => return,
+            _ => {}
+        }
+        let message = Message::Chunk { root, number: sent_as, bytes };
+        self.transmit(id, Recipients::One(to), &message);
+    }
+
+    fn transfer(
+        &mut self,
+        id: u16,
+        step: TransferStep,
+        inputs: &mut std::collections::VecDeque<Input>,
+    ) {
+        let node = &mut self.nodes[id as usize];
+        match step {
+            TransferStep::Begin { manifest, .. } => {
+                let kept = node.gathered.take().filter(|(of, _)| of.root() == manifest.root());
+                let chunks = kept.map(|(_, chunks)| chunks).unwrap_or_default();
+                let (root, held) = (manifest.root(), chunks.keys().copied().collect());
+                node.gathered = Some((manifest, chunks));
+                inputs.push_back(Input::Transfer(TransferEvent::Begun { root, held }));
+            }
+            TransferStep::Store { number, peer, bytes } => {
+                let (manifest, chunks) = node.gathered.as_mut().expect("begun");
+                let root = manifest.root();
+                let entry = manifest.chunks[number as usize];
+                assert_eq!(entry.length as usize, bytes.len(), "lengths are checked by the core");
+                let sound = ChunkEntry::of(&bytes) == entry;
+                if sound {
+                    chunks.insert(number, bytes);
+                }
+                let stored = TransferEvent::Stored { root, number, peer, sound };
+                inputs.push_back(Input::Transfer(stored));
+            }
+            TransferStep::Install { height } => {
+                let (manifest, chunks) = node.gathered.take().expect("begun");
+                assert_eq!(chunks.len(), manifest.chunks.len(), "installed with chunks missing");
+                assert_eq!(height, manifest.height);
+                let shelves = self.nodes.iter().find_map(|node| node.shelf.get(&manifest.root()));
+                let state = shelves.expect("somebody made it").state.clone();
+                assert_eq!(state.roots[&height], manifest.exec_root, "certified by a quorum");
+                self.nodes[id as usize].installs = Some(state);
+            }
+            TransferStep::Abandon => {}
+        }
+    }
+
+    /// Starts over on a transferred state, as the shell does: the log stays, as far as it is on disk.
+    fn install(&mut self, id: u16, state: State) {
+        if !self.is_up(id) {
+            return;
+        }
+        self.kill(id);
+        self.installed += 1;
+        let node = &mut self.nodes[id as usize];
+        assert!(state.height > node.state.height, "a checkpoint below what is executed");
+        node.floor = Some(state.clone());
+        node.snapshot = state.clone();
+        node.state = state;
+        self.restart(id);
     }
 
     /// One vote per (replica, view, height, phase), across restarts.
@@ -608,6 +802,29 @@ impl World {
         }
         text
     }
+}
+
+/// A few chunks that differ from checkpoint to checkpoint, but for one.
+fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
+    let root = state.roots[&state.height];
+    let mut chunks: Vec<Bytes> = (1..=7_u8)
+        .map(|number| Bytes::from([&root.0[..], &vec![number; usize::from(number)]].concat()))
+        .collect();
+    chunks.push(Bytes::from_static(b"the same in every checkpoint"));
+    if other_bytes {
+        chunks.push(Bytes::from_static(b"other"));
+    }
+    let header = state.header.as_ref().expect("executed");
+    let lowest = state.height.minus(u64::from(Parameters::default().window));
+    let manifest = Manifest {
+        cluster_id: Digest([8; 32]),
+        height: state.height,
+        block_hash: header.hash(),
+        exec_root: root,
+        exec_roots: state.roots.range(lowest..).map(|(height, root)| (*height, *root)).collect(),
+        chunks: chunks.iter().map(|chunk| ChunkEntry::of(chunk)).collect(),
+    };
+    Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
 }
 
 fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {

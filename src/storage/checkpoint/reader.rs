@@ -37,7 +37,7 @@ pub fn candidates(disk: &dyn Disk, own: &ClusterId) -> Result<Candidates, Checkp
     let mut found = Candidates::default();
     for name in names.into_iter().rev() {
         let path = format!("{CHECKPOINT_DIRECTORY}/{name}");
-        match read_manifest(disk, &path, own) {
+        match read_checkpoint(disk, &path, own) {
             Ok(checkpoint) => found.whole.push(checkpoint),
             Err(error @ CheckpointError::Manifest { .. }) => found.damaged.push(error),
             Err(error) => return Err(error),
@@ -47,7 +47,7 @@ pub fn candidates(disk: &dyn Disk, own: &ClusterId) -> Result<Candidates, Checkp
     Ok(found)
 }
 
-fn read_manifest(
+pub(in crate::storage) fn read_checkpoint(
     disk: &dyn Disk,
     path: &str,
     own: &ClusterId,
@@ -100,6 +100,26 @@ pub struct Chunks {
 }
 
 impl Checkpoint {
+    /// One chunk, checked; none of that number.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Chunk`] if it is damaged or gone.
+    #[must_use]
+    pub fn chunk(
+        &self,
+        disk: &Arc<dyn Disk>,
+        number: u32,
+    ) -> Option<Result<Bytes, CheckpointError>> {
+        let entry = self.manifest.chunks.get(number as usize)?;
+        let place = *self.places().get(number as usize)?;
+        let one = vec![(number as usize, (*entry, place))].into_iter();
+        let height = self.manifest.height;
+        let disk = Arc::clone(disk);
+        let mut chunks =
+            Chunks { disk, checkpoint_height: height, rest: one, file: None, failed: false };
+        chunks.next().map(|chunk| chunk.map(|chunk| chunk.bytes))
+    }
+
     /// Reads the chunks.
     #[must_use]
     pub fn chunks(&self, disk: &Arc<dyn Disk>) -> Chunks {

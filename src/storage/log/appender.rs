@@ -190,6 +190,14 @@ impl Appender {
         Preparation { header: SegmentHeader { segment, capacity, ..self.header } }
     }
 
+    /// The next record begins a segment: what was written so far can then be pruned without what
+    /// comes. Without effect on a segment that holds no record yet.
+    pub fn rotate(&mut self) {
+        if self.offset > SEGMENT_HEADER_BYTES {
+            self.capacity = self.offset;
+        }
+    }
+
     /// Everything planned since the last batch. Batches are written in order, each one durable before
     /// the next is begun; records name that, and recovery relies on it.
     pub fn take_batch(&mut self) -> Option<Batch> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use althing::chain::Block;
+use althing::chain::{Block, CheckpointId};
 use althing::types::{Digest, Height};
 
 /// What the honest replicas executed.
@@ -10,7 +10,7 @@ pub struct Agreement {
     blocks: BTreeMap<Height, Digest>,
     times: BTreeMap<Height, u64>,
     roots: BTreeMap<Height, Digest>,
-    checkpoints: BTreeMap<Height, Digest>,
+    checkpoints: BTreeMap<Height, CheckpointId>,
 }
 
 impl Agreement {
@@ -19,8 +19,12 @@ impl Agreement {
     pub fn new(genesis_root: Digest) -> Self {
         let blocks = BTreeMap::from([(Height(0), Digest::ZERO)]);
         let roots = BTreeMap::from([(Height(0), genesis_root)]);
-        let (times, checkpoints) = (BTreeMap::from([(Height(0), 0)]), BTreeMap::new());
-        Self { blocks, times, roots, checkpoints }
+        Self {
+            blocks,
+            times: BTreeMap::from([(Height(0), 0)]),
+            roots,
+            checkpoints: BTreeMap::new(),
+        }
     }
 
     /// The highest height anyone executed.
@@ -33,6 +37,20 @@ impl Agreement {
     #[must_use]
     pub fn root(&self, height: Height) -> Option<Digest> {
         self.roots.get(&height).copied()
+    }
+
+    /// An honest replica holds a checkpoint, or a certificate of one: byte for byte the same everywhere,
+    /// whenever it was begun, swept or moved.
+    ///
+    /// # Errors
+    /// Another one is known at its height.
+    pub fn checkpoint(&mut self, id: &CheckpointId) -> Result<(), String> {
+        let known = *self.checkpoints.entry(id.height).or_insert(*id);
+        if known == *id {
+            Ok(())
+        } else {
+            Err(format!("two checkpoints at {}: {known:?} and {id:?}", id.height))
+        }
     }
 
     /// A replica is about to execute a block; true if it is the first to do so.
@@ -73,17 +91,5 @@ impl Agreement {
             return Ok(());
         }
         Err(format!("two roots after {height}: {first:?} and {root:?}"))
-    }
-
-    /// A replica made a checkpoint: its bytes are the same everywhere.
-    ///
-    /// # Errors
-    /// Another manifest than the others'.
-    pub fn checkpoint(&mut self, height: Height, manifest: Digest) -> Result<(), String> {
-        let first = *self.checkpoints.entry(height).or_insert(manifest);
-        if first == manifest {
-            return Ok(());
-        }
-        Err(format!("two checkpoints at {height}: {first:?} and {manifest:?}"))
     }
 }
