@@ -45,11 +45,23 @@ impl Core {
 
     /// What is committed in this view needs no vote: who missed it gets the certificate.
     fn skip_committed(&mut self) {
+        self.skip_restored();
         let Some(certificate) = &self.blocks.certificate else { return };
         if certificate.view == self.view.entered {
             let next = certificate.height.next();
             self.view.prepare_next = self.view.prepare_next.max(next);
             self.view.commit_next = self.view.commit_next.max(next);
+        }
+    }
+
+    /// A restored state stands above the base without the bodies in between, nor their hashes: what
+    /// it holds is committed.
+    fn skip_restored(&mut self) {
+        let (next, committed) = (self.view.prepare_next, self.blocks.committed.height);
+        let above_base = next > self.view.base.0 && next <= committed;
+        let hash = self.view.chain.get(&next);
+        if above_base && hash.is_none_or(|hash| self.blocks.get(hash).is_none()) {
+            self.view.prepare_next = committed.next();
         }
     }
 
@@ -63,6 +75,9 @@ impl Core {
                 break;
             }
             let Some(hash) = self.view.chain.get(&height) else { break };
+            if height > self.view.base.0 && self.blocks.get(hash).is_none() {
+                break;
+            }
             if self.block_position(height, hash) > self.log.durable {
                 break;
             }
