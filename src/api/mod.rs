@@ -125,7 +125,7 @@ impl Api {
             | Reply::LeaseRevoke { revision }
             | Reply::LeaseKeepAlive { revision, .. }
             | Reply::Alarm { revision, .. }
-            | Reply::Checkpoint { revision } => Ok(revision),
+            | Reply::Checkpoint { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }
     }

@@ -12,6 +12,7 @@ mod genesis;
 mod http;
 mod identity;
 mod kv;
+mod log;
 mod org;
 mod output;
 mod provenance;
@@ -61,6 +62,9 @@ enum Command {
     /// Show a block.
     #[command(subcommand)]
     Block(block::Block),
+    /// Look at a data directory offline.
+    #[command(subcommand)]
+    Log(log::Log),
     /// Heal one replica.
     #[command(subcommand)]
     Replica(replica::Replica),
@@ -127,6 +131,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Blame(command) => provenance::blame(&command),
         Command::History(command) => provenance::history(&command),
         Command::Block(command) => block::run(&command),
+        Command::Log(command) => log::run(&command),
         Command::Replica(command) => replica::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),

@@ -45,6 +45,8 @@ pub(super) enum BulkJob {
     },
     /// More of the log is durable.
     Advance(Placed),
+    /// A segment was pruned.
+    Pruned(u32),
     /// Find one committed block.
     Find(Height, tokio::sync::oneshot::Sender<Result<Option<FoundBlock>, String>>),
 }
@@ -119,8 +121,11 @@ pub(super) fn bulk_thread(
                 send(to, shelf.chunk(root, number).to_bytes(), Lane::Bulk);
             }
             BulkJob::Advance(end) => reader.advance(end),
+            BulkJob::Pruned(segment) => reader.pruned(segment),
             BulkJob::Serve { to, from, until } => {
                 match reader.read_blocks(from, until, PAGE_BYTES_MAX) {
+                    // Pruned after the core let the question through: the next one gets an answer.
+                    Ok(Some(page)) if !page.blocks.iter().all(|block| block.has_values()) => {}
                     Ok(Some(page)) => {
                         let message =
                             Message::Blocks { blocks: page.blocks, certificate: page.certificate };

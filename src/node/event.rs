@@ -2,13 +2,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::apply::Reply;
-use crate::chain::{Author, Op};
+use crate::chain::{Author, CheckpointId, Op};
 use crate::net::NetEvent;
 use crate::node::NodeError;
 use crate::node::transfer::Transferred;
 use crate::ordering::TransferEvent;
 use crate::storage::log::Placed;
-use crate::types::{Height, LogPosition};
+use crate::types::LogPosition;
 
 /// Everything that can happen to the protocol thread.
 pub(super) enum Event {
@@ -22,8 +22,8 @@ pub(super) enum Event {
     Durable(LogPosition, Placed),
     /// A write or fsync failed: the process ends (README decision 10).
     LogFailed(String),
-    /// A checkpoint up to this height is on disk, or why it is not.
-    Checkpointed(Result<Height, String>),
+    /// A checkpoint is on disk, or why it is not.
+    Checkpointed(Result<CheckpointId, String>),
     /// How a state transfer goes on.
     Transfer(TransferEvent),
     /// A transferred state is complete and waits to be installed.

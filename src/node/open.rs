@@ -6,6 +6,7 @@ use crate::chain::{Genesis, Record};
 use crate::node::quarantine::{NoDisk, damaged_log};
 use crate::node::recover::{Base, Replay, Replayed};
 use crate::node::repair;
+use crate::node::stable::Stable;
 use crate::node::values::SharedValues;
 use crate::node::{NodeConfig, StartError};
 use crate::state::{KeptChunk, Restore, State};
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) in_use: Vec<u32>,
     /// Height of the checkpoint that was restored.
     pub(super) base: Height,
+    pub(super) stable: Stable,
     /// Nothing of the directory can be used: no thread may write there.
     pub(super) detached: bool,
 }
@@ -109,7 +111,11 @@ fn open_whole(
         Some(restored) => Some(restored),
         None => restore(disk, &config.genesis)?,
     };
+    let held = checkpoint::candidates(disk.as_ref(), &config.genesis.cluster_id())?.whole;
+    let held: Vec<Height> = held.iter().map(|one| one.manifest.height).collect();
+    let mut checkpoints = Vec::new();
     if let Some((checkpoint, state)) = restored {
+        checkpoints.push(checkpoint.manifest.id());
         in_use = checkpoint.files();
         mark = checkpoint.replay;
         let (header, exec_roots) = (Some(checkpoint.header), checkpoint.manifest.exec_roots);
@@ -133,7 +139,10 @@ fn open_whole(
     let mut appender = recovered.appender;
     let session = replay.session() + 1;
     let log_end = start_session(disk.as_ref(), &mut appender, recovered.log_end, session)?;
-    let replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
+    let mut replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
+    let stable = Stable::recovered(held, replayed.stable.iter().copied());
+    replayed.recovery.checkpoints = checkpoints;
+    replayed.recovery.erased = stable.horizon().unwrap_or_default();
     Ok(Opened {
         disk: disk.clone(),
         settings,
@@ -144,6 +153,7 @@ fn open_whole(
         genesis_root,
         in_use,
         base: base_height,
+        stable,
         detached: false,
     })
 }
@@ -171,6 +181,7 @@ fn open_damaged(config: &NodeConfig, reason: String) -> Opened {
         genesis_root,
         in_use: Vec::new(),
         base: Height(0),
+        stable: Stable::default(),
         detached: true,
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::Record;
 use crate::codec::{Decode, Encode};
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
@@ -22,6 +23,8 @@ use crate::node::handle::Signals;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
+use crate::node::prune::PruneJob;
+use crate::node::stable::Stable;
 use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
@@ -68,6 +71,9 @@ pub(super) struct Replica {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) joins: Vec<JoinHandle<()>>,
     pub(super) status_at_ms: u64,
+    pub(super) stable: Stable,
+    /// The segment that records go to: its first one is durable.
+    pub(super) open_segment: u32,
     /// When to stop although the lead is not handed over yet.
     pub(super) stop_at_ms: Option<u64>,
 }
@@ -196,9 +202,16 @@ impl Replica {
                     self.send(to, &message);
                 }
                 self.step(Input::Durable { position });
+                self.stable.durable(position);
+                self.open_segment = end.segment;
+                self.prune();
             }
             Event::Checkpointed(done) => {
-                self.executor.checkpointed(done, self.persist.appender());
+                if let Some(id) = self.executor.checkpointed(done, self.persist.appender()) {
+                    self.stable.built(id.height);
+                    self.step(Input::CheckpointBuilt { id });
+                    self.prune();
+                }
             }
             Event::Transfer(event) => self.step(Input::Transfer(event)),
             Event::Transferred(done) => {
@@ -214,6 +227,16 @@ impl Replica {
             }
         }
         true
+    }
+
+    /// Has erased what a newly stable checkpoint makes needless. The core is told first, so that no page
+    /// of it is promised.
+    fn prune(&mut self) {
+        let Some((stable, horizon)) = self.stable.take() else { return };
+        if let Some(until) = horizon {
+            self.step(Input::Erased { until });
+        }
+        self.executor.prune(PruneJob { stable, horizon, open: self.open_segment });
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.
@@ -258,6 +281,9 @@ impl Replica {
         match output {
             Output::Append { position, record } => {
                 let placed = self.persist.append(position, &record);
+                if let Record::CheckpointStable(certificate) = &record {
+                    self.stable.appended(position, certificate.id.height);
+                }
                 self.executor.remember(placed, &record);
             }
             Output::Send { to, message, gate } => {

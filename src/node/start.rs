@@ -28,6 +28,7 @@ use crate::node::metrics::Meters;
 use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
+use crate::node::prune::Moved;
 use crate::node::recover::Replayed;
 use crate::node::reopen::Life;
 use crate::node::run::{Ended, Replica};
@@ -222,7 +223,12 @@ impl Threads {
             cluster_id: config.genesis.cluster_id(),
             shared: shared.clone(),
             values: opened.values.clone(),
+            settings: opened.settings,
             in_use: core::mem::take(&mut opened.in_use),
+            moved: Moved::at(opened.base),
+            stable: opened.stable.certified(),
+            bulk: bulk.clone(),
+            index: index.clone(),
             stop: stop.clone(),
         };
         let (checkpoints, jobs) = channel();
@@ -340,7 +346,7 @@ fn replica(
         exec_roots: recovery.exec_roots.into(),
         window: config.genesis.parameters.window as usize,
         checkpoints: threads.checkpoints,
-        checkpoint_running: false,
+        checkpoints_running: 0,
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),
@@ -373,6 +379,8 @@ fn replica(
         stop: threads.stop,
         joins: threads.joins,
         status_at_ms: 0,
+        stable: opened.stable,
+        open_segment: 0,
         stop_at_ms: None,
     }
 }

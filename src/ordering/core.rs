@@ -8,6 +8,7 @@ use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
@@ -58,6 +59,7 @@ pub struct Core {
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
+    pub(super) pace: Pace,
     /// The own clock was last seen further from the others' than D.
     pub(super) clock_is_off: bool,
     pub(super) started: bool,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crate::chain::{Phase, Vote};
 use crate::ordering::{Core, Message, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
     pub(super) fn cast_votes(&mut self) {
         let entered = self.view.entered_position;
-        if !self.is_normal() || !self.is_voter() || entered > self.log.durable {
+        let left = !self.is_normal() && !planted::is(Bug::VoteAfterViewChange);
+        if left || !self.is_voter() || entered > self.log.durable {
             return;
         }
         self.skip_committed();
@@ -55,13 +57,18 @@ impl Core {
     }
 
     /// A restored state stands above the base without the bodies in between, nor their hashes: what
-    /// it holds is committed.
+    /// it holds is committed, and voting goes on above it.
     fn skip_restored(&mut self) {
-        let (next, committed) = (self.view.prepare_next, self.blocks.committed.height);
-        let above_base = next > self.view.base.0 && next <= committed;
+        let (base, committed) = (self.view.base.0, self.blocks.committed.height);
+        let next = self.view.prepare_next;
         let hash = self.view.chain.get(&next);
-        if above_base && hash.is_none_or(|hash| self.blocks.get(hash).is_none()) {
+        let absent = hash.is_none_or(|hash| self.blocks.get(hash).is_none());
+        if absent && next > base && next <= committed {
             self.view.prepare_next = committed.next();
+        }
+        let next = self.view.commit_next;
+        if next > base && next <= committed && !self.view.chain.contains_key(&next) {
+            self.view.commit_next = committed.next();
         }
     }
 
@@ -78,7 +85,8 @@ impl Core {
             if height > self.view.base.0 && self.blocks.get(hash).is_none() {
                 break;
             }
-            if self.block_position(height, hash) > self.log.durable {
+            let waits = !planted::is(Bug::VoteBeforeDurable) && !planted::is(Bug::UngatedPrepare);
+            if waits && self.block_position(height, hash) > self.log.durable {
                 break;
             }
             hashes.push(*hash);
@@ -101,7 +109,7 @@ impl Core {
         let (prepared, position) = self.blocks.prepared.as_ref()?;
         let from = self.view.commit_next;
         if prepared.view != self.view.entered
-            || *position > self.log.durable
+            || *position > self.log.durable && !planted::is(Bug::VoteBeforeDurable)
             || prepared.height < from
             || self.view.chain.get(&prepared.height) != Some(&prepared.block_hash)
         {

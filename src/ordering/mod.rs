@@ -19,6 +19,7 @@ mod pool;
 mod requests;
 mod timers;
 mod tenure;
+mod pace;
 mod status;
 mod reads;
 mod catch_up;

@@ -140,6 +140,8 @@ pub struct CoreStatus {
     pub exec_root: Digest,
     /// Height of the newest checkpoint a quorum holds; 0 if there is none.
     pub stable_checkpoint: Height,
+    /// Values of blocks up to here may be erased from the log.
+    pub erased: Height,
     /// Bundles known and in no block of the current chain.
     pub pool_bundles: usize,
     /// Their bytes.

@@ -12,12 +12,14 @@ use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
@@ -59,6 +61,7 @@ impl Core {
             peers: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            pace: Pace::default(),
             clock_is_off: false,
             started: false,
             quarantined: false,
@@ -199,6 +202,8 @@ impl Core {
         if let Some((view_change, _)) = self.view.own_view_change.clone() {
             let message = Message::ViewChange(view_change);
             self.send(Recipients::Others, message, LogPosition(0));
+        } else if self.primary() == self.own && planted::is(Bug::ProposesAgain) {
+            self.view.fresh = true;
         } else if self.primary() == self.own {
             // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
             // left before its block was durable.

@@ -75,6 +75,7 @@ impl Core {
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
         self.watch_clock();
+        self.watch_pace();
         self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
@@ -220,6 +221,7 @@ impl Core {
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
             stable_checkpoint: self.checkpoints.stable_height(),
+            erased: self.checkpoints.erased,
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
             transfer: self.transfer.progress(),

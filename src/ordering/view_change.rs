@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chain::{Certificate, Phase, Record};
 use crate::codec::Encode;
 use crate::ordering::{Core, Message, Recipients, ViewChange};
+use crate::planted::{self, Bug};
 use crate::types::{LogPosition, ReplicaId, View};
 
 /// A VIEW-CHANGE is sent again until its view, or a later one, begins.
@@ -34,6 +35,7 @@ impl Core {
             return;
         }
         let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate.clone());
+        let prepared = prepared.filter(|_| !planted::is(Bug::ViewChangeWithoutCertificate));
         let round = (self.membership.epoch, view);
         let stable = self.checkpoints.stable.as_ref().map(|stable| stable.id);
         let certificates = (prepared, self.blocks.certificate.clone(), stable);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::sim::bank;
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
@@ -14,7 +15,8 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
-  sim --mutants              every such bug, until a seed finds it; fails if none of 200 does
+  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production code, until a
+                             layer of the tests finds it; fails if none does
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -70,38 +72,12 @@ fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
         .collect()
 }
 
-/// Plays seeds against every planted bug; the names of those that nobody found.
-fn mutants() -> Vec<&'static str> {
-    let found_by = |mutant| {
-        (1..=200).find_map(|seed| {
-            let plan = Plan { mutant: Some(mutant), ..Plan::draw(seed) };
-            run(plan, false).err().map(|failure| (seed, failure.what))
-        })
-    };
-    let mut missed = Vec::new();
-    for (name, mutant) in Mutant::ALL {
-        match found_by(mutant) {
-            Some((seed, what)) => {
-                println!(
-                    "{name}: found by seed {seed}: {}",
-                    what.chars().take(100).collect::<String>()
-                );
-            }
-            None => {
-                println!("{name}: not found");
-                missed.push(name);
-            }
-        }
-    }
-    missed
-}
-
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--mutants") {
         std::panic::set_hook(Box::new(|_| {}));
-        let missed = mutants();
-        println!("{} planted bugs, {} missed", Mutant::ALL.len(), missed.len());
-        return if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let only: Vec<String> = std::env::args().skip(2).collect();
+        let missed = bank::play(&only);
+        return if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let arguments = match arguments() {
         Ok(arguments) => arguments,

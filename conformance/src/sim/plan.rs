@@ -2,6 +2,7 @@
 //! half of the fault kinds, so that rare ones meet in every combination.
 
 use crate::sim::checkers::verifier::quorum;
+use crate::sim::liars::Lie;
 use crate::sim::random::Random;
 
 /// Microseconds of virtual time.
@@ -72,6 +73,8 @@ pub struct Plan {
     pub n: usize,
     /// Replicas that run twice with one key; counted against f.
     pub twins: usize,
+    /// What liars do, one each; counted against f.
+    pub lies: Vec<Lie>,
     /// Real ed25519 instead of keyed hashes.
     pub ed25519: bool,
     /// Before the network heals.
@@ -117,7 +120,7 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let n = *random.pick(&[1, 3, 4, 4, 4, 4, 4, 5, 7]);
+        let n = *random.pick(&[1, 3, 4, 4, 4, 4, 4, 5, 7, 7, 10]);
         let f = (n - 1) / 3;
         let mut half = || random.chance(500);
         let (lossy, doubling, reorder, slow) = (half(), half(), half(), half());
@@ -139,6 +142,7 @@ impl Plan {
             mutant: None,
             n,
             twins: if twins { f.min(1) } else { 0 },
+            lies: Vec::new(),
             ed25519: seed % 20 == 7,
             links,
             crash_every: every(crash, SECOND / 4, 3 * SECOND),
@@ -159,14 +163,17 @@ impl Plan {
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
         };
-        let may_fall = n - quorum(n) - plan.twins;
+        let lies = if random.chance(600) { random.index(f - plan.twins + 1) } else { 0 };
+        let lies = if lies == 0 && random.chance(300) { f - plan.twins } else { lies };
+        plan.lies = (0..lies).map(|_| random.pick(&Lie::ALL).1).collect();
+        let may_fall = n - quorum(n) - plan.twins - plan.lies.len();
         if random.chance(400) {
             plan.stay_down = random.index(may_fall + 1);
         }
         if random.chance(200) {
             plan.large_values = random.between(1, 20);
         }
-        if random.chance(200) && f > plan.twins + plan.stay_down {
+        if random.chance(200) && f > plan.twins + plan.stay_down + plan.lies.len() {
             let wrong = random.between(600, 60_000).cast_signed();
             plan.wrong_clock_ms = if random.chance(500) { wrong } else { -wrong };
         }
@@ -193,6 +200,7 @@ impl Plan {
             mutant: None,
             n,
             twins: 0,
+            lies: Vec::new(),
             ed25519: false,
             links,
             crash_every: 0,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
+use crate::sim::liars::Frame;
 use crate::sim::node::Waiting;
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
@@ -25,6 +26,10 @@ const OPEN_MAX: usize = 300;
 impl World {
     fn wall_ms(&self, slot: usize) -> u64 {
         let true_ms = 1_790_000_000_000 + self.now / MILLI;
+        let true_ms = match self.bent.get(&self.nodes[slot].identity.id) {
+            Some(liar) => liar.clock(true_ms),
+            None => true_ms,
+        };
         true_ms.saturating_add_signed(self.nodes[slot].skew_ms)
     }
 
@@ -169,6 +174,7 @@ impl World {
         position: LogPosition,
         record: &Record,
     ) -> Result<(), String> {
+        let honest = self.honest(slot);
         self.say(slot, || format!("append {position} {}", name_of(record)));
         self.audit.note(self.now, slot, "append", &[record.tag()]);
         match record {
@@ -176,6 +182,12 @@ impl World {
                 if let Some(why) = self.verifier.refuse(certificate) {
                     return Err(format!("{slot} keeps a certificate that proves nothing: {why}"));
                 }
+            }
+            Record::CheckpointStable(certificate) => {
+                if honest {
+                    self.agreement.checkpoint(&certificate.id)?;
+                }
+                self.count("checkpoint stable");
             }
             Record::ViewChangeSent { .. } => self.count("view change"),
             Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
@@ -187,6 +199,9 @@ impl World {
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        if let Record::CheckpointStable(certificate) = record {
+            life.stable.appended(position, certificate.id.height);
+        }
         if let Record::Block(block) = record {
             life.machine.remember(placed, block);
             life.placed.insert(block.hash(), placed);
@@ -194,12 +209,19 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
+    pub(super) fn transmit(
+        &mut self,
+        slot: usize,
+        to: Recipients,
+        message: &Message,
+    ) -> Result<(), String> {
         let id = self.nodes[slot].identity.id;
         if self.nodes[slot].life.is_none() {
             return Ok(());
         }
-        self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        if !self.bent.contains_key(&id) {
+            self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        }
         let bytes = message.to_bytes();
         self.say(slot, || format!("send {to:?} {}", kind_of(message)));
         self.audit.note(self.now, slot, "send", &bytes);
@@ -212,12 +234,36 @@ impl World {
             if !addressed || other == slot {
                 continue;
             }
-            for at in self.network.arrivals(slot, other, self.now) {
-                let bytes = bytes.clone();
-                self.schedule_at(at, Event::Deliver { to: other, from: id, bytes });
+            let Some(liar) = self.bent.get_mut(&id) else {
+                self.post((slot, other), bytes.clone(), 0);
+                continue;
+            };
+            let (frames, lies) = liar.tell(peer, message);
+            let counter = liar.lie.counter();
+            if lies {
+                self.count(counter);
+            }
+            for Frame { bytes, late } in frames {
+                self.overhear(id, &bytes);
+                self.post((slot, other), bytes, late);
             }
         }
         Ok(())
+    }
+
+    fn post(&mut self, (slot, other): (usize, usize), bytes: Bytes, late: Micros) {
+        let from = self.nodes[slot].identity.id;
+        for at in self.network.arrivals(slot, other, self.now) {
+            let bytes = bytes.clone();
+            self.schedule_at(at + late, Event::Deliver { to: other, from, bytes });
+        }
+    }
+
+    /// What a liar says counts as far as it signed it.
+    fn overhear(&mut self, liar: ReplicaId, bytes: &Bytes) {
+        if let Ok(message) = Message::from_bytes(bytes.clone()) {
+            self.ledger.overheard(liar, &message, &self.verifier);
+        }
     }
 
     pub(super) fn deliver(
@@ -230,8 +276,18 @@ impl World {
             return Ok(());
         }
         self.audit.note(self.now, to, "deliver", &bytes);
-        let message = Message::from_bytes(bytes)
-            .map_err(|error| format!("{from} sent what does not decode: {error}"))?;
+        let message = match Message::from_bytes(bytes) {
+            Ok(message) => message,
+            Err(_) if self.liars.contains(&from) => {
+                self.count("frame refused");
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{from} sent what does not decode: {error}")),
+        };
+        if self.bent.get(&self.nodes[to].identity.id).is_some_and(|liar| !liar.hears(&message)) {
+            self.count("lie: censored bundle");
+            return Ok(());
+        }
         self.say(to, || format!("from {from}: {}", kind_of(&message)));
         self.step(to, Input::Recv { peer: from, message })
     }
@@ -255,7 +311,12 @@ impl World {
         for Waiting { to, message, .. } in open {
             self.transmit(slot, to, &message)?;
         }
-        self.step(slot, Input::Durable { position: batch.last })
+        if let Some(life) = &mut self.nodes[slot].life {
+            life.stable.durable(batch.last);
+            life.open_segment = batch.end.segment;
+        }
+        self.step(slot, Input::Durable { position: batch.last })?;
+        self.prune(slot)
     }
 
     fn execute_next(&mut self, slot: usize) {
@@ -264,6 +325,8 @@ impl World {
     }
 
     pub(super) fn executed(&mut self, slot: usize) -> Result<(), String> {
+        #[cfg(feature = "planted")]
+        let wall = self.wall_ms(slot);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some(block) = life.to_execute.pop_front() else { return Ok(()) };
         let more = !life.to_execute.is_empty();
@@ -278,6 +341,8 @@ impl World {
                 return Err(format!("{slot} executes another block at {height} than q committed"));
             }
         }
+        #[cfg(feature = "planted")]
+        althing::planted::set_local_ms(wall);
         let outcome = life
             .machine
             .execute(&block, placed)
@@ -311,6 +376,7 @@ impl World {
             return;
         }
         let mark = life.appender.replay_mark(header.height);
+        life.appender.rotate();
         life.checkpoint = Some(Checkpointing::begin(&mut life.machine, header, mark));
         self.count("checkpoint begun");
         let delay = self.random.between(MILLI, 30 * MILLI);
@@ -321,15 +387,18 @@ impl World {
         let node = &mut self.nodes[slot];
         let Some(life) = &mut node.life else { return Ok(()) };
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
-        let keeper = (&node.identity.cluster_id, life.in_use.as_slice());
+        let stable = life.stable.certified();
+        let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
         let done = checkpoint
-            .slice(&life.machine, &node.disk, keeper)
+            .slice(&mut life.machine, &node.disk, keeper)
             .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
         if let Some(id) = done {
             let height = id.height;
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
             life.checkpoint_height = height;
+            life.stable.built(height);
+            node.checkpoint_durable = height;
             self.count("checkpoint on disk");
             self.say(slot, || format!("checkpoint at {height} is on disk"));
             return self.checkpoint_built(slot, id);
@@ -403,6 +472,10 @@ impl World {
             self.count("page not held");
             return Ok(());
         };
+        if !page.blocks.iter().all(|block| block.has_values()) {
+            self.count("page erased");
+            return Ok(());
+        }
         self.count("page served");
         let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
@@ -464,7 +537,8 @@ impl World {
 
     /// The process and its machine die; the disk keeps what it must and chance leaves of the rest.
     pub(super) fn crash(&mut self, slot: usize) {
-        let Some(life) = self.nodes[slot].life.take() else { return };
+        self.crash_inside_prune(slot);
+        let Some(mut life) = self.nodes[slot].life.take() else { return };
         self.say(slot, || "crashes".to_owned());
         self.count("crash");
         let disk = self.nodes[slot].disk.clone();
@@ -476,8 +550,12 @@ impl World {
         }
         if let Some(mut checkpoint) = life.checkpoint {
             disk.fail_after(self.random.below(12));
-            let keeper = (&self.nodes[slot].identity.cluster_id, life.in_use.as_slice());
-            while let Ok(None) = checkpoint.slice(&life.machine, &disk, keeper) {}
+            let cluster_id = self.nodes[slot].identity.cluster_id;
+            let stable = life.stable.certified();
+            while let Ok(None) =
+                checkpoint.slice(&mut life.machine, &disk, (&cluster_id, &mut life.in_use, &stable))
+            {
+            }
             self.count("crash inside a checkpoint");
         }
         self.nodes[slot].promises.crashed();

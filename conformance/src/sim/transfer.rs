@@ -31,7 +31,11 @@ enum Job {
 impl World {
     /// A checkpoint is on disk; in some plans the blocks up to the stable one are served no more.
     pub(super) fn checkpoint_built(&mut self, slot: usize, id: CheckpointId) -> Result<(), String> {
+        if self.honest(slot) {
+            self.agreement.checkpoint(&id)?;
+        }
         self.step(slot, Input::CheckpointBuilt { id })?;
+        self.prune(slot)?;
         let Some(life) = &self.nodes[slot].life else { return Ok(()) };
         let until = life.core.status().stable_checkpoint;
         if self.plan.erases && until > Height(0) {

@@ -19,6 +19,7 @@ use crate::sim::checkers::requests::Requests;
 use crate::sim::checkers::verifier::Verifier;
 use crate::sim::checkers::votes::{Ledger, Promises};
 use crate::sim::disk::SimDisk;
+use crate::sim::liars::Liar;
 use crate::sim::network::Network;
 use crate::sim::node::{Identity, Node};
 use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
@@ -91,6 +92,8 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The next segment is pruned.
+    Prune,
     /// The transfer thread is done with its oldest job.
     Transfer,
     /// A link changes.
@@ -169,7 +172,10 @@ pub struct World {
     pub(super) random: Random,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
+    /// Whoever may do anything: twins and those of `bent`.
     pub(super) liars: BTreeSet<ReplicaId>,
+    /// Whose words are bent.
+    pub(super) bent: BTreeMap<ReplicaId, Liar>,
     pub(super) verifier: Verifier,
     pub(super) ledger: Ledger,
     pub(super) agreement: Agreement,
@@ -193,6 +199,14 @@ fn members(keys: &[althing::crypto::PublicKey]) -> Vec<GenesisMember> {
         peer_address: String::new(),
     };
     keys.iter().zip(0..).map(member).collect()
+}
+
+fn shuffled(n: usize, random: &mut Random) -> Vec<ReplicaId> {
+    let mut ids: Vec<ReplicaId> = (0..u16::try_from(n).expect("few")).map(ReplicaId).collect();
+    for at in (1..n).rev() {
+        ids.swap(at, random.index(at + 1));
+    }
+    ids
 }
 
 /// Each replica's way to sign, and its public key.
@@ -234,11 +248,16 @@ impl World {
         });
         let cluster_id = genesis.cluster_id();
         let genesis_root = State::genesis(&genesis).exec_root();
-        let liars: BTreeSet<ReplicaId> = (0..plan.twins)
-            .map(|_| ReplicaId(u16::try_from(random.index(plan.n)).expect("few")))
-            .collect();
         let mut ids: Vec<usize> = (0..plan.n).collect();
-        ids.extend(liars.iter().map(|id| usize::from(id.0)));
+        let faulty = shuffled(plan.n, &mut random);
+        let (twins, lying) = faulty.split_at(plan.twins);
+        ids.extend(twins.iter().map(|id| usize::from(id.0)));
+        let bent = lying.iter().zip(&plan.lies).map(|(id, lie)| {
+            let signs = (cluster_id, Arc::clone(&schemes[usize::from(id.0)]));
+            (*id, Liar::new(*lie, *id, plan.n, signs, random.fork()))
+        });
+        let bent: BTreeMap<ReplicaId, Liar> = bent.collect();
+        let liars: BTreeSet<ReplicaId> = twins.iter().chain(bent.keys()).copied().collect();
         let nodes = ids.iter().map(|&at| {
             let id = ReplicaId(u16::try_from(at).expect("few"));
             let skew =
@@ -258,6 +277,7 @@ impl World {
                 promises: Promises::default(),
                 paused: false,
                 gone: false,
+                checkpoint_durable: Height(0),
                 skew_ms: skew,
                 workload: Workload::new(id, plan.large_values, random.fork()),
                 mutant: plan.mutant,
@@ -284,6 +304,7 @@ impl World {
             done: false,
             nodes,
             liars,
+            bent,
             random,
             plan,
             verbose,
@@ -427,6 +448,7 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Prune => self.prune_slice(slot),
             Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),

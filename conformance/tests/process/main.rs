@@ -4,6 +4,7 @@ mod bad_input;
 mod clients;
 mod damage;
 mod demo;
+mod erasure;
 mod handover;
 mod load;
 

@@ -45,6 +45,10 @@ pub struct Options {
     pub tenure_blocks: Option<u32>,
     /// A replica whose wall clock is ahead by so many ms.
     pub clock_ahead: Option<(u16, u64)>,
+    /// Added to every message's way.
+    pub latency_ms: u64,
+    /// A replica that sends its proposals so much later than it could.
+    pub slow: Option<(u16, u64)>,
     /// A checkpoint at every multiple of this height; 0 for none.
     pub checkpoint_every: u64,
 }
@@ -610,7 +614,10 @@ impl World {
         for id in ids {
             let lost = self.below(100) < self.options.drop_percent;
             let cut = self.nodes[from as usize].cut || self.nodes[id as usize].cut;
-            let at = self.now_ms + 1 + self.below(6);
+            let slow = self.options.slow.filter(|(whose, _)| *whose == from);
+            let proposal = matches!(message, Message::PrePrepare { .. });
+            let late = slow.filter(|_| proposal).map_or(0, |(_, ms)| ms);
+            let at = self.now_ms + 1 + self.below(6) + self.options.latency_ms + late;
             if lost || cut || !self.is_up(id) {
                 continue;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::BlockHeader;
+use crate::planted::{self, Bug};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::checkpoint::manifest::place;
 use crate::storage::checkpoint::{
@@ -114,7 +115,9 @@ pub(in crate::storage) fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes
     remove_if_there(disk, &temporary)?;
     let file = disk.open(&temporary, Open::Create)?;
     file.write_at(0, bytes)?;
-    file.sync()?;
+    if !planted::is(Bug::UnsyncedRename) {
+        file.sync()?;
+    }
     disk.rename(&temporary, path)?;
     disk.sync_directory(CHECKPOINT_DIRECTORY)
 }
@@ -141,8 +144,9 @@ pub(in crate::storage) fn chunk_files(
     Ok(numbers)
 }
 
-/// Removes all but the two newest checkpoints that are whole in their manifests, and files of chunks
-/// that belong to none. Files in `in_use`, which the running state's values are read from, stay.
+/// Removes all checkpoints but what is kept, and files of chunks that belong to none. Kept are of those
+/// whole in their manifests the two newest of `stable`, which a quorum holds, and of those above them the
+/// two newest. Files in `in_use`, which the running state's values are read from, stay.
 /// Not while a checkpoint is being written.
 ///
 /// # Errors
@@ -150,14 +154,14 @@ pub(in crate::storage) fn chunk_files(
 pub fn remove_old(
     disk: &dyn Disk,
     cluster_id: &ClusterId,
-    in_use: &[u32],
-) -> Result<(), CheckpointError> {
+    (in_use, stable): (&[u32], &[Height]),
+) -> Result<Vec<Height>, CheckpointError> {
     let found = candidates(disk, cluster_id)?;
-    let kept = &found.whole[..found.whole.len().min(CHECKPOINTS_KEPT)];
+    let kept = kept(&found.whole, stable);
     let manifests: BTreeSet<String> =
         kept.iter().map(|checkpoint| manifest_path(checkpoint.manifest.height)).collect();
     let mut files: BTreeSet<u32> = in_use.iter().copied().collect();
-    files.extend(kept.iter().flat_map(Checkpoint::files));
+    files.extend(kept.iter().flat_map(|checkpoint| checkpoint.files()));
     // Manifests first: a manifest whose chunks are gone would look damaged.
     for name in disk.list(CHECKPOINT_DIRECTORY)? {
         let path = format!("{CHECKPOINT_DIRECTORY}/{name}");
@@ -170,5 +174,15 @@ pub fn remove_old(
         disk.remove(&chunk_path(number))?;
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
-    Ok(())
+    Ok(kept.iter().map(|checkpoint| checkpoint.manifest.height).collect())
+}
+
+/// `whole` is in descending order of height; so is the answer.
+fn kept<'a>(whole: &'a [Checkpoint], stable: &[Height]) -> Vec<&'a Checkpoint> {
+    let is_stable = |checkpoint: &&Checkpoint| stable.contains(&checkpoint.manifest.height);
+    let newest = whole.iter().find(is_stable).map_or(Height(0), |one| one.manifest.height);
+    let above = whole.iter().filter(|checkpoint| checkpoint.manifest.height > newest);
+    let mut kept: Vec<&Checkpoint> = above.take(CHECKPOINTS_KEPT).collect();
+    kept.extend(whole.iter().filter(is_stable).take(CHECKPOINTS_KEPT));
+    kept
 }
