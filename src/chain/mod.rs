@@ -18,6 +18,7 @@ mod session;
 mod state_leaf;
 mod state_proof;
 mod value;
+mod view_change;
 
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
@@ -38,3 +39,4 @@ pub use session::{SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
 pub use state_proof::{PathLeaf, PathStep, StateFinding, StatePath, StateProof};
 pub use value::{Value, ValueError, ValueRef, ValueSlot, ValueSource};
+pub use view_change::{NewView, ViewChange};

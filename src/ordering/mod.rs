@@ -27,7 +27,6 @@ mod tests;
 
 pub use self::core::Core;
 pub use input::{CoreConfig, Input, Recovery};
-pub use message::{
-    Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
-};
+pub use crate::chain::{NewView, ViewChange};
+pub use message::{Message, Mode, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
