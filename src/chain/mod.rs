@@ -10,6 +10,7 @@ mod checkpoint;
 mod effects;
 mod epoch;
 mod evidence;
+mod evidence_check;
 mod genesis;
 mod header;
 mod op;
@@ -27,7 +28,8 @@ pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature}
 pub use checkpoint::{CheckpointCertificate, CheckpointId, CheckpointVote};
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
-pub use evidence::Evidence;
+pub use evidence::{Evidence, EvidenceError, EvidenceFile, Fork, Trust};
+pub use evidence_check::NewViewFault;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
 pub use op::{

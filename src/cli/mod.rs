@@ -12,6 +12,7 @@ mod genesis;
 mod http;
 mod identity;
 mod kv;
+mod misbehaviour;
 mod org;
 mod output;
 mod provenance;
@@ -60,6 +61,9 @@ enum Command {
     /// Show a block.
     #[command(subcommand)]
     Block(block::Block),
+    /// List, show, export and verify proofs that a replica lied.
+    #[command(subcommand)]
+    Misbehaviour(misbehaviour::Misbehaviour),
     /// Make an organisation's keys and certificates.
     #[command(subcommand)]
     Org(org::Org),
@@ -123,6 +127,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Blame(command) => provenance::blame(&command),
         Command::History(command) => provenance::history(&command),
         Command::Block(command) => block::run(&command),
+        Command::Misbehaviour(command) => misbehaviour::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
         Command::Version => {

@@ -22,6 +22,8 @@ pub(super) enum Event {
     LogFailed(String),
     /// A checkpoint up to this height is on disk, or why it is not.
     Checkpointed(Result<Height, String>),
+    /// Lie for a while; only a demo network's endpoint asks for it.
+    Lie,
     /// Stop.
     Stop,
 }

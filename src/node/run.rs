@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::Evidence;
 use crate::codec::{Decode, Encode};
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
@@ -18,6 +19,7 @@ use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
+use crate::node::lie::Liar;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -43,6 +45,8 @@ pub(super) struct Replica {
     pub(super) persist: Persist,
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
+    pub(super) evidence: Sender<Arc<Evidence>>,
+    pub(super) liar: Option<Liar>,
     pub(super) bulk: Sender<BulkJob>,
     pub(super) clock: Clock,
     pub(super) status: Arc<RwLock<NodeStatus>>,
@@ -135,6 +139,12 @@ impl Replica {
                 self.executor.checkpointed(done, self.persist.appender());
             }
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
+            Event::Lie => {
+                let now = self.clock.mono_ms();
+                if let Some(liar) = &mut self.liar {
+                    liar.begin(now);
+                }
+            }
             Event::Stop => return false,
         }
         true
@@ -195,17 +205,7 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
-            Output::Evidence(evidence) => {
-                let accused = evidence.accused().0;
-                let bytes = evidence.to_bytes();
-                tracing::error!(
-                    event = "evidence",
-                    accused,
-                    proof = %hex(&bytes),
-                    "replica {accused} provably broke the protocol"
-                );
-                crate::observe::evidence();
-            }
+            Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
             Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
@@ -253,8 +253,12 @@ impl Replica {
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
             Recipients::Others => {
-                for peer in &self.others {
-                    (self.send)(*peer, frame.clone(), lane);
+                let now = self.clock.mono_ms();
+                let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
+                let other = other.map(|message| message.to_bytes());
+                for (at, peer) in self.others.iter().enumerate() {
+                    let lie = other.as_ref().filter(|_| at % 2 == 1);
+                    (self.send)(*peer, lie.unwrap_or(&frame).clone(), lane);
                 }
             }
         }
@@ -279,8 +283,4 @@ impl Replica {
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

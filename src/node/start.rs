@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::chain::{Genesis, Record};
+use crate::chain::{Evidence, Genesis, Record};
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
@@ -18,11 +18,13 @@ use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
+use crate::node::evidence::EvidenceStore;
 use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::lie::Liar;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
@@ -39,7 +41,7 @@ use crate::storage::identity::claim;
 use crate::storage::log::{BlockReader, LogSettings, Placed, ReplayMark, recover};
 use crate::storage::values::Values;
 use crate::tls::{PeerTable, PeerTls};
-use crate::types::{Height, LogPosition, ReplicaId};
+use crate::types::{ClusterId, Height, LogPosition, ReplicaId};
 use crate::watch::Ring;
 
 /// Bytes that may wait for one peer: a few blocks; what does not fit is sent again by the protocol.
@@ -283,6 +285,7 @@ struct Threads {
     index: Sender<IndexJob>,
     checkpoints: Sender<CheckpointJob>,
     send: SendFrame,
+    evidence: (Arc<EvidenceStore>, Sender<Arc<Evidence>>),
 }
 
 impl Threads {
@@ -304,6 +307,7 @@ impl Threads {
         for (segment, block, effects) in core::mem::take(&mut opened.replayed.tail) {
             drop(index.send(IndexJob::Executed(segment, block, effects)));
         }
+        let evidence = start_evidence_thread(opened.disk.clone(), config.genesis.cluster_id())?;
         let checkpoints = Checkpoints {
             disk: opened.disk.clone(),
             cluster_id: config.genesis.cluster_id(),
@@ -312,7 +316,7 @@ impl Threads {
             in_use: core::mem::take(&mut opened.in_use),
         };
         let checkpoints = start_checkpoint_thread(checkpoints, events.clone())?;
-        Ok(Self { log, bulk, index, checkpoints, send })
+        Ok(Self { log, bulk, index, checkpoints, send, evidence })
     }
 }
 
@@ -342,6 +346,7 @@ fn assemble(
     });
     let board = Board::new(config.own, state, &core);
     let threads = Threads::start(config, &mut opened, events, (&board, net.clone()))?;
+    let evidence = threads.evidence.0.clone();
     let cut = move |cut| {
         if let Some(net) = &net {
             net.cut(cut);
@@ -358,6 +363,7 @@ fn assemble(
         genesis: Arc::new(config.genesis.clone()),
         own: config.own,
         index: IndexReader(threads.index.clone()),
+        evidence,
         cut: Box::new(cut),
     };
     let replica = replica(config, opened, core, (board, threads));
@@ -386,6 +392,8 @@ fn replica(
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let members = config.genesis.members.iter().map(|member| member.id);
+    let demo = config.genesis.demo;
+    let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
         others: members.filter(|id| *id != config.own).collect(),
         core,
@@ -395,6 +403,8 @@ fn replica(
         persist: Persist::new(opened.appender, threads.log, placed),
         executor,
         send: threads.send,
+        evidence: threads.evidence.1,
+        liar,
         bulk: threads.bulk,
         clock: Clock::start(),
         status: board.status,
@@ -424,6 +434,17 @@ fn start_checkpoint_thread(
     let (jobs, inbox) = channel();
     spawn("checkpoint", move || checkpoints.run(&inbox, &events))?;
     Ok(jobs)
+}
+
+fn start_evidence_thread(
+    disk: Arc<dyn Disk>,
+    cluster_id: ClusterId,
+) -> Result<(Arc<EvidenceStore>, Sender<Arc<Evidence>>), StartError> {
+    let store = Arc::new(EvidenceStore::open(disk, cluster_id));
+    let (found, inbox) = channel();
+    let keeper = Arc::clone(&store);
+    spawn_spare("evidence", move || keeper.run(&inbox))?;
+    Ok((store, found))
 }
 
 fn start_index_thread(

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::chain::{Block, Membership, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
+use crate::ordering::budget::Account;
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
 use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
 
@@ -51,6 +53,8 @@ pub struct Core {
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
+    pub(super) witness: Witness,
+    pub(super) accounts: BTreeMap<ReplicaId, Account>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
@@ -132,6 +136,8 @@ impl Core {
             Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
             Message::GetBody { hash } => self.on_get_body(peer, &hash),
             Message::Body(block) => self.on_body(peer, block),
+            Message::Shown(vote) => self.on_shown(peer, &vote),
+            Message::Evidence(evidence) => self.on_evidence(peer, evidence.as_ref().clone()),
         }
     }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, NewView, ViewChange, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Evidence, NewView, ViewChange,
+    Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Epoch, Height, Millis, View};
@@ -119,6 +120,10 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// A vote of somebody else that contradicts a third replica's, both checked (protocol.md 13.3).
+    Shown(Arc<Vote>),
+    /// A proof of misbehaviour.
+    Evidence(Arc<Evidence>),
 }
 
 /// Most votes of one [`Message::Votes`]: a PREPARE and a COMMIT range, twice over on a repeat.
@@ -149,13 +154,15 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::Shown(_) => 27,
+            Self::Evidence(_) => 28,
         }
     }
 
     /// Whether the message is bulk: large and late is better than in the way of votes.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Blocks { .. } | Self::Body(_))
+        matches!(self, Self::Blocks { .. } | Self::Body(_) | Self::Evidence(_))
     }
 
     /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
@@ -164,7 +171,8 @@ impl Message {
             2 => Some(4 * (4 << 10)),
             3 | 6 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 => Some(4 << 10),
+            28 => Some((1 << 20) + FRAME),
+            5 | 8..=11 | 13 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 => Some(Self::BYTES_MAX),
             _ => None,
@@ -261,6 +269,8 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Shown(vote) => vote.encode(writer),
+            Self::Evidence(evidence) => evidence.encode(writer),
         }
     }
 }
@@ -311,6 +321,8 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
+            28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -435,7 +447,17 @@ mod tests {
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(block),
+            Message::Shown(Arc::new(shown(seed, 7))),
+            Message::Evidence(Arc::new(
+                Evidence::double_vote(&shown(seed, 7), &shown(seed, 8)).expect("two blocks"),
+            )),
         ]
+    }
+
+    fn shown(seed: u64, hash: u8) -> Vote {
+        let round = (Phase::Commit, Epoch(seed), View(seed));
+        let range = (Height(seed + 1), vec![Digest([hash; 32])]);
+        Vote::sign(round, ReplicaId(3), range, &Digest::ZERO, &Ed25519::from_seed(&[3; 32]))
     }
 
     proptest! {

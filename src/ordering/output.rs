@@ -52,7 +52,7 @@ pub enum Output {
         until: Height,
     },
     /// A replica provably broke the protocol.
-    Evidence(Evidence),
+    Evidence(Arc<Evidence>),
     /// Something an operator should know; nothing stops.
     Alarm(Alarm),
     /// The own state is not the network's: the core votes no more; serve no key.
@@ -160,4 +160,8 @@ pub struct Counters {
     pub read_rounds: u64,
     /// Votes dropped for a bad signature.
     pub bad_signatures: u64,
+    /// Proofs found or received that a replica broke the protocol.
+    pub evidence: u64,
+    /// Messages dropped because their sender's signatures had cost enough.
+    pub over_budget: u64,
 }

@@ -15,6 +15,7 @@ use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
 use crate::types::{Digest, Height, LogPosition, View};
 
@@ -53,6 +54,8 @@ impl Core {
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
             peers: BTreeMap::new(),
+            witness: Witness::default(),
+            accounts: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
             started: false,

@@ -1,6 +1,8 @@
 //! An auditor's half: checks what replicas hand out with nothing but public keys and digests. It knows
 //! neither ordering nor state nor storage, and shares no predicate with them.
 
+mod evidence;
 mod proof;
 
+pub use evidence::{Finding, FindingError, evidence};
 pub use proof::{ProofError, state_proof};

@@ -137,10 +137,13 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
-            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
-                Err(format!("{id} accuses {}, who is honest", evidence.accused()))
-            }
-            Output::Evidence(_) => {
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused();
+                if let Some(wronged) = accused.iter().find(|one| !self.liars.contains(one))
+                    && honest
+                {
+                    return Err(format!("{id} accuses {wronged}, who is honest: {evidence:?}"));
+                }
                 self.count("evidence");
                 Ok(())
             }
@@ -602,5 +605,7 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
+        Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
+        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }
 }

@@ -228,7 +228,7 @@ pub fn checkpoint_certificate() -> CheckpointCertificate {
     }
 }
 
-pub fn evidence() -> Evidence {
+fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
     let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
@@ -280,6 +280,8 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
+        ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Several cores in one seeded world: instant execution, a log that loses its unsynced end, a network
 //! that reorders and drops. The big simulator lives in `conformance`; this one finds most of it first.
 
+mod evidence;
 mod lies;
 mod world;
 
