@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::chain::{Certificate, Membership};
+use crate::chain::{Certificate, CheckpointId, Membership};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, SIGNED_BYTES, Scheme, Signature, SignedKind, hash, signed_bytes};
 use crate::types::{ClusterId, Epoch, ReplicaId, View};
@@ -20,6 +20,8 @@ pub struct ViewChange {
     pub prepared: Option<Certificate>,
     /// Its highest commit certificate.
     pub committed: Option<Certificate>,
+    /// The newest checkpoint it knows a quorum to hold.
+    pub stable: Option<CheckpointId>,
     /// Its own, over all of it.
     pub signature: Signature,
 }
@@ -30,14 +32,14 @@ impl ViewChange {
     pub fn sign(
         round: (Epoch, View),
         replica: ReplicaId,
-        certificates: (Option<Certificate>, Option<Certificate>),
+        certificates: (Option<Certificate>, Option<Certificate>, Option<CheckpointId>),
         cluster_id: &ClusterId,
         scheme: &dyn Scheme,
     ) -> Self {
         let (epoch, view) = round;
-        let (prepared, committed) = certificates;
+        let (prepared, committed, stable) = certificates;
         let signature = Signature([0; 64]);
-        let mut message = Self { epoch, view, replica, prepared, committed, signature };
+        let mut message = Self { epoch, view, replica, prepared, committed, stable, signature };
         message.signature = scheme.sign(&message.signed_bytes(cluster_id));
         message
     }
@@ -68,6 +70,7 @@ impl ViewChange {
         writer.u16(self.replica.0);
         put_option(self.prepared.as_ref(), writer);
         put_option(self.committed.as_ref(), writer);
+        put_option(self.stable.as_ref(), writer);
     }
 }
 
@@ -86,6 +89,7 @@ impl Decode for ViewChange {
             replica: ReplicaId(reader.u16("view change replica")?),
             prepared: get_option(reader)?,
             committed: get_option(reader)?,
+            stable: get_option(reader)?,
             signature: Signature(reader.array("view change signature")?),
         })
     }
@@ -167,13 +171,13 @@ impl Decode for NewView {
     }
 }
 
-fn put_option(certificate: Option<&Certificate>, writer: &mut Writer) {
+fn put_option<T: Encode>(certificate: Option<&T>, writer: &mut Writer) {
     writer.bool(certificate.is_some());
     if let Some(certificate) = certificate {
         certificate.encode(writer);
     }
 }
 
-fn get_option(reader: &mut Reader) -> Result<Option<Certificate>, DecodeError> {
-    Ok(if reader.bool("certificate tag")? { Some(Certificate::decode(reader)?) } else { None })
+fn get_option<T: Decode>(reader: &mut Reader) -> Result<Option<T>, DecodeError> {
+    Ok(if reader.bool("option tag")? { Some(T::decode(reader)?) } else { None })
 }

@@ -16,6 +16,7 @@ mod misbehaviour;
 mod org;
 mod output;
 mod provenance;
+mod replica;
 mod serve;
 mod status;
 mod version;
@@ -61,6 +62,9 @@ enum Command {
     /// Show a block.
     #[command(subcommand)]
     Block(block::Block),
+    /// Heal one replica.
+    #[command(subcommand)]
+    Replica(replica::Replica),
     /// List, show, export and verify proofs that a replica lied.
     #[command(subcommand)]
     Misbehaviour(misbehaviour::Misbehaviour),
@@ -127,6 +131,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Blame(command) => provenance::blame(&command),
         Command::History(command) => provenance::history(&command),
         Command::Block(command) => block::run(&command),
+        Command::Replica(command) => replica::run(&command),
         Command::Misbehaviour(command) => misbehaviour::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),

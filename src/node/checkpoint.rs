@@ -1,6 +1,7 @@
 //! Checkpoints in the background, in slices: a slice is planned under the read lock, values are read
 //! and written without it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(super) struct Checkpoints {
     pub(super) values: SharedValues,
     /// Files of the checkpoint this process was restored from: its values are still read there.
     pub(super) in_use: Vec<u32>,
+    /// The state is about to be replaced: what is being written is given up.
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 impl Checkpoints {
@@ -63,6 +66,9 @@ impl Checkpoints {
                 snapshotter.plan_chunk(&shared.state)
             };
             let Some(plan) = plan else { break };
+            if self.stop.load(Ordering::Relaxed) {
+                return Err("the replica starts over".to_owned());
+            }
             let values: &dyn ValueSource = &self.values;
             writer.push(&plan.write(values).map_err(said)?).map_err(said)?;
             seconds.record(began.elapsed());

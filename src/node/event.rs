@@ -24,7 +24,11 @@ pub(super) enum Event {
     Checkpointed(Result<Height, String>),
     /// Lie for a while; only a demo network's endpoint asks for it.
     Lie,
-    /// Stop.
+    /// Hand the lead over, if this replica has it.
+    HandOver,
+    /// Set the damaged log and state aside and begin again (protocol.md 19.4).
+    Repair(oneshot::Sender<Result<(), String>>),
+    /// Hand the lead over, then stop.
     Stop,
 }
 

@@ -1,7 +1,7 @@
 //! Keeps proofs of misbehaviour as files, and hands them out.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -20,6 +20,13 @@ pub struct KeptEvidence {
     pub accused: Vec<ReplicaId>,
     /// Of what, in a word.
     pub kind: &'static str,
+}
+
+/// Where found proofs go, and where they are read. It outlives a state that is replaced.
+#[derive(Clone)]
+pub(super) struct EvidenceKeeper {
+    pub(super) store: Arc<EvidenceStore>,
+    pub(super) found: Sender<Arc<Evidence>>,
 }
 
 /// The proofs on disk, and what they say.

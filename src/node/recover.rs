@@ -36,6 +36,8 @@ pub(super) struct Replay<'a> {
     session: u64,
     replayed: u64,
     quarantined: Option<String>,
+    /// A fence stands: `Fenced` without `Rejoined` behind it.
+    fenced: Option<String>,
     failed: Option<String>,
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Replayed {
     /// Blocks executed again.
     pub(super) replayed: u64,
     pub(super) quarantined: Option<String>,
+    /// Why the votes of this replica are lost, while it has not rejoined.
+    pub(super) fenced: Option<String>,
 }
 
 /// Where the replay starts: genesis, or a checkpoint's header and the roots up to it.
@@ -78,6 +82,7 @@ impl<'a> Replay<'a> {
             session: 0,
             replayed: 0,
             quarantined: None,
+            fenced: None,
             failed: None,
         }
     }
@@ -109,6 +114,10 @@ impl<'a> Replay<'a> {
             Record::Quarantined { reason } => {
                 self.quarantined = Some(String::from_utf8_lossy(&reason).into_owned());
             }
+            Record::Fenced { reason } => {
+                self.fenced = Some(String::from_utf8_lossy(&reason).into_owned());
+            }
+            Record::Rejoined(_) => self.fenced = None,
             _ => {}
         }
     }
@@ -200,6 +209,9 @@ impl<'a> Replay<'a> {
             exec_roots: self.exec_roots,
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
+            stable: None,
+            checkpoints: Vec::new(),
+            erased: Height(0),
             quarantined: self.quarantined.is_some(),
             log_end,
         };
@@ -210,6 +222,7 @@ impl<'a> Replay<'a> {
             tail: self.tail,
             replayed: self.replayed,
             quarantined: self.quarantined,
+            fenced: self.fenced,
         })
     }
 }

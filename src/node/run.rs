@@ -1,9 +1,10 @@
 //! The loop: take what happened, tell the core, carry out what it asks.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -35,6 +36,9 @@ const BUNDLES_OUTSTANDING: u64 = 4;
 
 const STATUS_INTERVAL_MS: u64 = 50;
 
+/// So long a stopping primary waits for the next one; then the others find out by themselves.
+const HAND_OVER_MS: u64 = 1000;
+
 /// One replica's protocol thread.
 pub(super) struct Replica {
     pub(super) others: Vec<ReplicaId>,
@@ -57,12 +61,31 @@ pub(super) struct Replica {
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
     pub(super) quarantined: Option<String>,
+    /// Why it serves no key while it catches up after a repair.
+    pub(super) healing: Option<String>,
+    /// Peers whose link stands.
+    pub(super) up: BTreeSet<ReplicaId>,
+    pub(super) ended: Ended,
+    /// Tells the threads to give up what takes long.
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) joins: Vec<JoinHandle<()>>,
     pub(super) status_at_ms: u64,
+    /// When to stop although the lead is not handed over yet.
+    pub(super) stop_at_ms: Option<u64>,
+}
+
+/// Why [`Replica::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The process stops.
+    Stopped,
+    /// The damaged log and state are to be set aside.
+    Repair,
 }
 
 impl Replica {
-    /// Runs until `Stop` or until every sender is gone.
-    pub(super) fn run(mut self, events: &Receiver<Event>) {
+    /// Runs until it is told to stop or to start over, or until every sender is gone.
+    pub(super) fn run(&mut self, events: &Receiver<Event>) -> Ended {
         self.advance_time();
         loop {
             self.carry_out();
@@ -70,29 +93,55 @@ impl Replica {
             self.carry_out();
             self.persist.flush();
             self.publish_status();
+            if self.may_stop() {
+                break;
+            }
             match events.recv_timeout(self.pause()) {
                 Ok(event) => {
                     self.advance_time();
                     if !self.take(event) {
                         break;
                     }
-                    for event in events.try_iter().take(EVENTS_PER_TURN) {
-                        if !self.take(event) {
-                            return self.pending.fail_all(NodeError::Stopped);
-                        }
+                    if !events.try_iter().take(EVENTS_PER_TURN).all(|event| self.take(event)) {
+                        break;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.advance_time(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.pending.fail_all(NodeError::Stopped);
+        // Starting over, what was admitted may still be executed: unknown, as after a time-out.
+        let stopped = self.ended == Ended::Stopped;
+        self.pending.fail_all(if stopped { NodeError::Stopped } else { NodeError::Timeout });
+        self.ended
+    }
+
+    /// Ends all threads behind this one; what they were given is on disk then. The peers whose link
+    /// stands.
+    pub(super) fn close(self) -> BTreeSet<ReplicaId> {
+        let Self { persist, executor, bulk, stop, joins, up, status, .. } = self;
+        stop.store(true, Ordering::Relaxed);
+        drop((persist, executor, bulk, status));
+        for thread in joins {
+            // A thread that panicked has ended the process, or was one that can be spared.
+            drop(thread.join());
+        }
+        up
+    }
+
+    /// Tells a new core of the links that stand.
+    pub(super) fn greet(&mut self, up: BTreeSet<ReplicaId>) {
+        self.advance_time();
+        for peer in up {
+            self.take(Event::Net(NetEvent::Up(peer)));
+        }
     }
 
     fn pause(&self) -> Duration {
         let now = self.clock.mono_ms();
         let core = self.core.next_deadline().unwrap_or(now + 1000);
         let next = core.min(self.status_at_ms + STATUS_INTERVAL_MS);
+        let next = next.min(self.stop_at_ms.unwrap_or(next));
         Duration::from_millis(next.saturating_sub(now))
     }
 
@@ -105,19 +154,32 @@ impl Replica {
         self.step(Input::Tick { mono_ms: self.clock.mono_ms() });
     }
 
-    /// False to stop.
+    /// Others should not have to find out that their primary is gone.
+    fn may_stop(&self) -> bool {
+        let late = |at: u64| self.clock.mono_ms() >= at;
+        self.stop_at_ms.is_some_and(|at| late(at) || !self.core.is_handing_over())
+    }
+
+    /// False to end at once.
     fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::Request(request) => match &self.quarantined {
+            Event::Request(request) => match self.closed() {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
                 None => self.admission.queue(request),
             },
-            Event::Barrier(waiter) => match &self.quarantined {
+            Event::Barrier(waiter) => match self.closed() {
                 Some(_) => drop(waiter.send(Err(NodeError::Corrupt))),
                 None => self.barriers.push(waiter),
             },
-            Event::Net(NetEvent::Up(peer)) => self.step(Input::PeerUp { peer }),
-            Event::Net(NetEvent::Down(peer)) => self.step(Input::PeerDown { peer }),
+            Event::Net(NetEvent::Up(peer)) => {
+                self.up.insert(peer);
+                self.step(Input::PeerUp { peer });
+            }
+            Event::Net(NetEvent::Down(peer)) => {
+                self.up.remove(&peer);
+                self.step(Input::PeerDown { peer });
+            }
+            Event::Repair(begun) => return !self.begin_repair(begun),
             Event::Net(NetEvent::Frame(peer, frame, _receipt)) => {
                 match Message::from_bytes(frame) {
                     Ok(message) => self.step(Input::Recv { peer, message }),
@@ -145,7 +207,11 @@ impl Replica {
                     liar.begin(now);
                 }
             }
-            Event::Stop => return false,
+            Event::HandOver => self.step(Input::HandOver),
+            Event::Stop => {
+                self.stop_at_ms = Some(self.clock.mono_ms() + HAND_OVER_MS);
+                self.step(Input::HandOver);
+            }
         }
         true
     }
@@ -159,7 +225,7 @@ impl Replica {
         self.forget_executed_bundles();
         while self.admission.queued() > 0
             && self.bundles.len() as u64 <= BUNDLES_OUTSTANDING
-            && self.quarantined.is_none()
+            && self.closed().is_none()
         {
             let not_after = self.not_after();
             let Some(bundle) = self.admission.next_bundle(&mut self.pending, not_after) else {
@@ -234,17 +300,13 @@ impl Replica {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }
             }
-            Err(error) => self.quarantine(format!(
-                "block {} could not be executed: {error}",
-                block.header.height
-            )),
+            Err(error) => {
+                let height = block.header.height;
+                let reason = format!("block {height} could not be executed: {error}");
+                // The core writes it down: the next start must know that this state is half written.
+                self.step(Input::Damaged { reason });
+            }
         }
-    }
-
-    fn quarantine(&mut self, reason: String) {
-        tracing::error!(event = "quarantine", "{reason}");
-        self.pending.fail_all(NodeError::Corrupt);
-        self.quarantined = Some(reason);
     }
 
     fn send(&self, to: Recipients, message: &Message) {
@@ -271,6 +333,8 @@ impl Replica {
         }
         self.status_at_ms = now;
         let core = self.core.status();
+        self.notice_healed(&core);
+        self.signals.quarantined.store(self.closed().is_some(), Ordering::Relaxed);
         self.signals.has_leader.store(core.has_leader, Ordering::Relaxed);
         self.signals.epoch.store(core.epoch.0, Ordering::Relaxed);
         self.signals.view.store(core.view.0, Ordering::Relaxed);
@@ -279,7 +343,7 @@ impl Replica {
         status.pending = self.pending.ops() as u64 + self.admission.queued() as u64;
         status.log_bytes = self.persist.bytes;
         status.syncs = self.persist.syncs;
-        status.quarantined.clone_from(&self.quarantined);
+        status.quarantined = self.closed().cloned();
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }

@@ -150,7 +150,7 @@ impl Core {
 
     pub(super) fn on_get_blocks(&mut self, peer: ReplicaId, from: Height, until: Height) {
         let until = until.min(self.blocks.committed.height);
-        if from <= until && from > Height(0) {
+        if from <= until && from > Height(0) && !self.refuse_erased(peer, from) {
             self.out.push(Output::ServeBlocks { to: peer, from, until });
         }
     }

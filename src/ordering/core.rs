@@ -8,6 +8,7 @@ use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::budget::Account;
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
@@ -52,12 +53,15 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
+    pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
     pub(super) witness: Witness,
     pub(super) accounts: BTreeMap<ReplicaId, Account>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
+    /// The own clock was last seen further from the others' than D.
+    pub(super) clock_is_off: bool,
     pub(super) started: bool,
     pub(super) quarantined: bool,
     pub(super) halted: bool,
@@ -86,8 +90,14 @@ impl Core {
                 self.log.durable = self.log.durable.max(position);
             }
             Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
+            Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),
+            Input::Erased { until } => {
+                self.checkpoints.erased = self.checkpoints.erased.max(until);
+            }
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
+            Input::HandOver => self.hand_over(),
+            Input::Damaged { reason } => self.quarantine(reason),
             Input::PeerUp { peer } => self.on_peer_up(peer),
             Input::PeerDown { peer } => self.on_peer_down(peer),
             Input::Recv { peer, message } => self.on_message(peer, message),
@@ -136,6 +146,11 @@ impl Core {
             Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
             Message::GetBody { hash } => self.on_get_body(peer, &hash),
             Message::Body(block) => self.on_body(peer, block),
+            Message::Checkpoint(vote) => self.on_checkpoint(peer, vote),
+            Message::CheckpointCertificate(certificate) => {
+                self.on_checkpoint_certificate(peer, certificate);
+            }
+            Message::Erased { certificate, .. } => self.on_erased(peer, certificate),
             Message::Shown(vote) => self.on_shown(peer, &vote),
             Message::Evidence(evidence) => self.on_evidence(peer, evidence.as_ref().clone()),
         }

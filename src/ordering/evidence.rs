@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::chain::{
-    BlockHeader, Bundle, Certificate, CheckpointVote, Evidence, NewView, Phase, Trust, ViewChange,
-    Vote,
+    BlockHeader, Bundle, Certificate, Evidence, NewView, Phase, Trust, ViewChange, Vote,
 };
 use crate::codec::Encode;
 use crate::ordering::witness::{Place, Seen};
@@ -172,18 +171,6 @@ impl Core {
         }
     }
 
-    /// A checkpoint vote that verifies.
-    pub(super) fn note_checkpoint(&mut self, vote: &CheckpointVote) {
-        if vote.replica == self.own {
-            return;
-        }
-        if let Some(other) = self.witness.file_checkpoint(vote)
-            && let Some(evidence) = Evidence::double_checkpoint(&other, vote)
-        {
-            self.accuse(evidence);
-        }
-    }
-
     /// A bundle that verifies.
     pub(super) fn note_bundle(&mut self, bundle: &Bundle) {
         if bundle.origin == self.own {
@@ -264,7 +251,7 @@ impl Core {
     }
 
     /// Keeps a proof that holds, hands it out and tells the others, once.
-    fn accuse(&mut self, evidence: Evidence) {
+    pub(super) fn accuse(&mut self, evidence: Evidence) {
         if !self.witness.is_news(&evidence) {
             return;
         }

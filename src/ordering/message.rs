@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Evidence, NewView, ViewChange,
-    Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, CheckpointCertificate,
+    CheckpointVote, Evidence, NewView, ViewChange, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Epoch, Height, Millis, View};
@@ -41,6 +41,8 @@ pub struct Status {
     pub committed: Height,
     /// Highest block executed.
     pub executed: Height,
+    /// Height of the newest checkpoint it knows a quorum to hold; 0 for none.
+    pub stable: Height,
 }
 
 /// Names one ReadIndex question for ever: the process's start nonce and a counter.
@@ -120,6 +122,17 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// The sender holds a checkpoint durably.
+    Checkpoint(CheckpointVote),
+    /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
+    CheckpointCertificate(CheckpointCertificate),
+    /// The answer to [`Message::GetBlocks`] when values from there on are erased.
+    Erased {
+        /// The first height asked for.
+        from: Height,
+        /// The checkpoint to use instead.
+        certificate: CheckpointCertificate,
+    },
     /// A vote of somebody else that contradicts a third replica's, both checked (protocol.md 13.3).
     Shown(Arc<Vote>),
     /// A proof of misbehaviour.
@@ -154,6 +167,9 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::Checkpoint(_) => 15,
+            Self::CheckpointCertificate(_) => 16,
+            Self::Erased { .. } => 26,
             Self::Shown(_) => 27,
             Self::Evidence(_) => 28,
         }
@@ -169,10 +185,10 @@ impl Message {
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 => Some(64 << 10),
+            3 | 6 | 16 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
             28 => Some((1 << 20) + FRAME),
-            5 | 8..=11 | 13 | 27 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 => Some(Self::BYTES_MAX),
             _ => None,
@@ -217,6 +233,7 @@ impl Encode for Status {
         writer.u64(self.unix_ms.0);
         writer.u64(self.committed.0);
         writer.u64(self.executed.0);
+        writer.u64(self.stable.0);
     }
 }
 
@@ -229,6 +246,7 @@ impl Decode for Status {
             unix_ms: Millis(reader.u64("status time")?),
             committed: Height(reader.u64("status committed")?),
             executed: Height(reader.u64("status executed")?),
+            stable: Height(reader.u64("status stable")?),
         })
     }
 }
@@ -269,6 +287,12 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Checkpoint(vote) => vote.encode(writer),
+            Self::CheckpointCertificate(certificate) => certificate.encode(writer),
+            Self::Erased { from, certificate } => {
+                writer.u64(from.0);
+                certificate.encode(writer);
+            }
             Self::Shown(vote) => vote.encode(writer),
             Self::Evidence(evidence) => evidence.encode(writer),
         }
@@ -321,6 +345,12 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
+            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            26 => Self::Erased {
+                from: Height(reader.u64("erased from")?),
+                certificate: CheckpointCertificate::decode(reader)?,
+            },
             27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
             28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
             _ => return Err(DecodeError::Invalid("message tag")),
@@ -335,8 +365,8 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockHeader, BlockParts, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
-        ValueSlot, VoteSignature,
+        Author, BlockHeader, BlockParts, BundleParts, CheckpointId, Entry, Op, Phase, Put,
+        Skeleton, Value, ValueSlot, VoteSignature,
     };
     use crate::crypto::{Ed25519, Signature};
     use crate::types::{LeaseId, ReplicaId};
@@ -411,10 +441,27 @@ mod tests {
         let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
         let nonce = ReadNonce { start: [5; 32], counter: seed };
         let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
+        let id = CheckpointId {
+            height: Height(seed),
+            block_hash: Digest([2; 32]),
+            exec_root: Digest([3; 32]),
+            manifest_root: Digest([4; 32]),
+        };
+        let checkpoint =
+            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
+        let stable = CheckpointCertificate {
+            epoch: Epoch(seed),
+            id,
+            signatures: vec![(ReplicaId(1), checkpoint.signature)],
+        };
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
-            ((!seed.is_multiple_of(3)).then_some(prepared), Some(committed.clone())),
+            (
+                (!seed.is_multiple_of(3)).then_some(prepared),
+                Some(committed.clone()),
+                seed.is_multiple_of(2).then_some(id),
+            ),
             &Digest::ZERO,
             &scheme,
         ));
@@ -428,6 +475,7 @@ mod tests {
             unix_ms: Millis(seed),
             committed: Height(seed),
             executed: Height(seed),
+            stable: Height(seed / 2),
         };
         let answer =
             ReadAnswer { nonce, epoch: Epoch(0), mark: Height(seed), committed: Height(1) };
@@ -447,6 +495,9 @@ mod tests {
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(block),
+            Message::Checkpoint(checkpoint),
+            Message::CheckpointCertificate(stable.clone()),
+            Message::Erased { from: Height(seed), certificate: stable },
             Message::Shown(Arc::new(shown(seed, 7))),
             Message::Evidence(Arc::new(
                 Evidence::double_vote(&shown(seed, 7), &shown(seed, 8)).expect("two blocks"),

@@ -21,9 +21,11 @@ mod new_view;
 mod pool;
 mod requests;
 mod timers;
+mod tenure;
 mod status;
 mod reads;
 mod catch_up;
+mod checkpoints;
 mod invariants;
 #[cfg(test)]
 mod tests;

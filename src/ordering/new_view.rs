@@ -200,6 +200,7 @@ impl Core {
         state.entered = view;
         state.entered_position = position;
         state.pending = None;
+        state.leaving = false;
         state.base = base;
         state.chain.clear();
         state.chain.insert(base_height, base_hash);

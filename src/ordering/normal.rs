@@ -270,6 +270,7 @@ impl Core {
         self.is_normal()
             && self.primary() == self.own
             && self.view.fresh
+            && !self.view.leaving
             && tip >= self.blocks.committed.height
             && tip < self.blocks.executed.height.plus(self.window)
             && tip < self.blocks.committed.height.plus(self.window)

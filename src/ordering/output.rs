@@ -104,6 +104,8 @@ pub struct CoreStatus {
     pub mode: Mode,
     /// The primary of the view that a quorum is in; none if there is no such view.
     pub primary: Option<ReplicaId>,
+    /// Who leads the view after that one.
+    pub next_primary: Option<ReplicaId>,
     /// Whether a quorum was heard in normal mode of one view (protocol.md 9).
     pub has_leader: bool,
     /// Highest block known committed, with all its ancestors here.
@@ -112,6 +114,8 @@ pub struct CoreStatus {
     pub executed: Height,
     /// The state's root after it.
     pub exec_root: Digest,
+    /// Height of the newest checkpoint a quorum holds; 0 if there is none.
+    pub stable_checkpoint: Height,
     /// Bundles known and in no block of the current chain.
     pub pool_bundles: usize,
     /// Their bytes.
@@ -158,6 +162,8 @@ pub struct Counters {
     pub caught_up_blocks: u64,
     /// ReadIndex questions asked.
     pub read_rounds: u64,
+    /// Checkpoints that became stable.
+    pub stable_checkpoints: u64,
     /// Votes dropped for a bad signature.
     pub bad_signatures: u64,
     /// Proofs found or received that a replica broke the protocol.

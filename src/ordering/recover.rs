@@ -10,6 +10,7 @@ use crate::chain::{Block, Record};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
@@ -53,11 +54,13 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
             witness: Witness::default(),
             accounts: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            clock_is_off: false,
             started: false,
             quarantined: false,
             halted: false,
@@ -77,6 +80,8 @@ impl Core {
         self.blocks.exec_roots.extend(recovery.exec_roots);
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
+        let (stable, held) = (recovery.stable, recovery.checkpoints);
+        self.checkpoints.recover(stable, held, recovery.erased);
         for block in recovery.blocks {
             self.blocks.insert(block, Some(LogPosition(0)));
         }
@@ -184,6 +189,7 @@ impl Core {
         if self.quarantined {
             return;
         }
+        self.vote_checkpoints_again();
         if self.view.fresh {
             let (base_height, base_hash) = self.view.base;
             let (epoch, view) = (self.membership.epoch, self.view.entered);

@@ -35,7 +35,8 @@ impl Core {
         }
         let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate.clone());
         let round = (self.membership.epoch, view);
-        let certificates = (prepared, self.blocks.certificate.clone());
+        let stable = self.checkpoints.stable.as_ref().map(|stable| stable.id);
+        let certificates = (prepared, self.blocks.certificate.clone(), stable);
         let scheme = self.scheme.as_ref();
         let signed = ViewChange::sign(round, self.own, certificates, &self.cluster_id, scheme);
         let signed = Arc::new(signed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Bundle, Certificate, CheckpointVote, Evidence, Phase, ViewChange, Vote};
+use crate::chain::{Bundle, Certificate, Evidence, Phase, ViewChange, Vote};
 use crate::codec::{Encode, Reader};
 use crate::types::{Digest, Height, ReplicaId, View};
 
@@ -15,7 +15,6 @@ const PROOFS_PER_ACCUSED: usize = 8;
 const BUNDLES_KEPT: usize = 64;
 /// Their bytes, values left out.
 const BUNDLE_BYTES_KEPT: usize = 1 << 20;
-const CHECKPOINTS_KEPT: usize = 4;
 
 pub(super) type Place = (View, Height);
 
@@ -31,12 +30,11 @@ struct SeenBundle {
     end_seq: u64,
 }
 
-/// Others' votes, view changes, checkpoint votes and bundles of late, each bounded.
+/// Others' votes, view changes and bundles of late, each bounded.
 #[derive(Default)]
 pub(super) struct Witness {
     votes: BTreeMap<Place, BTreeMap<(ReplicaId, Phase), Seen>>,
     view_changes: BTreeMap<ReplicaId, Arc<ViewChange>>,
-    checkpoints: BTreeMap<ReplicaId, BTreeMap<Height, CheckpointVote>>,
     bundles: BTreeMap<ReplicaId, BTreeMap<(u64, u64), SeenBundle>>,
     /// Votes that were shown to all because they contradict another replica's.
     shown: BTreeSet<(Place, ReplicaId, Phase)>,
@@ -133,16 +131,6 @@ impl Witness {
         if known.view < view_change.view {
             *known = Arc::clone(view_change);
         }
-    }
-
-    /// Files a checkpoint vote that verifies; an earlier one for its height is returned.
-    pub fn file_checkpoint(&mut self, vote: &CheckpointVote) -> Option<CheckpointVote> {
-        let of_replica = self.checkpoints.entry(vote.replica).or_default();
-        let known = of_replica.entry(vote.id.height).or_insert_with(|| vote.clone()).clone();
-        while of_replica.len() > CHECKPOINTS_KEPT {
-            of_replica.pop_first();
-        }
-        (known.id != vote.id).then_some(known)
     }
 
     /// Files a bundle that verifies; one with another content for the same numbers is returned.

@@ -11,6 +11,7 @@ pub mod kv;
 mod lease;
 #[doc(hidden)]
 pub mod measure;
+mod relocate;
 mod restore;
 mod sessions;
 mod snapshot;
@@ -30,6 +31,7 @@ pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use relocate::{MovedKey, moved_keys};
 pub use restore::{KeptChunk, Restore};
 pub use sessions::Sessions;
 pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};

@@ -605,6 +605,15 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
+        Message::Checkpoint(vote) => {
+            format!("CHECKPOINT {} of {}", vote.id.height, vote.replica)
+        }
+        Message::CheckpointCertificate(certificate) => {
+            format!("checkpoint certificate {}", certificate.id.height)
+        }
+        Message::Erased { from, certificate } => {
+            format!("erased from {from}, use checkpoint {}", certificate.id.height)
+        }
         Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
         Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }

@@ -37,7 +37,7 @@ fn view_change(voter: u8, signer: u8, prepared: Option<Certificate>) -> ViewChan
     ViewChange::sign(
         round,
         replica,
-        (prepared, None),
+        (prepared, None, None),
         &samples::cluster_id(),
         &samples::key(signer),
     )

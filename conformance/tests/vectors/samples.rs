@@ -243,7 +243,11 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         Arc::new(ViewChange::sign(
             (Epoch(0), View(3)),
             ReplicaId(u16::from(voter)),
-            (Some(prepared.clone()), (voter > 0).then(|| committed.clone())),
+            (
+                Some(prepared.clone()),
+                (voter > 0).then(|| committed.clone()),
+                (voter > 1).then(|| checkpoint_vote(0).id),
+            ),
             &cluster_id(),
             &key(voter),
         ))
@@ -258,6 +262,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         unix_ms: Millis(1_790_000_000_000),
         committed: Height(9),
         executed: Height(8),
+        stable: Height(4),
     };
     let answer = ReadAnswer { nonce, epoch: Epoch(0), mark: Height(10), committed: Height(9) };
     let votes = vec![vote(2, Phase::Prepare), vote(2, Phase::Commit)];
@@ -280,6 +285,9 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("checkpoint", Message::Checkpoint(checkpoint_vote(2))),
+        ("checkpoint_certificate", Message::CheckpointCertificate(checkpoint_certificate())),
+        ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
         ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
         ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]

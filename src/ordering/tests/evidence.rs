@@ -2,7 +2,7 @@
 
 use super::world::{World, bundle, scheme};
 use super::*;
-use crate::chain::Evidence;
+use crate::chain::{CheckpointId, CheckpointVote, Evidence};
 use crate::types::{Digest, Epoch};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn a_view_change_that_forgets_a_commit_is_proof() {
 fn a_new_view_made_of_a_forged_view_change_is_proof_against_its_primary() {
     let change = |voter: u16| {
         let round = (Epoch(0), View(1));
-        ViewChange::sign(round, ReplicaId(voter), (None, None), &CLUSTER, &scheme(voter))
+        ViewChange::sign(round, ReplicaId(voter), (None, None, None), &CLUSTER, &scheme(voter))
     };
     let proofs_after = |changes: Vec<ViewChange>| {
         let mut world = calm(4, 1);
@@ -93,6 +93,26 @@ fn two_contents_for_one_sequence_number_are_proof_against_their_origin() {
     world.deliver(2, 1, Message::Bundle(bundle(2, 1, 0, 101)));
     world.run_ms(400);
     assert_eq!(holders(&world, 2, "double-bundle"), BTreeSet::from([0, 1, 3]));
+}
+
+#[test]
+fn two_checkpoints_of_one_height_are_proof() {
+    let mut world = calm(4, 1);
+    world.run_ms(50);
+    world.blame(2);
+    let vote = |root: u8| {
+        let id = CheckpointId {
+            height: Height(64),
+            block_hash: Digest([1; 32]),
+            exec_root: Digest([root; 32]),
+            manifest_root: Digest([3; 32]),
+        };
+        CheckpointVote::sign(Epoch(0), ReplicaId(2), id, &CLUSTER, &scheme(2))
+    };
+    world.deliver(2, 3, Message::Checkpoint(vote(1)));
+    world.deliver(2, 3, Message::Checkpoint(vote(2)));
+    world.run_ms(100);
+    assert_eq!(holders(&world, 2, "double-checkpoint"), BTreeSet::from([0, 1, 3]));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Entry, Member,
-    Membership, Op, Parameters, Phase, Put, Record, SessionWindow, Skeleton, Value, ValueSlot,
-    Vote,
+    Author, Block, BlockParts, Bundle, BundleParts, Certificate, CheckpointCertificate,
+    CheckpointId, Effects, Entry, Member, Membership, Op, Parameters, Phase, Put, Record,
+    SessionWindow, Skeleton, Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Context, PublicKey, Scheme, Signature, hash};
@@ -41,6 +41,12 @@ fn key(id: u16) -> PublicKey {
 pub struct Options {
     pub drop_percent: u64,
     pub leases: bool,
+    /// Another than the default.
+    pub tenure_blocks: Option<u32>,
+    /// A replica whose wall clock is ahead by so many ms.
+    pub clock_ahead: Option<(u16, u64)>,
+    /// A checkpoint at every multiple of this height; 0 for none.
+    pub checkpoint_every: u64,
 }
 
 /// What executing leaves behind: enough to see a fork, a repetition or a loss.
@@ -57,7 +63,7 @@ struct Node {
     core: Option<Core>,
     records: Vec<Record>,
     durable: usize,
-    held: Vec<(LogPosition, Recipients, Message)>,
+    waiting: Vec<(LogPosition, Recipients, Message)>,
     state: State,
     /// The state as of some durable Effects record.
     snapshot: State,
@@ -75,6 +81,11 @@ struct Node {
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
+    /// Checkpoints on disk, and those being written with the time they are done.
+    held: Vec<CheckpointId>,
+    building: Vec<(u64, CheckpointId)>,
+    /// Its checkpoints' bytes are not what they should be.
+    other_bytes: bool,
 }
 
 pub struct World {
@@ -82,6 +93,8 @@ pub struct World {
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Who was told that its clock is off, and by how much.
+    pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
     /// Who found what about whom.
     pub proofs: Vec<(u16, ReplicaId, &'static str)>,
@@ -110,7 +123,7 @@ impl World {
             core: None,
             records: Vec::new(),
             durable: 0,
-            held: Vec::new(),
+            waiting: Vec::new(),
             state: state.clone(),
             snapshot: state.clone(),
             starts: 0,
@@ -124,11 +137,15 @@ impl World {
             diverges: false,
             reads: BTreeMap::new(),
             quarantined: false,
+            held: Vec::new(),
+            building: Vec::new(),
+            other_bytes: false,
         };
         let mut world = Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            skews: Vec::new(),
             reads_liar: None,
             proofs: Vec::new(),
             nodes: (0..n).map(|_| node()).collect(),
@@ -172,13 +189,17 @@ impl World {
                 voting: true,
             })
             .collect();
-        Membership { epoch: Epoch(0), members, parameters: Parameters::default(), first_primary: 0 }
+        let default = Parameters::default();
+        let tenure_blocks = self.options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let parameters = Parameters { tenure_blocks, ..default };
+        Membership { epoch: Epoch(0), members, parameters, first_primary: 0 }
     }
 
     pub fn kill(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
         node.core = None;
-        node.held.clear();
+        node.waiting.clear();
+        node.building.clear();
         node.reads.clear();
         node.records.truncate(node.durable);
         // A request for a view that was lost with the unsynced end never left.
@@ -216,7 +237,10 @@ impl World {
         node.starts += 1;
         node.session += 1;
         node.next_seq = 0;
-        let recovery = (!node.records.is_empty()).then(|| recovery(&node.records, &node.state));
+        let recovery = (!node.records.is_empty()).then(|| Recovery {
+            checkpoints: node.held.clone(),
+            ..recovery(&node.records, &node.state)
+        });
         let config = CoreConfig {
             cluster_id: Digest([8; 32]),
             own: ReplicaId(id),
@@ -230,7 +254,7 @@ impl World {
         node.core = Some(Core::new(config));
         let now = self.now_ms;
         self.step(id, Input::Tick { mono_ms: now });
-        self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+        self.step(id, Input::Wall { unix_ms: self.wall(id) });
         for peer in 0..self.nodes.len() as u16 {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
@@ -271,6 +295,40 @@ impl World {
     fn lies(&self, id: ReplicaId) -> bool {
         let node = &self.nodes[id.0 as usize];
         node.equivocates || node.forgets || node.blamed
+    }
+
+    /// Values of blocks up to `until` are erased at a replica.
+    pub fn erase(&mut self, id: u16, until: Height) {
+        self.step(id, Input::Erased { until });
+    }
+
+    pub fn write_other_checkpoints(&mut self, id: u16) {
+        self.nodes[id as usize].other_bytes = true;
+    }
+
+    pub fn stable(&self, id: u16) -> Height {
+        self.core(id).status().stable_checkpoint
+    }
+
+    /// The certificates a replica's log holds.
+    pub fn stable_in_log(&self, id: u16) -> Vec<CheckpointCertificate> {
+        let records = self.nodes[id as usize].records.iter();
+        let stable = |record: &Record| match record {
+            Record::CheckpointStable(certificate) => Some(certificate.clone()),
+            _ => None,
+        };
+        records.filter_map(stable).collect()
+    }
+
+    pub fn check_certificates(&self) {
+        let membership = self.membership();
+        let q = membership.quorum().q();
+        for id in 0..self.nodes.len() as u16 {
+            for certificate in self.stable_in_log(id) {
+                let checked = certificate.check(&Digest([8; 32]), &membership, &scheme(0), q);
+                assert_eq!(checked, Ok(()), "replica {id}");
+            }
+        }
     }
 
     pub fn diverge(&mut self, id: u16) {
@@ -353,11 +411,21 @@ impl World {
                 }
                 let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
                 self.step(id, Input::Tick { mono_ms: now });
+                self.finish_checkpoints(id);
                 if due || now.is_multiple_of(50) {
-                    self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+                    self.step(id, Input::Wall { unix_ms: self.wall(id) });
                 }
             }
         }
+    }
+
+    fn wall(&self, id: u16) -> Millis {
+        let ahead = self.options.clock_ahead.filter(|(whose, _)| *whose == id);
+        Millis(UNIX_MS + self.now_ms + ahead.map_or(0, |(_, ms)| ms))
+    }
+
+    pub fn hand_over(&mut self, id: u16) {
+        self.step(id, Input::HandOver);
     }
 
     fn sync(&mut self, id: u16) {
@@ -369,8 +437,8 @@ impl World {
         node.snapshot = node.state.clone();
         let position = LogPosition(node.durable as u64);
         let (open, held): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut node.held).into_iter().partition(|(gate, ..)| *gate <= position);
-        node.held = held;
+            std::mem::take(&mut node.waiting).into_iter().partition(|(gate, ..)| *gate <= position);
+        node.waiting = held;
         for (_, to, message) in open {
             self.transmit(id, to, &message);
         }
@@ -412,7 +480,7 @@ impl World {
                 if gate.0 as usize <= node.durable {
                     self.transmit(id, to, &message);
                 } else {
-                    node.held.push((gate, to, message));
+                    node.waiting.push((gate, to, message));
                 }
             }
             Output::Execute { block } => {
@@ -438,9 +506,10 @@ impl World {
                     self.proofs.push((id, accused, evidence.kind()));
                 }
             }
+            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
-                assert!(node.diverges, "{reason}");
+                assert!(node.diverges || node.other_bytes, "{reason}");
                 node.quarantined = true;
             }
             Output::Halt { reason } => unreachable!("{reason}"),
@@ -468,10 +537,34 @@ impl World {
         node.state.roots.insert(height, root);
         node.state.height = height;
         node.state.header = Some(block.header.clone());
+        let every = self.options.checkpoint_every;
+        if every > 0 && height.0.is_multiple_of(every) {
+            let manifest: &[u8] = if node.other_bytes { b"other" } else { b"" };
+            let id = CheckpointId {
+                height,
+                block_hash: block.hash(),
+                exec_root: root,
+                manifest_root: hash(&Context::MANIFEST, &[&root.0, manifest]),
+            };
+            node.building.push((self.now_ms + 5 + self.random % 40, id));
+        }
         self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
         let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
         let effects = Effects { height, exec_root: root, changes: Vec::new() };
         Input::Executed { effects, next_expiry }
+    }
+
+    fn finish_checkpoints(&mut self, id: u16) {
+        let now = self.now_ms;
+        let node = &mut self.nodes[id as usize];
+        let (done, later) = std::mem::take(&mut node.building)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, _)| *at <= now);
+        node.building = later;
+        for (_, built) in done {
+            self.nodes[id as usize].held.push(built);
+            self.step(id, Input::CheckpointBuilt { id: built });
+        }
     }
 
     fn transmit(&mut self, from: u16, to: Recipients, message: &Message) {
@@ -500,7 +593,7 @@ impl World {
                 let forgetful = ViewChange::sign(
                     round,
                     honest.replica,
-                    (None, None),
+                    (None, None, None),
                     &Digest([8; 32]),
                     &Hashed(key(from)),
                 );
@@ -608,6 +701,9 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         exec_roots: state.roots.iter().map(|(height, root)| (*height, *root)).collect(),
         windows: state.windows.clone(),
         next_expiry: None,
+        stable: None,
+        checkpoints: Vec::new(),
+        erased: Height(0),
         quarantined: false,
         log_end: LogPosition(records.len() as u64),
     };
@@ -629,6 +725,7 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
             Record::Prepared(certificate) if higher(&recovery.prepared, certificate) => {
                 recovery.prepared = Some(certificate.clone());
             }
+            Record::CheckpointStable(certificate) => recovery.stable = Some(certificate.clone()),
             Record::Committed(certificate) if higher(&recovery.committed, certificate) => {
                 recovery.committed = Some(certificate.clone());
             }

@@ -130,6 +130,15 @@ impl Appender {
         }
     }
 
+    /// The end of a log that nothing is ever appended to: of a replica whose own log is damaged.
+    #[must_use]
+    pub fn unwritten(settings: LogSettings) -> Self {
+        let (_, header) = Preparation::first(&settings);
+        let chain = header.chain_start();
+        let end = LogEnd { header, offset: SEGMENT_HEADER_BYTES, chain, last: LogPosition(0) };
+        Self::resume(settings, &end, Track::new(ReplayMark::start()))
+    }
+
     /// Plans one record. Positions come in order, without a gap.
     pub fn append(&mut self, position: LogPosition, record: &Record) -> Placed {
         assert_eq!(position, self.next, "log positions count up by one");
