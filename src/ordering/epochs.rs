@@ -174,6 +174,7 @@ impl Core {
         self.view.entered_position = self.record_first_view();
         self.votes = Votes::default();
         self.proposals.clear();
+        self.witness.retain(&|_| false);
         self.counters.views_entered += 1;
         self.restart_reads();
     }

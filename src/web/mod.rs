@@ -10,6 +10,7 @@ mod change;
 mod connection;
 mod counting;
 mod demo;
+mod evidence;
 mod health;
 mod limits;
 mod metrics;
@@ -18,6 +19,7 @@ mod repair;
 mod serve;
 mod status;
 
+pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
@@ -80,11 +82,14 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .route("/althing/v1/network", any(change::network))
         .route("/althing/v1/epochs", any(change::epochs))
         .route("/althing/v1/change", any(change::change))
+        .route("/evidence", any(evidence::list))
+        .route("/evidence/{digest}", any(evidence::one))
         .route("/althing/v1/replica/repair", any(repair::repair));
     if demo {
         router = router
             .route("/althing/v1/demo/cut", any(demo::cut))
-            .route("/althing/v1/demo/heal", any(demo::heal));
+            .route("/althing/v1/demo/heal", any(demo::heal))
+            .route("/althing/v1/demo/lie", any(demo::lie));
     }
     router.with_state(web)
 }

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod epochs;
 mod transfer;
+mod evidence;
 mod lies;
 mod tenure;
 mod world;

@@ -89,6 +89,10 @@ struct Node {
     next_seq: u64,
     cut: bool,
     equivocates: bool,
+    /// Its VIEW-CHANGEs quote nothing.
+    forgets: bool,
+    /// What the test sends in its name may be proof against it.
+    blamed: bool,
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
@@ -153,6 +157,8 @@ pub struct World {
     pub liars_named: u64,
     /// States installed.
     pub installed: u64,
+    /// Who found what about whom.
+    pub proofs: Vec<(u16, ReplicaId, &'static str)>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
@@ -184,6 +190,7 @@ impl World {
             reads_liar: None,
             liars_named: 0,
             installed: 0,
+            proofs: Vec::new(),
             nodes: (0..n).map(|id| node(id, &founders)).collect(),
             wire: Vec::new(),
             now_ms: 1,
@@ -377,6 +384,19 @@ impl World {
         self.nodes[id.0 as usize].equivocates = true;
     }
 
+    pub fn blame(&mut self, id: u16) {
+        self.nodes[id as usize].blamed = true;
+    }
+
+    pub fn forget_in_view_changes(&mut self, id: u16) {
+        self.nodes[id as usize].forgets = true;
+    }
+
+    fn lies(&self, id: ReplicaId) -> bool {
+        let node = &self.nodes[id.0 as usize];
+        node.equivocates || node.forgets || node.blamed
+    }
+
     /// Values of blocks up to `until` are erased at a replica.
     pub fn erase(&mut self, id: u16, until: Height) {
         self.step(id, Input::Erased { until });
@@ -442,7 +462,7 @@ impl World {
         let node = &mut self.nodes[id as usize];
         let (session, first_seq) = (node.session, node.next_seq);
         node.next_seq += 1;
-        let bundle = bundle((id, node.key), session, first_seq, now);
+        let bundle = keyed_bundle((id, node.key), session, first_seq, now);
         self.submitted.push((id, session, first_seq));
         self.step(id, Input::Submit { bundle });
     }
@@ -631,8 +651,10 @@ impl World {
                 self.began_ms.entry(network.membership.epoch).or_insert(self.now_ms);
             }
             Output::Evidence(evidence) => {
-                let accused = evidence.accused();
-                assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
+                for accused in evidence.accused() {
+                    assert!(self.lies(accused), "{accused} is correct");
+                    self.proofs.push((id, accused, evidence.kind()));
+                }
             }
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
@@ -733,6 +755,19 @@ impl World {
                 && self.reads_liar == Some(from)
             {
                 answer.mark = Height(1 << 62);
+            }
+            if let Message::ViewChange(honest) = &message
+                && self.nodes[from as usize].forgets
+            {
+                let round = (honest.epoch, honest.view);
+                let forgetful = ViewChange::sign(
+                    round,
+                    honest.replica,
+                    (None, None, None),
+                    &Digest([8; 32]),
+                    &Hashed(key(from)),
+                );
+                message = Message::ViewChange(Arc::new(forgetful));
             }
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
@@ -971,6 +1006,8 @@ fn node(id: u16, founders: &Founders) -> Node {
         next_seq: 0,
         cut: false,
         equivocates: false,
+        forgets: false,
+        blamed: false,
         diverges: false,
         reads: BTreeMap::new(),
         quarantined: false,
@@ -1008,7 +1045,11 @@ fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
     Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
 }
 
-fn bundle((id, key): (u16, PublicKey), session: u64, first_seq: u64, now: u64) -> Bundle {
+pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+    keyed_bundle((id, key(id)), session, first_seq, now)
+}
+
+fn keyed_bundle((id, key): (u16, PublicKey), session: u64, first_seq: u64, now: u64) -> Bundle {
     let value = Value { salt: [3; 16], bytes: Bytes::from(now.to_string()) };
     let slot = ValueSlot { index: 0, commitment: value.commitment() };
     let put = Put {
@@ -1031,6 +1072,15 @@ fn bundle((id, key): (u16, PublicKey), session: u64, first_seq: u64, now: u64) -
 
 /// The same proposal a millisecond later: another block at the same height.
 fn second_face(from: u16, message: Message) -> Message {
+    if let Message::Votes(votes) = message {
+        let other = |vote: &Vote| {
+            let hashes = vote.signed.hashes.iter().map(|hash| Digest([!hash.0[0]; 32])).collect();
+            let round = (vote.phase, vote.epoch, vote.view);
+            let range = (vote.signed.from_height, hashes);
+            Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)))
+        };
+        return Message::Votes(votes.iter().map(other).collect());
+    }
     let Message::PrePrepare { block, .. } = message else { return message };
     let mut header = block.header.clone();
     header.time_ms = header.time_ms.next();
