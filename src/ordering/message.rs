@@ -611,7 +611,7 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockParts, ChunkEntry, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
+        Author, BlockParts, BundleParts, ChunkEntry, Entry, Op, Phase, Put, Skeleton, Value,
         ValueSlot, VoteSignature,
     };
     use crate::crypto::Ed25519;

@@ -34,5 +34,5 @@ pub use input::{CoreConfig, Input, Recovery};
 pub use message::{
     Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
 };
-pub use transfer::{TransferEvent, TransferStep};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
+pub use transfer::{TransferEvent, TransferStep};

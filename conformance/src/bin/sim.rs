@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use conformance::sim::bank;
+use conformance::sim::crash_points;
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
@@ -15,6 +16,7 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
+  sim --crash-points [N]     a crash at every (N-th) operation of a disk, and inside the recovery from it
   sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production code, until a
                              layer of the tests finds it; fails if none does
 ";
@@ -72,12 +74,27 @@ fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
         .collect()
 }
 
+/// All crash points, or with a number behind the flag every so many-th.
+fn crash_points() -> ExitCode {
+    let stride = std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let begun = Instant::now();
+    let points = crash_points::enumerate(stride, true);
+    let flips = crash_points::flip_bytes(usize::try_from(stride).unwrap_or(1));
+    println!("crash points, every {stride}: {points:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("bytes of a log changed (refused, same, last batch cut): {flips:?}");
+    if points.is_ok() && flips.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--mutants") {
         std::panic::set_hook(Box::new(|_| {}));
         let only: Vec<String> = std::env::args().skip(2).collect();
         let missed = bank::play(&only);
         return if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if std::env::args().nth(1).as_deref() == Some("--crash-points") {
+        std::panic::set_hook(Box::new(|_| {}));
+        return crash_points();
     }
     let arguments = match arguments() {
         Ok(arguments) => arguments,

@@ -284,9 +284,10 @@ impl Liar {
     fn ask(
         &self,
         round: (Epoch, View),
-        certificates: (Option<Certificate>, Option<Certificate>),
+        (prepared, committed): (Option<Certificate>, Option<Certificate>),
     ) -> ViewChange {
-        ViewChange::sign(round, self.id, certificates, &self.cluster_id, self.scheme.as_ref())
+        let shown = (prepared, committed, None);
+        ViewChange::sign(round, self.id, shown, &self.cluster_id, self.scheme.as_ref())
     }
 
     fn forget(&mut self, view_change: &ViewChange) -> ViewChange {

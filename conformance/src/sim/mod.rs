@@ -7,6 +7,7 @@ pub mod audit;
 pub mod bank;
 pub mod checkers;
 pub mod checkpoint;
+pub mod crash_points;
 pub mod disk;
 pub mod liars;
 pub mod machine;

@@ -2,6 +2,7 @@
 //! half of the fault kinds, so that rare ones meet in every combination.
 
 use crate::sim::checkers::verifier::quorum;
+use crate::sim::disk::Survivors;
 use crate::sim::liars::Lie;
 use crate::sim::random::Random;
 
@@ -62,6 +63,17 @@ impl Mutant {
     ];
 }
 
+/// A crash at a fixed operation of the first replica's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Power {
+    /// Operations that still work.
+    pub after: u64,
+    /// What is left of what was not synced.
+    pub survivors: Survivors,
+    /// Operations of the recovery that work before it fails again.
+    pub then: Option<u64>,
+}
+
 /// Everything that a seed decides before the first event.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -87,6 +99,10 @@ pub struct Plan {
     pub cut_every: Micros,
     /// Mean time between pauses of a replica; 0 for none.
     pub pause_every: Micros,
+    /// Mean time between failures of a disk; 0 for none.
+    pub disk_fault_every: Micros,
+    /// A crash at a fixed place, for the enumeration of all.
+    pub power: Option<Power>,
     /// Usual longest time of a sync.
     pub sync_max: Micros,
     /// Syncs that take up to 300 ms, in parts of 1,000.
@@ -149,6 +165,8 @@ impl Plan {
             crash_all,
             cut_every: every(cut, SECOND / 2, 4 * SECOND),
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
+            disk_fault_every: 0,
+            power: None,
             sync_max: every(true, 200, if slow_disk { 20 * MILLI } else { 2 * MILLI }),
             sync_slow: every(slow_disk, 1, 30),
             execute_max: every(true, 50, if slow_apply { 50 * MILLI } else { MILLI }),
@@ -163,6 +181,9 @@ impl Plan {
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
         };
+        if random.chance(400) {
+            plan.disk_fault_every = random.between(SECOND / 2, 5 * SECOND);
+        }
         let lies = if random.chance(600) { random.index(f - plan.twins + 1) } else { 0 };
         let lies = if lies == 0 && random.chance(300) { f - plan.twins } else { lies };
         plan.lies = (0..lies).map(|_| random.pick(&Lie::ALL).1).collect();
@@ -207,6 +228,8 @@ impl Plan {
             crash_all: false,
             cut_every: 0,
             pause_every: 0,
+            disk_fault_every: 0,
+            power: None,
             sync_max: MILLI,
             sync_slow: 0,
             execute_max: 200,

@@ -559,8 +559,7 @@ impl World {
             self.count("crash inside a checkpoint");
         }
         self.nodes[slot].promises.crashed();
-        let policies = [Survivors::Nothing, Survivors::Everything, Survivors::Random];
-        let policy = *self.random.pick(&policies);
+        let policy = *self.random.pick(&Survivors::ALL);
         disk.crash(policy, &mut self.random);
         self.tell_links(slot, false);
         let down = self.random.between(20 * MILLI, 3 * SECOND);

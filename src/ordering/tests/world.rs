@@ -660,7 +660,9 @@ impl World {
     }
 
     fn lie_of(&mut self, id: u16) -> Option<SourceLie> {
-        use SourceLie::{Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes};
+        use SourceLie::{
+            Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes,
+        };
         let lie = self.nodes[id as usize].source_lie?;
         if lie != SourceLie::Everything {
             return Some(lie);
