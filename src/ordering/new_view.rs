@@ -7,7 +7,17 @@ use crate::chain::{Certificate, Record};
 use crate::ordering::blocks::{NoPath, Tip};
 use crate::ordering::view::Waiting;
 use crate::ordering::{Core, Message, NewView, Recipients};
-use crate::types::{Digest, Height, ReplicaId, View};
+use crate::planted::{self, Bug};
+use crate::types::{Digest, Epoch, Height, ReplicaId, View};
+
+/// What decides between certificates: their rank.
+fn order(certificate: &Certificate) -> (Epoch, View, Height) {
+    let (epoch, view, height) = certificate.rank();
+    if planted::is(Bug::WinnerByHeight) {
+        return (epoch, View(height.0), Height(view.0));
+    }
+    (epoch, view, height)
+}
 
 impl Core {
     /// As the primary of `pending`, begins it once q replicas ask for it.
@@ -34,18 +44,30 @@ impl Core {
         self.await_base(Arc::new(new_view));
     }
 
-    pub(super) fn on_new_view(&mut self, _peer: ReplicaId, new_view: Arc<NewView>) {
+    pub(super) fn on_new_view(&mut self, peer: ReplicaId, new_view: Arc<NewView>) {
         let view = new_view.view;
         let wanted = new_view.epoch == self.membership.epoch
             && view > self.view.entered
             && self.view.pending.is_none_or(|pending| view >= pending)
             && self.view.waiting.as_ref().is_none_or(|waiting| view > waiting.view);
-        if wanted && self.new_view_holds(&new_view) {
+        let signers = new_view.view_changes.len() as u64;
+        if !wanted || !self.may_verify(peer, 1 + signers * (1 + signers)) {
+            return;
+        }
+        if self.new_view_holds(&new_view) {
+            for view_change in &new_view.view_changes {
+                self.note_view_change(view_change);
+            }
             self.await_base(new_view);
+        } else {
+            self.note_false_new_view(&new_view);
         }
     }
 
     fn new_view_holds(&mut self, new_view: &NewView) -> bool {
+        if planted::is(Bug::NewViewUnchecked) {
+            return true;
+        }
         let all = &new_view.view_changes;
         let shaped = all.len() >= self.quorum.q()
             && all.is_sorted_by(|one, two| one.replica < two.replica)
@@ -65,7 +87,7 @@ impl Core {
                 .view_changes
                 .iter()
                 .filter_map(|view_change| select(view_change))
-                .max_by_key(|certificate| certificate.rank())
+                .max_by_key(|certificate| order(certificate))
                 .cloned()
         };
         let prepared = certificates(|view_change| view_change.prepared.as_ref());
@@ -73,7 +95,7 @@ impl Core {
         let winner = [prepared.as_ref(), committed.as_ref()]
             .into_iter()
             .flatten()
-            .max_by_key(|certificate| certificate.rank());
+            .max_by_key(|certificate| order(certificate));
         let base =
             winner.map_or((Height(0), Digest::ZERO), |winner| (winner.height, winner.block_hash));
         let holders = winner.map_or_else(Vec::new, |winner| {

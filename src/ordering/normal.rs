@@ -8,7 +8,8 @@ use crate::chain::{
 use crate::ordering::blocks::{Tip, mark};
 use crate::ordering::core::Proposal;
 use crate::ordering::{Core, Message, Recipients};
-use crate::types::{Digest, LogPosition, Millis, ReplicaId};
+use crate::planted::{self, Bug};
+use crate::types::{Digest, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Most bytes of a block that holds more than one bundle.
 const BLOCK_BYTES_TARGET: usize = 1 << 20;
@@ -46,13 +47,31 @@ impl Core {
         let one_block = (prepare.phase, prepare.epoch, prepare.view)
             == (Phase::Prepare, self.membership.epoch, view)
             && (prepare.signed.from_height, prepare.signed.hashes.as_slice()) == (height, &[hash]);
-        if !in_reach || !from_primary || !one_block || header.epoch != self.membership.epoch {
+        if !from_primary || !one_block || self.are_votes_refused(peer) {
             return;
         }
+        if planted::is(Bug::TwoBlocksPerHeight) {
+            self.prepare_a_second_block(view, height, hash);
+        }
         let prepare = Arc::new(prepare);
+        if !self.note_vote(&prepare) {
+            return self.refuse_votes(peer);
+        }
+        if !in_reach || header.epoch != self.membership.epoch {
+            return;
+        }
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
+    }
+
+    /// [`Bug::TwoBlocksPerHeight`]: a vote for another block than the one accepted.
+    fn prepare_a_second_block(&mut self, view: View, height: Height, hash: Digest) {
+        let other = self.view.chain.get(&height).is_some_and(|accepted| *accepted != hash);
+        if other && view == self.view.entered && self.is_normal() {
+            let vote = self.sign_vote(Phase::Prepare, height, vec![hash]);
+            self.send(Recipients::Others, Message::Votes(vec![vote]), self.log.durable);
+        }
     }
 
     /// Accepts what its turn has come for, in chain order.
@@ -158,7 +177,12 @@ impl Core {
 
     pub(super) fn check_bundle(&mut self, bundle: &Bundle) -> bool {
         self.counters.verifications += 1;
-        check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref()).is_ok()
+        let checked =
+            check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref());
+        if checked.is_ok() {
+            self.note_bundle(bundle);
+        }
+        checked.is_ok()
     }
 
     /// D, doubled per failed view so that bad clocks slow the network down but never stop it.
@@ -295,7 +319,8 @@ impl Core {
         self.counters.proposals += 1;
         self.accept(&block);
         let prepare = self.sign_vote(Phase::Prepare, height, vec![hash]);
-        let gate = self.view.entered_position;
+        let ungated = planted::is(Bug::UngatedProposal);
+        let gate = if ungated { LogPosition(0) } else { self.view.entered_position };
         let message = Message::PrePrepare { block, prepare: prepare.clone() };
         self.send(Recipients::Others, message, gate);
         self.view.own_votes.push(prepare.clone());

@@ -18,7 +18,9 @@ use crate::ordering::reads::Reads;
 use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
@@ -58,6 +60,8 @@ impl Core {
             transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
+            witness: Witness::default(),
+            accounts: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
             pace: Pace::default(),
@@ -201,6 +205,8 @@ impl Core {
         if let Some((view_change, _)) = self.view.own_view_change.clone() {
             let message = Message::ViewChange(view_change);
             self.send(Recipients::Others, message, LogPosition(0));
+        } else if self.primary() == self.own && planted::is(Bug::ProposesAgain) {
+            self.view.fresh = true;
         } else if self.primary() == self.own {
             // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
             // left before its block was durable.

@@ -4,9 +4,12 @@
 //! hash. `docs/testing.md` says how to run and replay it.
 
 pub mod audit;
+pub mod bank;
 pub mod checkers;
 pub mod checkpoint;
+pub mod crash_points;
 pub mod disk;
+pub mod liars;
 pub mod machine;
 pub mod network;
 pub mod node;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
+use crate::sim::liars::Frame;
 use crate::sim::node::Waiting;
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
@@ -25,6 +26,10 @@ const OPEN_MAX: usize = 300;
 impl World {
     fn wall_ms(&self, slot: usize) -> u64 {
         let true_ms = 1_790_000_000_000 + self.now / MILLI;
+        let true_ms = match self.bent.get(&self.nodes[slot].identity.id) {
+            Some(liar) => liar.clock(true_ms),
+            None => true_ms,
+        };
         true_ms.saturating_add_signed(self.nodes[slot].skew_ms)
     }
 
@@ -140,10 +145,13 @@ impl World {
             Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
             Output::Transfer(step) => self.transfer(slot, step),
-            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
-                Err(format!("{id} accuses {}, who is honest", evidence.accused()))
-            }
-            Output::Evidence(_) => {
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused();
+                if let Some(wronged) = accused.iter().find(|one| !self.liars.contains(one))
+                    && honest
+                {
+                    return Err(format!("{id} accuses {wronged}, who is honest: {evidence:?}"));
+                }
                 self.count("evidence");
                 Ok(())
             }
@@ -214,7 +222,9 @@ impl World {
         if self.nodes[slot].life.is_none() {
             return Ok(());
         }
-        self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        if !self.bent.contains_key(&id) {
+            self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        }
         let bytes = message.to_bytes();
         self.say(slot, || format!("send {to:?} {}", kind_of(message)));
         self.audit.note(self.now, slot, "send", &bytes);
@@ -227,12 +237,36 @@ impl World {
             if !addressed || other == slot {
                 continue;
             }
-            for at in self.network.arrivals(slot, other, self.now) {
-                let bytes = bytes.clone();
-                self.schedule_at(at, Event::Deliver { to: other, from: id, bytes });
+            let Some(liar) = self.bent.get_mut(&id) else {
+                self.post((slot, other), bytes.clone(), 0);
+                continue;
+            };
+            let (frames, lies) = liar.tell(peer, message);
+            let counter = liar.lie.counter();
+            if lies {
+                self.count(counter);
+            }
+            for Frame { bytes, late } in frames {
+                self.overhear(id, &bytes);
+                self.post((slot, other), bytes, late);
             }
         }
         Ok(())
+    }
+
+    fn post(&mut self, (slot, other): (usize, usize), bytes: Bytes, late: Micros) {
+        let from = self.nodes[slot].identity.id;
+        for at in self.network.arrivals(slot, other, self.now) {
+            let bytes = bytes.clone();
+            self.schedule_at(at + late, Event::Deliver { to: other, from, bytes });
+        }
+    }
+
+    /// What a liar says counts as far as it signed it.
+    fn overhear(&mut self, liar: ReplicaId, bytes: &Bytes) {
+        if let Ok(message) = Message::from_bytes(bytes.clone()) {
+            self.ledger.overheard(liar, &message, &self.verifier);
+        }
     }
 
     pub(super) fn deliver(
@@ -245,8 +279,18 @@ impl World {
             return Ok(());
         }
         self.audit.note(self.now, to, "deliver", &bytes);
-        let message = Message::from_bytes(bytes)
-            .map_err(|error| format!("{from} sent what does not decode: {error}"))?;
+        let message = match Message::from_bytes(bytes) {
+            Ok(message) => message,
+            Err(_) if self.liars.contains(&from) => {
+                self.count("frame refused");
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{from} sent what does not decode: {error}")),
+        };
+        if self.bent.get(&self.nodes[to].identity.id).is_some_and(|liar| !liar.hears(&message)) {
+            self.count("lie: censored bundle");
+            return Ok(());
+        }
         self.say(to, || format!("from {from}: {}", kind_of(&message)));
         self.step(to, Input::Recv { peer: from, message })
     }
@@ -284,6 +328,8 @@ impl World {
     }
 
     pub(super) fn executed(&mut self, slot: usize) -> Result<(), String> {
+        #[cfg(feature = "planted")]
+        let wall = self.wall_ms(slot);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some(block) = life.to_execute.pop_front() else { return Ok(()) };
         let more = !life.to_execute.is_empty();
@@ -298,6 +344,8 @@ impl World {
                 return Err(format!("{slot} executes another block at {height} than q committed"));
             }
         }
+        #[cfg(feature = "planted")]
+        althing::planted::set_local_ms(wall);
         let outcome = life
             .machine
             .execute(&block, placed)
@@ -514,8 +562,7 @@ impl World {
             self.count("crash inside a checkpoint");
         }
         self.nodes[slot].promises.crashed();
-        let policies = [Survivors::Nothing, Survivors::Everything, Survivors::Random];
-        let policy = *self.random.pick(&policies);
+        let policy = *self.random.pick(&Survivors::ALL);
         disk.crash(policy, &mut self.random);
         self.tell_links(slot, false);
         let down = self.random.between(20 * MILLI, 3 * SECOND);
@@ -659,5 +706,7 @@ fn kind_of(message: &Message) -> String {
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)
         }
+        Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
+        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }
 }

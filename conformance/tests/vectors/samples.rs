@@ -2,10 +2,11 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, ChunkEntry, CheckpointCertificate, Manifest, CheckpointId, CheckpointVote, Compare,
-    CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence, Genesis, GenesisMember,
-    Membership, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
-    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
+    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote,
+    ChunkEntry, Compare, CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence,
+    Genesis, GenesisMember, Manifest, Membership, Op, Ownership, Parameters, Phase, Put, Range,
+    Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot,
+    Vote, flags,
 };
 use althing::crypto::{Ed25519, Signature};
 use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
@@ -228,7 +229,7 @@ pub fn checkpoint_certificate() -> CheckpointCertificate {
     }
 }
 
-pub fn evidence() -> Evidence {
+fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
     let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
@@ -307,6 +308,8 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
         ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
+        ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
+        ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]
 }
 

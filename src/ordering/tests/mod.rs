@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod transfer;
+mod evidence;
 mod lies;
 mod tenure;
 mod world;

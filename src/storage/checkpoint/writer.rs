@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::BlockHeader;
+use crate::planted::{self, Bug};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::checkpoint::manifest::place;
 use crate::storage::checkpoint::{
@@ -109,12 +110,18 @@ impl CheckpointWriter {
 }
 
 /// Writes a small file so that it has its old content or its new one, whenever the power fails.
-pub(in crate::storage) fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes) -> Result<(), DiskError> {
+pub(in crate::storage) fn write_whole(
+    disk: &dyn Disk,
+    path: &str,
+    bytes: &Bytes,
+) -> Result<(), DiskError> {
     let temporary = format!("{path}.tmp");
     remove_if_there(disk, &temporary)?;
     let file = disk.open(&temporary, Open::Create)?;
     file.write_at(0, bytes)?;
-    file.sync()?;
+    if !planted::is(Bug::UnsyncedRename) {
+        file.sync()?;
+    }
     disk.rename(&temporary, path)?;
     disk.sync_directory(CHECKPOINT_DIRECTORY)
 }
@@ -172,7 +179,10 @@ pub fn remove_old(
         }
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
-    for number in chunk_files(disk, CHECKPOINT_DIRECTORY)?.into_iter().filter(|number| !files.contains(number)) {
+    for number in chunk_files(disk, CHECKPOINT_DIRECTORY)?
+        .into_iter()
+        .filter(|number| !files.contains(number))
+    {
         disk.remove(&chunk_path(number))?;
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;

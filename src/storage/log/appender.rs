@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::chain::Record;
 use crate::codec::Encode;
+use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::frame::{FRAME_HEAD_BYTES, FrameHead, SegmentHeader, framed_len};
 use crate::storage::log::{
@@ -306,7 +307,8 @@ impl LogWriter {
             }
             let file = self.file(disk, write.segment)?;
             file.write_at(u64::from(write.offset), &write.bytes)?;
-            file.sync()?;
+            let again = planted::is(Bug::RetriedSync);
+            file.sync().or_else(|error| if again { file.sync() } else { Err(error) })?;
         }
         Ok(())
     }
@@ -377,6 +379,9 @@ impl Preparation {
         file.sync()?;
         file.write_at(0, &header)?;
         file.sync()?;
+        if planted::is(Bug::DirectorySyncIgnored) {
+            return Ok(());
+        }
         disk.sync_directory(LOG_DIRECTORY)
     }
 
