@@ -2,10 +2,11 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, ChunkEntry, CheckpointCertificate, Manifest, CheckpointId, CheckpointVote, Compare,
-    CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence, Genesis, GenesisMember,
-    Membership, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
-    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
+    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote,
+    ChunkEntry, Compare, CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence,
+    Genesis, GenesisMember, Manifest, Membership, Op, Ownership, Parameters, Phase, Put, Range,
+    Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot,
+    Vote, flags,
 };
 use althing::crypto::{Ed25519, Signature};
 use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};

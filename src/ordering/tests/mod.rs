@@ -4,6 +4,8 @@
 mod checkpoints;
 mod transfer;
 mod lies;
+mod scenarios_liveness;
+mod scenarios_safety;
 mod tenure;
 mod world;
 

@@ -827,7 +827,7 @@ fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
     Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
 }
 
-fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
     let value = Value { salt: [3; 16], bytes: Bytes::from(now.to_string()) };
     let slot = ValueSlot { index: 0, commitment: value.commitment() };
     let put = Put {
