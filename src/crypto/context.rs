@@ -48,6 +48,8 @@ impl Context {
     pub const CHUNK: Self = Self::named("althing v1 chunk");
     /// A checkpoint's manifest.
     pub const MANIFEST: Self = Self::named("althing v1 manifest");
+    /// A proof of misbehaviour: its name.
+    pub const EVIDENCE: Self = Self::named("althing v1 evidence");
     /// An entry of the index.
     pub const INDEX: Self = Self::named("althing v1 index");
 

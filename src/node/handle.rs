@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,8 +12,9 @@ use crate::chain::{Author, Genesis, Op, ValueSource};
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
+use crate::node::evidence::EvidenceStore;
 use crate::node::index::IndexReader;
-use crate::node::{NodeError, NodeStatus};
+use crate::node::{KeptEvidence, NodeError, NodeStatus};
 use crate::observe;
 use crate::state::State;
 use crate::storage::index::Provenance;
@@ -43,6 +45,7 @@ pub(super) struct Inner {
     pub(super) signals: Arc<Signals>,
     pub(super) genesis: Arc<Genesis>,
     pub(super) own: ReplicaId,
+    pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
 }
 
@@ -221,6 +224,26 @@ impl Handle {
     /// What the index could not read, as text.
     pub async fn provenance(&self, key: Bytes, limit: usize) -> Result<Vec<Provenance>, String> {
         self.services().index.history(key, limit).await
+    }
+
+    /// The proofs of misbehaviour that this replica keeps, by name.
+    #[must_use]
+    pub fn evidence(&self) -> BTreeMap<String, KeptEvidence> {
+        self.inner.evidence.list()
+    }
+
+    /// The file of one of them.
+    ///
+    /// # Errors
+    /// What the disk could not read, as text.
+    pub fn evidence_file(&self, name: &str) -> Result<Bytes, String> {
+        self.inner.evidence.read(name)
+    }
+
+    /// Makes this replica lie for some seconds. Does nothing outside a demo network.
+    pub fn lie(&self) {
+        // A replica that has stopped tells no more lies.
+        let _ = self.send(Event::Lie);
     }
 
     /// Drops all peer frames, or stops doing so. Only a demo network's endpoint calls it.

@@ -80,6 +80,7 @@ fn drain(inbox: &Receiver<Event>, up: &mut BTreeSet<ReplicaId>) -> bool {
             | Event::Transfer(_)
             | Event::Transferred(_)
             | Event::Damaged(_)
+            | Event::Lie
             | Event::HandOver => {}
         }
     }

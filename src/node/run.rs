@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::chain::Record;
+use crate::chain::{Evidence, Record};
 use crate::codec::{Decode, Encode};
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
@@ -20,6 +20,7 @@ use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
+use crate::node::lie::Liar;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -51,6 +52,8 @@ pub(super) struct Replica {
     pub(super) persist: Persist,
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
+    pub(super) evidence: Sender<Arc<Evidence>>,
+    pub(super) liar: Option<Liar>,
     pub(super) bulk: Sender<BulkJob>,
     pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
@@ -220,6 +223,12 @@ impl Replica {
             }
             Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
+            Event::Lie => {
+                let now = self.clock.mono_ms();
+                if let Some(liar) = &mut self.liar {
+                    liar.begin(now);
+                }
+            }
             Event::HandOver => self.step(Input::HandOver),
             Event::Stop => {
                 self.stop_at_ms = Some(self.clock.mono_ms() + HAND_OVER_MS);
@@ -304,17 +313,7 @@ impl Replica {
                 drop(self.bulk.send(BulkJob::Chunk { to, root, number }));
             }
             Output::Transfer(step) => self.transfer(step),
-            Output::Evidence(evidence) => {
-                let accused = evidence.accused().0;
-                let bytes = evidence.to_bytes();
-                tracing::error!(
-                    event = "evidence",
-                    accused,
-                    proof = %hex(&bytes),
-                    "replica {accused} provably broke the protocol"
-                );
-                crate::observe::evidence();
-            }
+            Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
             Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
@@ -358,8 +357,12 @@ impl Replica {
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
             Recipients::Others => {
-                for peer in &self.others {
-                    (self.send)(*peer, frame.clone(), lane);
+                let now = self.clock.mono_ms();
+                let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
+                let other = other.map(|message| message.to_bytes());
+                for (at, peer) in self.others.iter().enumerate() {
+                    let lie = other.as_ref().filter(|_| at % 2 == 1);
+                    (self.send)(*peer, lie.unwrap_or(&frame).clone(), lane);
                 }
             }
         }
@@ -386,8 +389,4 @@ impl Replica {
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

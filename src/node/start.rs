@@ -19,11 +19,13 @@ use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
+use crate::node::evidence::{EvidenceKeeper, EvidenceStore};
 use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::lie::Liar;
 use crate::node::metrics::Meters;
 use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
@@ -36,6 +38,7 @@ use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
 use crate::state::State;
+use crate::storage::disk::Disk;
 use crate::storage::log::{BlockReader, Placed};
 use crate::tls::{PeerTable, PeerTls};
 use crate::types::ReplicaId;
@@ -81,7 +84,7 @@ impl Node {
         let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
         let net = links(&config, &events)?;
-        let (board, replica) = first_start(&config, opened, &events, net.clone())?;
+        let (board, replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
         let handle = handle(&config, &board, events.clone(), net.clone());
         let life = Life { config, disk, events: events.clone(), net, board };
         let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
@@ -152,6 +155,7 @@ pub(super) struct Board {
     pub(super) signals: Arc<Signals>,
     pub(super) applied: watch::Sender<i64>,
     pub(super) services: Arc<RwLock<Services>>,
+    pub(super) evidence: EvidenceKeeper,
 }
 
 impl Board {
@@ -275,7 +279,7 @@ fn first_start(
     config: &NodeConfig,
     mut opened: Opened,
     events: &Sender<Event>,
-    net: Option<Arc<PeerNet>>,
+    (net, disk): (Option<Arc<PeerNet>>, &Arc<dyn Disk>),
 ) -> Result<(Board, Replica), StartError> {
     let state = take_state(config, &mut opened);
     let core = new_core(config, &opened);
@@ -287,6 +291,7 @@ fn first_start(
         signals: Arc::new(Signals::default()),
         applied: watch::Sender::new(revision.0),
         services: Arc::new(RwLock::new(threads.services(&opened))),
+        evidence: start_evidence_thread(config, disk)?,
         shared,
     };
     let replica = replica(config, opened, core, (board.clone(), threads));
@@ -320,6 +325,7 @@ fn handle(
     let inner = Inner {
         events,
         services: board.services.clone(),
+        evidence: board.evidence.store.clone(),
         shared: board.shared.clone(),
         applied: board.applied.subscribe(),
         status: board.status.clone(),
@@ -353,6 +359,8 @@ fn replica(
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let members = config.genesis.members.iter().map(|member| member.id);
+    let demo = config.genesis.demo;
+    let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
         others: members.filter(|id| *id != config.own).collect(),
         core,
@@ -362,6 +370,8 @@ fn replica(
         persist: Persist::new(opened.appender, threads.log, placed),
         executor,
         send: threads.send,
+        evidence: board.evidence.found,
+        liar,
         bulk: threads.bulk,
         transfers: threads.transfers,
         clock: Clock::start(),
@@ -383,6 +393,17 @@ fn replica(
         open_segment: 0,
         stop_at_ms: None,
     }
+}
+
+fn start_evidence_thread(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+) -> Result<EvidenceKeeper, StartError> {
+    let store = Arc::new(EvidenceStore::open(Arc::clone(disk), config.genesis.cluster_id()));
+    let (found, inbox) = channel();
+    let keeper = Arc::clone(&store);
+    drop(spawn_spare("evidence", move || keeper.run(&inbox))?);
+    Ok(EvidenceKeeper { store, found })
 }
 
 fn start_index_thread(

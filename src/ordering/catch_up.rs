@@ -143,7 +143,8 @@ impl Core {
         let newer = known.is_none_or(|known| certificate.rank() > known);
         let doubted = self.peers.get(&peer).is_some_and(|peer| peer.doubted.is_some());
         let useful = newer && certificate.phase == Phase::Commit || doubted;
-        if !useful {
+        let cost = certificate.signatures.len() as u64;
+        if !useful || !self.may_verify(peer, cost) {
             return;
         }
         if !self.certificate_holds(&certificate) {

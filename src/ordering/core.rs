@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::chain::{Block, Membership, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
+use crate::ordering::budget::Account;
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::pace::Pace;
@@ -15,6 +16,7 @@ use crate::ordering::status::Peer;
 use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
 use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
 
@@ -56,6 +58,8 @@ pub struct Core {
     pub(super) transfer: Transfer,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
+    pub(super) witness: Witness,
+    pub(super) accounts: BTreeMap<ReplicaId, Account>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
@@ -161,6 +165,8 @@ impl Core {
                 self.out.push(Output::ServeChunk { to: peer, root, number });
             }
             Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
+            Message::Shown(vote) => self.on_shown(peer, &vote),
+            Message::Evidence(evidence) => self.on_evidence(peer, evidence.as_ref().clone()),
         }
     }
 

@@ -47,11 +47,28 @@ impl Core {
 
     /// What is committed in this view needs no vote: who missed it gets the certificate.
     fn skip_committed(&mut self) {
+        self.skip_restored();
         let Some(certificate) = &self.blocks.certificate else { return };
         if certificate.view == self.view.entered {
             let next = certificate.height.next();
             self.view.prepare_next = self.view.prepare_next.max(next);
             self.view.commit_next = self.view.commit_next.max(next);
+        }
+    }
+
+    /// A restored state stands above the base without the bodies in between, nor their hashes: what
+    /// it holds is committed, and voting goes on above it.
+    fn skip_restored(&mut self) {
+        let (base, committed) = (self.view.base.0, self.blocks.committed.height);
+        let next = self.view.prepare_next;
+        let hash = self.view.chain.get(&next);
+        let absent = hash.is_none_or(|hash| self.blocks.get(hash).is_none());
+        if absent && next > base && next <= committed {
+            self.view.prepare_next = committed.next();
+        }
+        let next = self.view.commit_next;
+        if next > base && next <= committed && !self.view.chain.contains_key(&next) {
+            self.view.commit_next = committed.next();
         }
     }
 
@@ -65,6 +82,9 @@ impl Core {
                 break;
             }
             let Some(hash) = self.view.chain.get(&height) else { break };
+            if height > self.view.base.0 && self.blocks.get(hash).is_none() {
+                break;
+            }
             let waits = !planted::is(Bug::VoteBeforeDurable) && !planted::is(Bug::UngatedPrepare);
             if waits && self.block_position(height, hash) > self.log.durable {
                 break;

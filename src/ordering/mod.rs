@@ -10,6 +10,9 @@ mod recover;
 mod normal;
 mod votes;
 mod commit;
+mod evidence;
+mod witness;
+mod budget;
 mod gates;
 mod blocks;
 mod view;
@@ -30,9 +33,8 @@ mod invariants;
 mod tests;
 
 pub use self::core::Core;
+pub use crate::chain::{NewView, ViewChange};
 pub use input::{CoreConfig, Input, Recovery};
-pub use message::{
-    Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
-};
-pub use transfer::{TransferEvent, TransferStep};
+pub use message::{Message, Mode, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
+pub use transfer::{TransferEvent, TransferStep};

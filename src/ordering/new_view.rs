@@ -44,14 +44,23 @@ impl Core {
         self.await_base(Arc::new(new_view));
     }
 
-    pub(super) fn on_new_view(&mut self, _peer: ReplicaId, new_view: Arc<NewView>) {
+    pub(super) fn on_new_view(&mut self, peer: ReplicaId, new_view: Arc<NewView>) {
         let view = new_view.view;
         let wanted = new_view.epoch == self.membership.epoch
             && view > self.view.entered
             && self.view.pending.is_none_or(|pending| view >= pending)
             && self.view.waiting.as_ref().is_none_or(|waiting| view > waiting.view);
-        if wanted && self.new_view_holds(&new_view) {
+        let signers = new_view.view_changes.len() as u64;
+        if !wanted || !self.may_verify(peer, 1 + signers * (1 + signers)) {
+            return;
+        }
+        if self.new_view_holds(&new_view) {
+            for view_change in &new_view.view_changes {
+                self.note_view_change(view_change);
+            }
             self.await_base(new_view);
+        } else {
+            self.note_false_new_view(&new_view);
         }
     }
 

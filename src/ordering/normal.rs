@@ -47,13 +47,19 @@ impl Core {
         let one_block = (prepare.phase, prepare.epoch, prepare.view)
             == (Phase::Prepare, self.membership.epoch, view)
             && (prepare.signed.from_height, prepare.signed.hashes.as_slice()) == (height, &[hash]);
-        if !in_reach || !from_primary || !one_block || header.epoch != self.membership.epoch {
+        if !from_primary || !one_block || self.are_votes_refused(peer) {
             return;
         }
         if planted::is(Bug::TwoBlocksPerHeight) {
             self.prepare_a_second_block(view, height, hash);
         }
         let prepare = Arc::new(prepare);
+        if !self.note_vote(&prepare) {
+            return self.refuse_votes(peer);
+        }
+        if !in_reach || header.epoch != self.membership.epoch {
+            return;
+        }
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
@@ -171,7 +177,12 @@ impl Core {
 
     pub(super) fn check_bundle(&mut self, bundle: &Bundle) -> bool {
         self.counters.verifications += 1;
-        check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref()).is_ok()
+        let checked =
+            check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref());
+        if checked.is_ok() {
+            self.note_bundle(bundle);
+        }
+        checked.is_ok()
     }
 
     /// D, doubled per failed view so that bad clocks slow the network down but never stop it.

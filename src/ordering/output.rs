@@ -71,7 +71,7 @@ pub enum Output {
     /// Carry out a step of a state transfer.
     Transfer(TransferStep),
     /// A replica provably broke the protocol.
-    Evidence(Evidence),
+    Evidence(Arc<Evidence>),
     /// Something an operator should know; nothing stops.
     Alarm(Alarm),
     /// The own state is not the network's: the core votes no more; serve no key.
@@ -202,4 +202,8 @@ pub struct Counters {
     pub chunks_refused: u64,
     /// Chunks that an earlier attempt had left on disk.
     pub chunks_resumed: u64,
+    /// Proofs found or received that a replica broke the protocol.
+    pub evidence: u64,
+    /// Messages dropped because their sender's signatures had cost enough.
+    pub over_budget: u64,
 }

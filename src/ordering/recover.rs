@@ -18,6 +18,7 @@ use crate::ordering::reads::Reads;
 use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
 use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
@@ -59,6 +60,8 @@ impl Core {
             transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
+            witness: Witness::default(),
+            accounts: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
             pace: Pace::default(),

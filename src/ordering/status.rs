@@ -45,6 +45,7 @@ impl Core {
                 let message = Message::ViewChange(view_change);
                 self.send(Recipients::One(peer), message, position);
             }
+            self.tell_proofs(peer);
         }
     }
 

@@ -335,9 +335,8 @@ impl Core {
         if sources.is_empty() {
             return self.reconsider(root, target);
         }
-        let free = |id: &ReplicaId| {
-            OUTSTANDING_MAX.saturating_sub(self.transfer.outstanding(*id, now_ms))
-        };
+        let free =
+            |id: &ReplicaId| OUTSTANDING_MAX.saturating_sub(self.transfer.outstanding(*id, now_ms));
         let mut slots: Vec<(ReplicaId, usize)> =
             sources.iter().map(|id| (*id, free(id))).filter(|(_, free)| *free > 0).collect();
         let capacity: usize = slots.iter().map(|(_, free)| *free).sum();

@@ -85,10 +85,14 @@ impl Core {
             self.help_into_view(peer, view);
             return;
         }
+        if !self.may_verify(peer, 1 + self.certificate_cost(&view_change)) {
+            return;
+        }
         if !self.view_change_holds(&view_change) {
             self.counters.bad_signatures += 1;
             return;
         }
+        self.note_view_change(&view_change);
         self.view.view_changes.insert(replica, Arc::clone(&view_change));
         if let Some(committed) = view_change.committed.clone() {
             self.adopt_commit(committed);
@@ -128,6 +132,15 @@ impl Core {
                 && certificate.view < view_change.view
                 && self.certificate_holds(certificate)
         })
+    }
+
+    fn certificate_cost(&self, view_change: &ViewChange) -> u64 {
+        let certificates = [view_change.prepared.as_ref(), view_change.committed.as_ref()];
+        certificates
+            .into_iter()
+            .flatten()
+            .map(|certificate| certificate.signatures.len() as u64)
+            .sum()
     }
 
     /// Whether a certificate certifies; those known already cost nothing.

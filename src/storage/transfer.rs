@@ -13,8 +13,8 @@ use crate::chain::{BlockHeader, ChunkEntry, Manifest};
 use crate::codec::{Decode, Encode, Reader, Writer};
 use crate::crypto::{Context, hash};
 use crate::storage::checkpoint::{
-    CHECKPOINT_DIRECTORY, Checkpoint, ChunkPlace, chunk_files, chunk_path, manifest_path,
-    places, read_checkpoint, write_whole,
+    CHECKPOINT_DIRECTORY, Checkpoint, ChunkPlace, chunk_files, chunk_path, manifest_path, places,
+    read_checkpoint, write_whole,
 };
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::ReplayMark;
@@ -90,7 +90,8 @@ impl Assembly {
 
     /// Chunks that lie in their places.
     fn held(&mut self) -> Vec<u32> {
-        let entries: Vec<_> = self.manifest.chunks.iter().copied().zip(self.places.clone()).collect();
+        let entries: Vec<_> =
+            self.manifest.chunks.iter().copied().zip(self.places.clone()).collect();
         let whole = |(number, (entry, place)): (u32, (ChunkEntry, ChunkPlace))| {
             let bytes = self.read(entry, place)?;
             (ChunkEntry::of(&bytes) == entry).then_some(number)

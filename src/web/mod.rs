@@ -9,6 +9,7 @@ mod block;
 mod connection;
 mod counting;
 mod demo;
+mod evidence;
 mod health;
 mod limits;
 mod metrics;
@@ -17,6 +18,7 @@ mod repair;
 mod serve;
 mod status;
 
+pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
@@ -73,11 +75,14 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .route("/althing/v1/blame", any(provenance::blame))
         .route("/althing/v1/history", any(provenance::history))
         .route("/althing/v1/block/{height}", any(block::block))
+        .route("/evidence", any(evidence::list))
+        .route("/evidence/{digest}", any(evidence::one))
         .route("/althing/v1/replica/repair", any(repair::repair));
     if demo {
         router = router
             .route("/althing/v1/demo/cut", any(demo::cut))
-            .route("/althing/v1/demo/heal", any(demo::heal));
+            .route("/althing/v1/demo/heal", any(demo::heal))
+            .route("/althing/v1/demo/lie", any(demo::lie));
     }
     router.with_state(web)
 }

@@ -154,10 +154,13 @@ impl World {
             Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
             Output::Transfer(step) => self.transfer(slot, step),
-            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
-                Err(format!("{id} accuses {}, who is honest", evidence.accused()))
-            }
-            Output::Evidence(_) => {
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused();
+                if let Some(wronged) = accused.iter().find(|one| !self.liars.contains(one))
+                    && honest
+                {
+                    return Err(format!("{id} accuses {wronged}, who is honest: {evidence:?}"));
+                }
                 self.count("evidence");
                 Ok(())
             }
@@ -753,5 +756,7 @@ fn kind_of(message: &Message) -> String {
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)
         }
+        Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
+        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }
 }

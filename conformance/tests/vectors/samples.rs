@@ -229,7 +229,7 @@ pub fn checkpoint_certificate() -> CheckpointCertificate {
     }
 }
 
-pub fn evidence() -> Evidence {
+fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
     let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
@@ -308,6 +308,8 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
         ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
+        ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
+        ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]
 }
 

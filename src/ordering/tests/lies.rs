@@ -34,6 +34,7 @@ pub(super) fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) ->
 
 fn view_after(messages: Vec<(u16, Message)>) -> View {
     let mut world = World::new(4, 1, world::Options::default());
+    (0..3).for_each(|id| world.blame(id));
     world.run_ms(50);
     for (from, message) in messages {
         world.deliver(from, 3, message);
@@ -109,6 +110,7 @@ fn a_malformed_certificate_in_a_view_change_spoils_it() {
         let last = view_change(2, 2, Some(certificate));
         let changes = vec![view_change(2, 0, None), view_change(2, 1, None), last];
         let mut world = World::new(4, 1, world::Options::default());
+        world.blame(2);
         world.run_ms(50);
         world.deliver(2, 3, new_view(2, changes, 2));
         world.core(3).view.waiting.is_some()
@@ -149,6 +151,7 @@ fn votes_count_once_and_only_from_their_voter() {
     let commit = |voter| vote(Phase::Commit, 0, 1, hash, voter);
     let certified = |messages: Vec<(u16, Vec<Vote>)>| {
         let mut world = World::new(4, 1, world::Options::default());
+        world.ban_expected = true;
         world.run_ms(50);
         for (from, votes) in messages {
             world.deliver(from, 3, Message::Votes(votes));

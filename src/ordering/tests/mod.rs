@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod transfer;
+mod evidence;
 mod lies;
 mod scenarios_liveness;
 mod scenarios_safety;

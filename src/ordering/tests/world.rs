@@ -78,6 +78,10 @@ struct Node {
     next_seq: u64,
     cut: bool,
     equivocates: bool,
+    /// Its VIEW-CHANGEs quote nothing.
+    forgets: bool,
+    /// What the test sends in its name may be proof against it.
+    blamed: bool,
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
@@ -132,6 +136,8 @@ pub struct World {
     pub liars_named: u64,
     /// States installed.
     pub installed: u64,
+    /// Who found what about whom.
+    pub proofs: Vec<(u16, ReplicaId, &'static str)>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
@@ -166,6 +172,8 @@ impl World {
             next_seq: 0,
             cut: false,
             equivocates: false,
+            forgets: false,
+            blamed: false,
             diverges: false,
             reads: BTreeMap::new(),
             quarantined: false,
@@ -186,6 +194,7 @@ impl World {
             reads_liar: None,
             liars_named: 0,
             installed: 0,
+            proofs: Vec::new(),
             nodes: (0..n).map(|_| node()).collect(),
             wire: Vec::new(),
             now_ms: 1,
@@ -322,6 +331,19 @@ impl World {
 
     pub fn equivocate(&mut self, id: ReplicaId) {
         self.nodes[id.0 as usize].equivocates = true;
+    }
+
+    pub fn blame(&mut self, id: u16) {
+        self.nodes[id as usize].blamed = true;
+    }
+
+    pub fn forget_in_view_changes(&mut self, id: u16) {
+        self.nodes[id as usize].forgets = true;
+    }
+
+    fn lies(&self, id: ReplicaId) -> bool {
+        let node = &self.nodes[id.0 as usize];
+        node.equivocates || node.forgets || node.blamed
     }
 
     /// Values of blocks up to `until` are erased at a replica.
@@ -537,8 +559,10 @@ impl World {
                 }
             }
             Output::Evidence(evidence) => {
-                let accused = evidence.accused();
-                assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
+                for accused in evidence.accused() {
+                    assert!(self.lies(accused), "{accused} is correct");
+                    self.proofs.push((id, accused, evidence.kind()));
+                }
             }
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
@@ -627,6 +651,19 @@ impl World {
             {
                 answer.mark = Height(1 << 62);
             }
+            if let Message::ViewChange(honest) = &message
+                && self.nodes[from as usize].forgets
+            {
+                let round = (honest.epoch, honest.view);
+                let forgetful = ViewChange::sign(
+                    round,
+                    honest.replica,
+                    (None, None, None),
+                    &Digest([8; 32]),
+                    &Hashed(key(from)),
+                );
+                message = Message::ViewChange(Arc::new(forgetful));
+            }
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
             }
@@ -660,7 +697,9 @@ impl World {
     }
 
     fn lie_of(&mut self, id: u16) -> Option<SourceLie> {
-        use SourceLie::{Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes};
+        use SourceLie::{
+            Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes,
+        };
         let lie = self.nodes[id as usize].source_lie?;
         if lie != SourceLie::Everything {
             return Some(lie);
@@ -850,6 +889,15 @@ pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
 
 /// The same proposal a millisecond later: another block at the same height.
 fn second_face(from: u16, message: Message) -> Message {
+    if let Message::Votes(votes) = message {
+        let other = |vote: &Vote| {
+            let hashes = vote.signed.hashes.iter().map(|hash| Digest([!hash.0[0]; 32])).collect();
+            let round = (vote.phase, vote.epoch, vote.view);
+            let range = (vote.signed.from_height, hashes);
+            Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)))
+        };
+        return Message::Votes(votes.iter().map(other).collect());
+    }
     let Message::PrePrepare { block, .. } = message else { return message };
     let mut header = block.header.clone();
     header.time_ms = header.time_ms.next();

@@ -8,12 +8,12 @@ mod manifest;
 mod reader;
 mod writer;
 
-pub use manifest::{Checkpoint, ChunkPlace};
 pub(in crate::storage) use manifest::places;
+pub use manifest::{Checkpoint, ChunkPlace};
 pub(in crate::storage) use reader::read_checkpoint;
-pub(in crate::storage) use writer::{chunk_files, write_whole};
 pub use reader::{Candidates, Chunk, Chunks, candidates, newest};
 pub use writer::{CheckpointParts, CheckpointWriter, remove_old};
+pub(in crate::storage) use writer::{chunk_files, write_whole};
 
 use core::fmt;
 

@@ -110,7 +110,11 @@ impl CheckpointWriter {
 }
 
 /// Writes a small file so that it has its old content or its new one, whenever the power fails.
-pub(in crate::storage) fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes) -> Result<(), DiskError> {
+pub(in crate::storage) fn write_whole(
+    disk: &dyn Disk,
+    path: &str,
+    bytes: &Bytes,
+) -> Result<(), DiskError> {
     let temporary = format!("{path}.tmp");
     remove_if_there(disk, &temporary)?;
     let file = disk.open(&temporary, Open::Create)?;
@@ -170,7 +174,10 @@ pub fn remove_old(
         }
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
-    for number in chunk_files(disk, CHECKPOINT_DIRECTORY)?.into_iter().filter(|number| !files.contains(number)) {
+    for number in chunk_files(disk, CHECKPOINT_DIRECTORY)?
+        .into_iter()
+        .filter(|number| !files.contains(number))
+    {
         disk.remove(&chunk_path(number))?;
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
