@@ -6,7 +6,7 @@ use conformance::scenarios::{Results, TEXT, parse, table};
 
 const HELP: &str = "Writes the table of scenarios with the results of runs.
 
-  scenarios OUTPUT...            prints it; each OUTPUT is what `./test`, `cargo test` or `sim` printed
+  scenarios OUTPUT...              prints it; OUTPUT is what `./test`, `cargo test`, `sim` printed
   scenarios --into PAGE OUTPUT...  puts it between the page's marks
 ";
 const BEGIN: &str = "<!-- scenarios: written by `scenarios --into`, not by hand -->";

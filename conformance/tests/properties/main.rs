@@ -102,7 +102,12 @@ proptest! {
         }
         let ordered = signatures.is_sorted_by(|one, two| one.replica < two.replica);
         let certificate = Certificate {
-            phase: Phase::Commit, epoch, view: View(1), height: Height(3), block_hash: BLOCK, signatures,
+            phase: Phase::Commit,
+            epoch,
+            view: View(1),
+            height: Height(3),
+            block_hash: BLOCK,
+            signatures,
         };
         let verifier = Verifier::new(CLUSTER, public, Arc::clone(&schemes[0]));
         let production = certificate.check(&CLUSTER, &membership, schemes[0].as_ref());

@@ -13,7 +13,13 @@ pub(super) fn vote(phase: Phase, view: u64, height: u64, hash: Digest, voter: u1
     Vote::sign(round, ReplicaId(voter), (Height(height), vec![hash]), &CLUSTER, &scheme(voter))
 }
 
-pub(super) fn certificate(phase: Phase, view: u64, height: u64, hash: Digest, voters: &[u16]) -> Certificate {
+pub(super) fn certificate(
+    phase: Phase,
+    view: u64,
+    height: u64,
+    hash: Digest,
+    voters: &[u16],
+) -> Certificate {
     let signatures: Vec<VoteSignature> =
         voters.iter().map(|id| vote(phase, view, height, hash, *id).signed).collect();
     let (view, height) = (View(view), Height(height));
