@@ -8,13 +8,14 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::Reply;
-use crate::chain::{Author, Genesis, Op, ValueSource};
+use crate::chain::{Author, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource};
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
 use crate::node::evidence::EvidenceStore;
 use crate::node::index::IndexReader;
-use crate::node::{KeptEvidence, NodeError, NodeStatus};
+use crate::node::members::SharedEpochs;
+use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus};
 use crate::observe;
 use crate::state::State;
 use crate::storage::index::Provenance;
@@ -47,6 +48,7 @@ pub(super) struct Inner {
     pub(super) own: ReplicaId,
     pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
+    pub(super) epochs: SharedEpochs,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -89,6 +91,23 @@ impl Handle {
             observe::counter(&observe::table::SERVER_PROPOSALS_FAILED, &[]).increment(1);
         }
         result
+    }
+
+    /// Orders a change of members or parameters; the epoch it begins, and the replica it adds.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change(
+        &self,
+        change: ConfigChange,
+    ) -> Result<(Epoch, Option<ReplicaId>), ChangeError> {
+        let op = Op::Config(Box::new(change));
+        match self.propose(Author::default(), op, Vec::new()).await {
+            Ok(Reply::Config { epoch, added, .. }) => Ok((epoch, added)),
+            Ok(Reply::Error { error, .. }) => Err(ChangeError::Refused(error.to_string())),
+            Ok(_) => unreachable!("a change is answered as one"),
+            Err(error) => Err(ChangeError::Node(error)),
+        }
     }
 
     /// Returns once this replica has executed everything that was acknowledged anywhere before the
@@ -199,6 +218,18 @@ impl Handle {
     #[must_use]
     pub fn genesis(&self) -> &Genesis {
         &self.inner.genesis
+    }
+
+    /// Members and parameters in force, as this replica has executed them.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.read(|shared| shared.state.network().clone())
+    }
+
+    /// How every epoch before this one ended.
+    #[must_use]
+    pub fn epochs(&self) -> Vec<EpochProof> {
+        self.inner.epochs.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// This replica.

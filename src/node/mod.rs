@@ -19,6 +19,7 @@ mod handle;
 mod halt;
 mod index;
 mod lie;
+mod members;
 mod metrics;
 mod open;
 mod pending;
@@ -35,7 +36,7 @@ mod status;
 mod transfer;
 mod values;
 
-pub use error::{NodeError, StartError};
+pub use error::{ChangeError, NodeError, StartError};
 pub use evidence::KeptEvidence;
 pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED};
 pub use handle::{Handle, Shared};

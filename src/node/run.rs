@@ -7,10 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::chain::{Evidence, Record};
+use crate::chain::{Attestation, Evidence, Op, Record};
 use crate::codec::{Decode, Encode};
+use crate::crypto::Scheme;
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
 use crate::node::bulk::{BulkJob, SendFrame};
@@ -21,6 +23,7 @@ use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
 use crate::node::lie::Liar;
+use crate::node::members::Members;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -44,7 +47,9 @@ const HAND_OVER_MS: u64 = 1000;
 
 /// One replica's protocol thread.
 pub(super) struct Replica {
-    pub(super) others: Vec<ReplicaId>,
+    pub(super) members: Members,
+    /// Signs as this replica.
+    pub(super) scheme: Arc<dyn Scheme>,
     pub(super) core: Core,
     pub(super) admission: Admission,
     pub(super) pending: Pending,
@@ -174,7 +179,11 @@ impl Replica {
         match event {
             Event::Request(request) => match self.closed() {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
-                None => self.admission.queue(request),
+                None => {
+                    let mut request = request;
+                    self.attest(&mut request.op);
+                    self.admission.queue(request);
+                }
             },
             Event::Barrier(waiter) => match self.closed() {
                 Some(_) => drop(waiter.send(Err(NodeError::Corrupt))),
@@ -311,6 +320,18 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
+            Output::Epoch { network, left, proof } => {
+                tracing::info!(
+                    event = "epoch",
+                    epoch = network.membership.epoch.0,
+                    members = network.membership.members.len(),
+                    voters = network.membership.voters().count(),
+                    "an epoch begins"
+                );
+                self.members.follow(&network, &left, proof);
+                self.meters.follow(&network);
+                self.executor.window = network.membership.parameters.window as usize;
+            }
             Output::ServeManifest { to, root } => {
                 drop(self.bulk.send(BulkJob::Manifest { to, root }));
             }
@@ -342,7 +363,8 @@ impl Replica {
                 }
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
-                self.step(Input::Executed { effects, next_expiry });
+                let network = outcome.network.map(Box::new);
+                self.step(Input::Executed { effects, next_expiry, network });
                 if outcome.checkpoint_wanted {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }
@@ -361,16 +383,32 @@ impl Replica {
         let frame = message.to_bytes();
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
-            Recipients::Others => {
-                let now = self.clock.mono_ms();
-                let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
-                let other = other.map(|message| message.to_bytes());
-                for (at, peer) in self.others.iter().enumerate() {
-                    let lie = other.as_ref().filter(|_| at % 2 == 1);
-                    (self.send)(*peer, lie.unwrap_or(&frame).clone(), lane);
-                }
-            }
+            Recipients::Others => self.send_all(&self.members.others, message, &frame),
+            Recipients::Voters => self.send_all(&self.members.voters, message, &frame),
         }
+    }
+
+    fn send_all(&self, peers: &[ReplicaId], message: &Message, frame: &Bytes) {
+        let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
+        let now = self.clock.mono_ms();
+        let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
+        let other = other.map(|message| message.to_bytes());
+        for (at, peer) in peers.iter().enumerate() {
+            let lie = other.as_ref().filter(|_| at % 2 == 1);
+            (self.send)(*peer, lie.unwrap_or(frame).clone(), lane);
+        }
+    }
+
+    /// The own promotion carries this replica's word for its state as it is now.
+    fn attest(&self, op: &mut Op) {
+        let Op::Config(change) = op else { return };
+        if change.promoted() != Some(self.members.own) || change.attestation.is_some() {
+            return;
+        }
+        let cluster_id = self.core.cluster_id();
+        let (epoch, tip) = self.executor.tip();
+        change.attestation =
+            Some(Attestation::sign(self.members.own, epoch, tip, &cluster_id, &*self.scheme));
     }
 
     fn publish_status(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::chain::{Certificate, Effects, Phase, Record, Vote};
+use crate::chain::{Certificate, Effects, Network, Phase, Record, Vote};
 use crate::ordering::blocks::NoPath;
 use crate::ordering::votes::Slot;
 use crate::ordering::{Core, Output};
@@ -45,7 +45,7 @@ impl Core {
         if vote.view < oldest || vote.view > newest {
             return;
         }
-        let certified = self.blocks.certificate.as_ref().map(|cert| (cert.view, cert.height));
+        let certified = self.certificate_here().map(|cert| (cert.view, cert.height));
         let (low, high) = self.vote_heights();
         let wanted = |height: Height| {
             height >= low
@@ -139,7 +139,7 @@ impl Core {
     }
 
     fn votes_after_commit(&mut self) {
-        let Some(certificate) = &self.blocks.certificate else { return };
+        let Some(certificate) = self.certificate_here() else { return };
         let known = (certificate.view, certificate.height);
         self.votes.retain(&|slot| (slot.view, slot.height) > known);
     }
@@ -220,7 +220,12 @@ impl Core {
         }
     }
 
-    pub(super) fn on_executed(&mut self, effects: Effects, next_expiry: Option<Millis>) {
+    pub(super) fn on_executed(
+        &mut self,
+        effects: Effects,
+        next_expiry: Option<Millis>,
+        network: Option<Box<Network>>,
+    ) {
         let height = self.blocks.executed.height.next();
         assert_eq!(effects.height, height, "blocks are executed in order");
         assert!(height <= self.blocks.executing, "only what was handed out is executed");
@@ -233,5 +238,12 @@ impl Core {
         let committed = self.blocks.committed.height;
         let done = |height: &Height| *height <= committed;
         self.proposals.retain(|(_, height), _| !done(height));
+        match network {
+            Some(network) => self.start_epoch(*network, &body.block),
+            None if body.block.ends_epoch() => {
+                self.halt(format!("block {height} ends its epoch, but its change cannot be made"));
+            }
+            None => {}
+        }
     }
 }

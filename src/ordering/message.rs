@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::chain::{
     BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
-    CheckpointCertificate, CheckpointVote, Evidence, Manifest, NewView, ViewChange, Vote,
+    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, ViewChange,
+    Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Epoch, Height, Millis, View};
@@ -124,6 +125,13 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// Send how epochs ended.
+    GetEpochs {
+        /// The first epoch whose end is wanted.
+        from: Epoch,
+    },
+    /// How consecutive epochs ended.
+    Epochs(Vec<EpochProof>),
     /// The sender holds a checkpoint durably.
     Checkpoint(CheckpointVote),
     /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
@@ -175,6 +183,9 @@ const VOTES_MAX: usize = 4;
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 const PAGE_BLOCKS_MAX: usize = 4096;
 
+/// Most proofs of one [`Message::Epochs`].
+pub(super) const EPOCHS_MAX: usize = 64;
+
 const FRAME: usize = 64 << 10;
 
 impl Message {
@@ -197,6 +208,8 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::GetEpochs { .. } => 24,
+            Self::Epochs(_) => 25,
             Self::Checkpoint(_) => 15,
             Self::CheckpointCertificate(_) => 16,
             Self::GetManifest { .. } => 17,
@@ -218,6 +231,7 @@ impl Message {
                 | Self::Body(_)
                 | Self::Manifest { .. }
                 | Self::Chunk { .. }
+                | Self::Epochs(_)
                 | Self::Evidence(_)
         )
     }
@@ -229,9 +243,9 @@ impl Message {
             3 | 6 | 16 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
             28 => Some((1 << 20) + FRAME),
-            5 | 8..=11 | 13 | 15 | 17 | 19 | 27 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 24 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 | 18 | 20 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
@@ -328,6 +342,11 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::GetEpochs { from } => writer.u64(from.0),
+            Self::Epochs(proofs) => {
+                writer.length(proofs.len());
+                proofs.iter().for_each(|proof| proof.encode(writer));
+            }
             Self::Checkpoint(vote) => vote.encode(writer),
             Self::CheckpointCertificate(certificate) => certificate.encode(writer),
             Self::GetManifest { root } => writer.digest(root),
@@ -407,6 +426,14 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
+            25 => {
+                let mut proofs = Vec::new();
+                for _ in 0..reader.length(EPOCHS_MAX, "epoch proofs")? {
+                    proofs.push(EpochProof::decode(reader)?);
+                }
+                Self::Epochs(proofs)
+            }
             15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
             16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
             17 => Self::GetManifest { root: reader.digest("manifest asked")? },
@@ -591,6 +618,11 @@ mod tests {
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(Arc::clone(&block)),
+            Message::GetEpochs { from: Epoch(seed) },
+            Message::Epochs(vec![EpochProof {
+                block: Arc::clone(&block),
+                certificate: certificate(seed + 1, 3),
+            }]),
             Message::Checkpoint(checkpoint),
             Message::CheckpointCertificate(stable.clone()),
             Message::Erased { from: Height(seed), certificate: stable },

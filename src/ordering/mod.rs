@@ -15,6 +15,7 @@ mod witness;
 mod budget;
 mod gates;
 mod blocks;
+mod epochs;
 mod view;
 mod view_change;
 mod new_view;

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, Evidence, Record};
+use crate::chain::{Block, EpochProof, Evidence, Network, Record};
+use crate::crypto::PublicKey;
 use crate::ordering::{Message, Mode, TransferStep};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
@@ -51,6 +52,15 @@ pub enum Output {
         /// Last height wanted; a page may end before.
         until: Height,
     },
+    /// An epoch begins: links, pinned keys and what is shown of members follow it.
+    Epoch {
+        /// Its members.
+        network: Box<Network>,
+        /// Members of the epoch before that left: linked to until the next epoch begins.
+        left: Vec<(ReplicaId, PublicKey)>,
+        /// How the epoch before ended; none for the first.
+        proof: Option<EpochProof>,
+    },
     /// Send `to` the manifest with this root as a [`Message::Manifest`], without content if it is not
     /// held.
     ServeManifest {
@@ -93,6 +103,8 @@ pub enum Recipients {
     One(ReplicaId),
     /// All other members.
     Others,
+    /// All other voters.
+    Voters,
 }
 
 /// What [`Output::Alarm`] tells.

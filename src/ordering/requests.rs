@@ -112,7 +112,7 @@ impl Core {
                 }
             }
             for message in messages {
-                self.send(Recipients::Others, message, LogPosition(0));
+                self.send(Recipients::Voters, message, LogPosition(0));
             }
         }
     }

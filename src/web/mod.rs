@@ -6,6 +6,7 @@
 
 mod answer;
 mod block;
+mod change;
 mod connection;
 mod counting;
 mod demo;
@@ -54,8 +55,11 @@ struct Web {
 impl Web {
     /// A replica's name: its organisation's.
     fn name(&self, id: ReplicaId) -> String {
-        let member = self.handle.genesis().members.iter().find(|member| member.id == id);
-        member.map_or_else(|| format!("replica-{id}"), |member| member.name.clone())
+        let known = self.handle.read(|shared| {
+            shared.state.network().addresses.get(&id).map(|address| address.name.clone())
+        });
+        let first = || self.handle.genesis().members.iter().find(|member| member.id == id);
+        known.or_else(|| Some(first()?.name.clone())).unwrap_or_else(|| format!("replica-{id}"))
     }
 }
 
@@ -75,6 +79,9 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .route("/althing/v1/blame", any(provenance::blame))
         .route("/althing/v1/history", any(provenance::history))
         .route("/althing/v1/block/{height}", any(block::block))
+        .route("/althing/v1/network", any(change::network))
+        .route("/althing/v1/epochs", any(change::epochs))
+        .route("/althing/v1/change", any(change::change))
         .route("/evidence", any(evidence::list))
         .route("/evidence/{digest}", any(evidence::one))
         .route("/althing/v1/replica/repair", any(repair::repair));
