@@ -20,7 +20,7 @@ mod value;
 
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
-pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleParts, Skeleton};
+pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleHeader, BundleParts, Skeleton};
 pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature};
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
@@ -32,7 +32,7 @@ pub use op::{
     SortOrder, SortTarget, Txn,
 };
 pub use record::Record;
-pub use session::{SESSION_WINDOW, SessionWindow};
+pub use session::{REJOIN_INTERVAL_MS, REJOIN_SHIFT, SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
 pub use state_proof::{PathLeaf, PathStep, StateFinding, StatePath, StateProof};
 pub use value::{Value, ValueError, ValueRef, ValueSlot, ValueSource};

@@ -20,6 +20,7 @@ pub(super) struct Meters {
     view: Gauge,
     margin: Gauge,
     peers: BTreeMap<ReplicaId, Gauge>,
+    names: BTreeMap<ReplicaId, String>,
     signatures: Counter,
     verifications: Counter,
     syncs: Counter,
@@ -31,6 +32,7 @@ pub(super) struct Meters {
     revision: Gauge,
     checkpoint: Gauge,
     quarantined: Gauge,
+    fenced: Gauge,
     block_ops: Histogram,
     quorum: Quorum,
     quota_bytes: u64,
@@ -71,11 +73,18 @@ impl Meters {
             revision: gauge(&table::REVISION, &[]),
             checkpoint: gauge(&table::CHECKPOINT_HEIGHT, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
+            fenced: gauge(&table::FENCED, &[]),
+            names: genesis.members.iter().map(|m| (m.id, m.name.clone())).collect(),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
             quorum: genesis.membership().quorum(),
             quota_bytes: genesis.parameters.quota_bytes,
             own,
         }
+    }
+
+    /// What operators call a replica.
+    pub(super) fn name_of(&self, id: ReplicaId) -> String {
+        self.names.get(&id).cloned().unwrap_or_else(|| format!("replica {id}"))
     }
 
     pub(super) fn block(&self, n_ops: u32) {
@@ -114,6 +123,7 @@ impl Meters {
         self.revision.set(number(u64::try_from(status.revision.0).unwrap_or(0)));
         self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
+        self.fenced.set(flag(status.fenced.is_some()));
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::chain::{
     Block, BlockHeader, Certificate, Effects, Entry, Record, ValueRef, ValueSource,
 };
-use crate::ordering::Recovery;
+use crate::ordering::{Recovery, SeenVotes};
 use crate::state::State;
 use crate::storage::log::Placed;
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
@@ -36,6 +36,9 @@ pub(super) struct Replay<'a> {
     session: u64,
     replayed: u64,
     quarantined: Option<String>,
+    fenced: Option<String>,
+    rejoined: Option<Certificate>,
+    seen: SeenVotes,
     failed: Option<String>,
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Replayed {
     /// Blocks executed again.
     pub(super) replayed: u64,
     pub(super) quarantined: Option<String>,
+    /// Why own votes are lost, if no REJOIN has ended that yet.
+    pub(super) fenced: Option<String>,
 }
 
 /// Where the replay starts: genesis, or a checkpoint's header and the roots up to it.
@@ -78,6 +83,9 @@ impl<'a> Replay<'a> {
             session: 0,
             replayed: 0,
             quarantined: None,
+            fenced: None,
+            rejoined: None,
+            seen: SeenVotes::default(),
             failed: None,
         }
     }
@@ -97,10 +105,15 @@ impl<'a> Replay<'a> {
                 self.view_change = Some((epoch, view, message));
             }
             Record::Block(block) => {
+                block.bundles().for_each(|bundle| self.seen.note_bundle(bundle));
                 self.blocks.insert(block.hash(), (placed, block));
             }
-            Record::Prepared(certificate) => keep_newest(&mut self.prepared, certificate),
+            Record::Prepared(certificate) => {
+                self.seen.note_certificate(&certificate, self.state.membership());
+                keep_newest(&mut self.prepared, certificate);
+            }
             Record::Committed(certificate) => {
+                self.seen.note_certificate(&certificate, self.state.membership());
                 self.execute_through(certificate.block_hash);
                 keep_newest(&mut self.committed, certificate);
             }
@@ -108,6 +121,13 @@ impl<'a> Replay<'a> {
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
                 self.quarantined = Some(String::from_utf8_lossy(&reason).into_owned());
+            }
+            Record::Fenced { reason } => {
+                self.fenced = Some(String::from_utf8_lossy(&reason).into_owned());
+            }
+            Record::Rejoined(certificate) => {
+                self.fenced = None;
+                self.rejoined = Some(certificate);
             }
             _ => {}
         }
@@ -201,6 +221,10 @@ impl<'a> Replay<'a> {
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
             quarantined: self.quarantined.is_some(),
+            fenced: self.fenced.is_some(),
+            rejoined: self.rejoined,
+            session_counter: self.session,
+            seen: self.seen,
             log_end,
         };
         Ok(Replayed {
@@ -210,6 +234,7 @@ impl<'a> Replay<'a> {
             tail: self.tail,
             replayed: self.replayed,
             quarantined: self.quarantined,
+            fenced: self.fenced,
         })
     }
 }

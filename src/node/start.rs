@@ -370,7 +370,7 @@ fn replica(
     core: Core,
     (board, threads): (Board, Threads),
 ) -> Replica {
-    let Replayed { recovery, placed, quarantined, .. } = opened.replayed;
+    let Replayed { recovery, placed, quarantined, fenced, .. } = opened.replayed;
     let executor = Executor {
         own: config.own,
         shared: board.shared,
@@ -405,6 +405,7 @@ fn replica(
         bundles: BTreeMap::new(),
         outputs: Vec::new(),
         quarantined,
+        fenced,
         status_at_ms: 0,
     }
 }

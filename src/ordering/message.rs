@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Rejoin, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
+use crate::crypto::{Context, PublicKey, Scheme, Signature, SignedKind, hash, signed_bytes};
+use crate::ordering::VotesAnswer;
 use crate::types::{ClusterId, Digest, Epoch, Height, Millis, ReplicaId, View};
 
 /// What a replica is doing (protocol.md 8).
@@ -65,6 +66,12 @@ impl ViewChange {
         self.encode_body(&mut writer);
         let digest = hash(&Context::VIEW_CHANGE, &[writer.as_slice()]);
         signed_bytes(SignedKind::ViewChange, cluster_id, self.epoch, &digest)
+    }
+
+    /// Whether `key` signed it, whatever the epoch and membership.
+    #[must_use]
+    pub fn signed_by(&self, key: &PublicKey, cluster_id: &ClusterId, scheme: &dyn Scheme) -> bool {
+        scheme.verify(key, &self.signed_bytes(cluster_id), &self.signature)
     }
 
     /// Whether the named voter signed it; says nothing about the certificates.
@@ -280,6 +287,15 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// Let the sender, or the one it relays for, vote again.
+    Rejoin(Rejoin),
+    /// What do you hold of mine?
+    VotesQuestion {
+        /// The asking process's.
+        start_nonce: [u8; 32],
+    },
+    /// See [`VotesAnswer`].
+    VotesAnswer(Box<VotesAnswer>),
 }
 
 const MEMBERS_MAX: usize = 128;
@@ -311,6 +327,9 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::Rejoin(_) => 21,
+            Self::VotesQuestion { .. } => 22,
+            Self::VotesAnswer(_) => 23,
         }
     }
 
@@ -324,9 +343,9 @@ impl Message {
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 => Some(64 << 10),
+            3 | 6 | 23 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 => Some(4 << 10),
+            5 | 8..=11 | 13 | 21 | 22 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 => Some(Self::BYTES_MAX),
             _ => None,
@@ -434,6 +453,9 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Rejoin(rejoin) => rejoin.encode(writer),
+            Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
+            Self::VotesAnswer(answer) => answer.encode(writer),
         }
     }
 }
@@ -484,6 +506,9 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            21 => Self::Rejoin(Rejoin::decode(reader)?),
+            22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
+            23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }

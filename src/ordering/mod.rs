@@ -11,6 +11,9 @@ mod normal;
 mod votes;
 mod commit;
 mod gates;
+mod fence;
+mod shown;
+mod rejoin;
 mod blocks;
 mod view;
 mod view_change;
@@ -31,3 +34,4 @@ pub use message::{
     Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
 };
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
+pub use shown::{SeenVotes, ShownVotes, Standing, VotesAnswer};

@@ -36,7 +36,8 @@ impl Core {
 
     pub(super) fn on_new_view(&mut self, _peer: ReplicaId, new_view: Arc<NewView>) {
         let view = new_view.view;
-        let wanted = new_view.epoch == self.membership.epoch
+        let wanted = self.fence.is_cleared()
+            && new_view.epoch == self.membership.epoch
             && view > self.view.entered
             && self.view.pending.is_none_or(|pending| view >= pending)
             && self.view.waiting.as_ref().is_none_or(|waiting| view > waiting.view);
@@ -176,7 +177,7 @@ impl Core {
     }
 
     /// Starts a view at `base`, which `path` joins to the committed chain.
-    fn enter(&mut self, view: View, base: (Height, Digest), path: &[(Height, Digest)]) {
+    pub(super) fn enter(&mut self, view: View, base: (Height, Digest), path: &[(Height, Digest)]) {
         assert!(view >= self.view.highest() && view > self.view.entered, "views only rise");
         let epoch = self.membership.epoch;
         let (base_height, base_hash) = base;
@@ -214,6 +215,7 @@ impl Core {
         self.votes.retain(&|slot| slot.view.next() >= view);
         self.proposals.retain(|(of, _), _| *of >= view);
         self.pool.restart_timers(self.now_ms);
+        self.restart_rejoin_timers();
         for bundle in dropped {
             self.pool.add(bundle, self.now_ms);
         }

@@ -8,7 +8,7 @@ use crate::chain::{
 use crate::ordering::blocks::{Tip, mark};
 use crate::ordering::core::Proposal;
 use crate::ordering::{Core, Message, Recipients};
-use crate::types::{Digest, LogPosition, Millis, ReplicaId};
+use crate::types::{Digest, Height, LogPosition, Millis, ReplicaId};
 
 /// Most bytes of a block that holds more than one bundle.
 const BLOCK_BYTES_TARGET: usize = 1 << 20;
@@ -50,6 +50,7 @@ impl Core {
             return;
         }
         let prepare = Arc::new(prepare);
+        self.fence.seen.note_vote(&prepare, &self.membership);
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
@@ -138,8 +139,16 @@ impl Core {
         }
         let mut windows = self.view.windows.clone();
         for entry in &block.entries {
-            let Entry::Bundle(bundle) = entry else {
-                return Verdict::Faulty("a REJOIN where none is accepted");
+            let bundle = match entry {
+                Entry::Bundle(bundle) => bundle,
+                Entry::Rejoin(rejoin) => {
+                    let window = windows.entry(rejoin.replica).or_default();
+                    if !self.rejoin_holds(rejoin, window, block.header.time_ms) {
+                        return Verdict::Faulty("a REJOIN that no correct primary proposes");
+                    }
+                    window.rejoin(&rejoin.nonce, block.header.time_ms);
+                    continue;
+                }
             };
             let window = windows.entry(bundle.origin).or_default();
             let ops = bundle.skeletons.len() as u64;
@@ -212,7 +221,9 @@ impl Core {
         for bundle in block.bundles() {
             let key = (bundle.session, bundle.first_seq);
             self.pool.remove(bundle.origin, key, self.now_ms);
+            self.fence.seen.note_bundle(bundle);
         }
+        self.drop_used_rejoins();
     }
 
     /// Appends a block unless it is in the log.
@@ -235,8 +246,8 @@ impl Core {
             let time_ms = now.max(tip.time_ms);
             let in_flight = tip.height > self.blocks.committed.height;
             let wanted = if in_flight { self.pool_is_ripe() } else { self.pool.count > 0 };
-            let mut entries = Vec::new();
-            if wanted {
+            let mut entries = self.due_rejoins(time_ms);
+            if wanted && entries.is_empty() {
                 let mut windows = self.view.windows.clone();
                 let bundles = self.pool.take(&mut windows, BLOCK_BYTES_TARGET - 1024, self.now_ms);
                 entries.extend(bundles.into_iter().map(Entry::Bundle));
@@ -293,7 +304,11 @@ impl Core {
         self.counters.proposals += 1;
         self.accept(&block);
         let prepare = self.sign_vote(Phase::Prepare, height, vec![hash]);
-        let gate = self.view.entered_position;
+        let mut gate = self.view.entered_position.max(self.fence.gate());
+        if self.blocks.committed.height == Height(0) {
+            // The first blocks of a network: who restarts with none of them never voted (6.6).
+            gate = gate.max(self.log.end);
+        }
         let message = Message::PrePrepare { block, prepare: prepare.clone() };
         self.send(Recipients::Others, message, gate);
         self.view.own_votes.push(prepare.clone());

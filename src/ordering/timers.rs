@@ -12,13 +12,20 @@ const LEASE_GRACE_MS: u64 = 2000;
 impl Core {
     pub(super) fn run_timers(&mut self) {
         self.send_status();
+        self.run_fence();
         if self.quarantined || !self.is_voter() {
             return;
         }
+        self.rest_rejoins();
         self.repeat_view_change();
         self.give_up_pending();
         self.guard_requests();
-        let expired = [self.idle_deadline(), self.progress_deadline(), self.request_deadline()];
+        let expired = [
+            self.idle_deadline(),
+            self.progress_deadline(),
+            self.request_deadline(),
+            self.rejoin_deadline(),
+        ];
         if expired.into_iter().flatten().any(|at| self.now_ms >= at) || self.lease_is_overdue() {
             self.suspect();
         }
@@ -69,6 +76,8 @@ impl Core {
                 self.idle_deadline(),
                 self.progress_deadline(),
                 self.request_deadline(),
+                self.rejoin_deadline(),
+                self.fence_deadline(),
                 self.guard_deadline(),
                 self.propose_deadline(),
                 self.catch_up_deadline(),

@@ -4,6 +4,7 @@ mod bad_input;
 mod clients;
 mod demo;
 mod load;
+mod lost_disk;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -53,6 +53,26 @@ struct State {
     done: BTreeMap<(u16, u64, u64), Height>,
 }
 
+impl State {
+    fn genesis() -> Self {
+        Self {
+            height: Height(0),
+            header: None,
+            roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
+            windows: BTreeMap::new(),
+            done: BTreeMap::new(),
+        }
+    }
+}
+
+fn asked(records: &[Record]) -> View {
+    let asked = records.iter().filter_map(|record| match record {
+        Record::ViewChangeSent { view, .. } => Some(*view),
+        _ => None,
+    });
+    asked.max().unwrap_or_default()
+}
+
 struct Node {
     core: Option<Core>,
     records: Vec<Record>,
@@ -71,6 +91,17 @@ struct Node {
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
+    /// Its log was taken away or replaced by an older one.
+    lost: bool,
+    fences: u32,
+    /// Requests that wait until it admits any.
+    queued: u32,
+    waits_for: Vec<ReplicaId>,
+    votes_sent: u32,
+    may_halt: bool,
+    halted: Option<String>,
+    /// Copies of the disk, to be put back later.
+    copies: Vec<(Vec<Record>, State)>,
 }
 
 pub struct World {
@@ -92,14 +123,20 @@ pub struct World {
 const UNIX_MS: u64 = 1_700_000_000_000;
 
 impl World {
+    /// All replicas, started at once.
     pub fn new(n: u16, seed: u64, options: Options) -> Self {
-        let state = State {
-            height: Height(0),
-            header: None,
-            roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
-            windows: BTreeMap::new(),
-            done: BTreeMap::new(),
-        };
+        let mut world = Self::down(n, seed, options);
+        (0..n).for_each(|id| world.restart(id));
+        world
+    }
+
+    /// None of them started yet.
+    pub fn absent(n: u16, seed: u64) -> Self {
+        Self::down(n, seed, Options::default())
+    }
+
+    fn down(n: u16, seed: u64, options: Options) -> Self {
+        let state = State::genesis();
         let node = || Node {
             core: None,
             records: Vec::new(),
@@ -116,8 +153,16 @@ impl World {
             diverges: false,
             reads: BTreeMap::new(),
             quarantined: false,
+            lost: false,
+            fences: 0,
+            queued: 0,
+            waits_for: Vec::new(),
+            votes_sent: 0,
+            may_halt: false,
+            halted: None,
+            copies: Vec::new(),
         };
-        let mut world = Self {
+        Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
@@ -130,8 +175,14 @@ impl World {
             executed: BTreeMap::new(),
             ledger: BTreeMap::new(),
             next_read: 0,
-        };
-        (0..n).for_each(|id| world.restart(id));
+        }
+    }
+
+    /// A network that has begun: every replica's first record is durable.
+    pub fn begun(n: u16, seed: u64, options: Options) -> Self {
+        let mut world = Self::new(n, seed, options);
+        let begun = |world: &Self| world.nodes.iter().all(|node| node.durable > 0);
+        assert!(world.run_while(10_000, begun), "{}", world.describe());
         world
     }
 
@@ -173,21 +224,11 @@ impl World {
         node.reads.clear();
         node.records.truncate(node.durable);
         // A request for a view that was lost with the unsynced end never left.
-        node.asked = node
-            .records
-            .iter()
-            .filter_map(|record| match record {
-                Record::ViewChangeSent { view, .. } => Some(*view),
-                _ => None,
-            })
-            .max()
-            .unwrap_or_default();
+        node.asked = asked(&node.records);
         if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
         } else {
-            let roots = BTreeMap::from([(Height(0), Digest([1; 32]))]);
-            let (windows, done) = (BTreeMap::new(), BTreeMap::new());
-            node.state = State { height: Height(0), header: None, roots, windows, done };
+            node.state = State::genesis();
         }
         self.wire.retain(|(_, from, to, _)| *from != id && *to != id);
     }
@@ -205,9 +246,13 @@ impl World {
             return;
         }
         node.starts += 1;
-        node.session += 1;
-        node.next_seq = 0;
-        let recovery = (!node.records.is_empty()).then(|| recovery(&node.records, &node.state));
+        node.session = 0;
+        node.queued = 0;
+        node.votes_sent = 0;
+        let mut recovery = (!node.records.is_empty()).then(|| recovery(&node.records, &node.state));
+        if let Some(recovery) = &mut recovery {
+            recovery.session_counter = u64::from(node.starts) - 1;
+        }
         let config = CoreConfig {
             cluster_id: Digest([8; 32]),
             own: ReplicaId(id),
@@ -256,16 +301,102 @@ impl World {
     }
 
     pub fn submit(&mut self, id: u16) {
-        let now = self.now_ms;
         let node = &mut self.nodes[id as usize];
-        if node.core.is_none() {
-            return;
+        if node.core.is_some() {
+            node.queued += 1;
+            self.admit(id);
         }
-        let (session, first_seq) = (node.session, node.next_seq);
-        node.next_seq += 1;
-        let bundle = bundle(id, session, first_seq, now);
-        self.submitted.push((id, session, first_seq));
-        self.step(id, Input::Submit { bundle });
+    }
+
+    /// As the shell does: nothing is signed before the core knows its own votes, nor while fenced.
+    fn admit(&mut self, id: u16) {
+        let now = self.now_ms;
+        loop {
+            let node = &mut self.nodes[id as usize];
+            let admits = node.core.as_ref().is_some_and(Core::admits_requests);
+            if node.queued == 0 || !admits {
+                return;
+            }
+            node.queued -= 1;
+            let rejoins = node.state.windows.get(&ReplicaId(id)).map_or(0, SessionWindow::rejoins);
+            let session = rejoins << 48 | u64::from(node.starts);
+            if session != node.session {
+                (node.session, node.next_seq) = (session, 0);
+            }
+            let first_seq = node.next_seq;
+            node.next_seq += 1;
+            let bundle = bundle(id, session, first_seq, now);
+            self.submitted.push((id, session, first_seq));
+            self.step(id, Input::Submit { bundle });
+        }
+    }
+
+    /// Keeps a copy of what the disk holds now.
+    pub fn copy(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        let records = node.records[..node.durable].to_vec();
+        node.copies.push((records, node.snapshot.clone()));
+    }
+
+    /// The disk of a replica that is down is lost.
+    pub fn wipe(&mut self, id: u16) {
+        self.replace(id, Vec::new());
+    }
+
+    /// An old copy of the disk comes back, if there is one.
+    pub fn roll_back(&mut self, id: u16) {
+        if let Some((records, _)) = self.nodes[id as usize].copies.pop() {
+            self.replace(id, records);
+        }
+    }
+
+    fn replace(&mut self, id: u16, records: Vec<Record>) {
+        let genesis = State::genesis();
+        let node = &mut self.nodes[id as usize];
+        assert!(node.core.is_none(), "only a stopped replica's disk is replaced");
+        node.lost = true;
+        node.durable = records.len();
+        node.records = records;
+        (node.state, node.snapshot) = (genesis.clone(), genesis);
+        node.asked = asked(&node.records);
+        // What it voted before is nobody's promise any more; what it votes from now on is.
+        self.ledger.retain(|(voter, ..), _| *voter != id);
+    }
+
+    /// It was killed before its first record was durable: to others it may have lost its disk.
+    pub fn lost_its_start(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        node.lost |= node.records.is_empty();
+    }
+
+    pub fn waits_for(&self, id: u16) -> &[ReplicaId] {
+        &self.nodes[id as usize].waits_for
+    }
+
+    pub fn votes_since_restart(&self, id: u16) -> u32 {
+        self.nodes[id as usize].votes_sent
+    }
+
+    pub fn starts(&self, id: u16) -> u8 {
+        self.nodes[id as usize].starts
+    }
+
+    pub fn vote_of(&self, id: u16, phase: Phase, view: View, height: Height) -> Vote {
+        let range = (height, vec![Digest([6; 32])]);
+        let round = (phase, Epoch(0), view);
+        Vote::sign(round, ReplicaId(id), range, &Digest([8; 32]), &Hashed(key(id)))
+    }
+
+    pub fn fences(&self, id: u16) -> u32 {
+        self.nodes[id as usize].fences
+    }
+
+    pub fn halted(&self, id: u16) -> Option<&str> {
+        self.nodes[id as usize].halted.as_deref()
+    }
+
+    pub fn expect_halt(&mut self, id: u16) {
+        self.nodes[id as usize].may_halt = true;
     }
 
     pub fn read(&mut self, id: u16) {
@@ -300,11 +431,12 @@ impl World {
     pub fn run_until_ordered(&mut self, ms: u64) -> bool {
         self.run_while(ms, |world| {
             world.nodes.iter().filter(|node| node.core.is_some() && !node.quarantined).all(|node| {
-                world.submitted.iter().all(|one| {
-                    let alive = &world.nodes[one.0 as usize];
-                    let lost = alive.session != one.1 || alive.core.is_none();
-                    lost || node.state.done.contains_key(one)
-                })
+                node.queued == 0
+                    && world.submitted.iter().all(|one| {
+                        let alive = &world.nodes[one.0 as usize];
+                        let lost = alive.session != one.1 || alive.core.is_none();
+                        lost || node.state.done.contains_key(one)
+                    })
             })
         })
     }
@@ -326,6 +458,7 @@ impl World {
         }
         for id in 0..self.nodes.len() as u16 {
             if self.is_up(id) {
+                self.admit(id);
                 if self.below(3) == 0 {
                     self.sync(id);
                 }
@@ -414,12 +547,21 @@ impl World {
                 let accused = evidence.accused();
                 assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
             }
+            Output::Alarm(Alarm::AwaitsVoters { missing, .. }) => node.waits_for = missing,
+            Output::Alarm(Alarm::Rejoined { .. }) => {}
+            Output::Alarm(Alarm::RollbackDetected { reason }) => {
+                assert!(node.lost, "replica {id} lost nothing: {reason}");
+                node.fences += 1;
+            }
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges, "{reason}");
                 node.quarantined = true;
             }
-            Output::Halt { reason } => unreachable!("{reason}"),
+            Output::Halt { reason } => {
+                assert!(node.may_halt, "{reason}");
+                node.halted = Some(reason);
+            }
         }
     }
 
@@ -429,6 +571,12 @@ impl World {
         assert_eq!(height, node.state.height.next(), "heights without a gap");
         let known = *self.executed.entry(height).or_insert(block.hash());
         assert_eq!(known, block.hash(), "replica {id} forks at {height}");
+        for entry in &block.entries {
+            if let Entry::Rejoin(rejoin) = entry {
+                let window = node.state.windows.entry(rejoin.replica).or_default();
+                assert!(window.rejoin(&rejoin.nonce, block.header.time_ms), "admitted by all");
+            }
+        }
         for bundle in block.bundles() {
             let window = node.state.windows.entry(bundle.origin).or_default();
             for seq in bundle.first_seq..bundle.end_seq() {
@@ -483,6 +631,7 @@ impl World {
             Message::Votes(votes) => votes.clone(),
             _ => Vec::new(),
         };
+        self.nodes[from as usize].votes_sent += votes.len() as u32;
         for vote in votes {
             for (at, hash) in (0..).zip(&vote.signed.hashes) {
                 let height = vote.signed.from_height.plus(at);
@@ -563,6 +712,10 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         windows: state.windows.clone(),
         next_expiry: None,
         quarantined: false,
+        fenced: false,
+        rejoined: None,
+        session_counter: 0,
+        seen: SeenVotes::default(),
         log_end: LogPosition(records.len() as u64),
     };
     let higher = |known: &Option<Certificate>, new: &Certificate| {
@@ -579,6 +732,11 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
             Record::Block(block) if block.header.height > state.height => {
                 assert!(!recovery.blocks.contains(block), "a block is logged once");
                 recovery.blocks.push(Arc::clone(block));
+            }
+            Record::Fenced { .. } => recovery.fenced = true,
+            Record::Rejoined(certificate) => {
+                recovery.fenced = false;
+                recovery.rejoined = Some(certificate.clone());
             }
             Record::Prepared(certificate) if higher(&recovery.prepared, certificate) => {
                 recovery.prepared = Some(certificate.clone());
