@@ -80,6 +80,9 @@ pub struct Plan {
     pub crash_every: Micros,
     /// Crashes may take all replicas at once.
     pub crash_all: bool,
+    /// Mean time between losses of a disk, or returns of an old copy of one; 0 for none. Until it votes
+    /// again the replica counts against f.
+    pub lose_every: Micros,
     /// Mean time between cuts of the network; 0 for none.
     pub cut_every: Micros,
     /// Mean time between pauses of a replica; 0 for none.
@@ -141,6 +144,7 @@ impl Plan {
             links,
             crash_every: every(crash, SECOND / 4, 3 * SECOND),
             crash_all,
+            lose_every: 0,
             cut_every: every(cut, SECOND / 2, 4 * SECOND),
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
             sync_max: every(true, 200, if slow_disk { 20 * MILLI } else { 2 * MILLI }),
@@ -166,6 +170,10 @@ impl Plan {
         if random.chance(200) && f > plan.twins + plan.stay_down {
             let wrong = random.between(600, 60_000).cast_signed();
             plan.wrong_clock_ms = if random.chance(500) { wrong } else { -wrong };
+        }
+        let clocks = usize::from(plan.wrong_clock_ms != 0);
+        if random.chance(500) && f > plan.twins + plan.stay_down + clocks {
+            plan.lose_every = random.between(SECOND, 5 * SECOND);
         }
         if random.chance(700) {
             plan.checkpoint_log_bytes = random.between(5 << 10, 300 << 10);
@@ -193,6 +201,7 @@ impl Plan {
             links,
             crash_every: 0,
             crash_all: false,
+            lose_every: 0,
             cut_every: 0,
             pause_every: 0,
             sync_max: MILLI,

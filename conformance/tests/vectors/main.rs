@@ -244,10 +244,10 @@ fn every_message_keeps_its_bytes() {
     let items: Vec<(&str, Bytes)> =
         messages.iter().map(|(name, message)| (*name, message.to_bytes())).collect();
     golden("message.hex", &items);
-    for (number, (name, bytes)) in (1_u8..).zip(&items) {
-        assert_eq!(bytes[0], number, "{name}: tags count up from 1");
-        canonical::<Message>(bytes);
+    for ((name, bytes), (_, before)) in items[1..].iter().zip(&items) {
+        assert!(bytes[0] > before[0], "{name}: tags rise");
     }
+    items.iter().for_each(|(_, bytes)| canonical::<Message>(bytes));
 }
 
 #[test]

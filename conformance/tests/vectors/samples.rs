@@ -4,11 +4,13 @@ use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
     Certificate, Change, ChangeKind, Compare, CompareResult, CompareTarget, DeleteRange, Effects,
     Entry, Evidence, Genesis, GenesisMember, Membership, Op, Ownership, Parameters, Phase, Put,
-    Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value,
+    REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value,
     ValueSlot, Vote, flags,
 };
 use althing::crypto::{Ed25519, Signature};
-use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
+use althing::ordering::{
+    Message, Mode, NewView, ReadAnswer, ReadNonce, ShownVotes, Standing, Status, ViewChange, VotesAnswer,
+};
 use althing::types::{
     ClusterId, Digest, Epoch, Height, LeaseId, Millis, OrgId, ReplicaId, Revision, View,
 };
@@ -260,7 +262,25 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("rejoin", Message::Rejoin(signed_rejoin())),
+        ("votes_question", Message::VotesQuestion { start_nonce: [5; 32] }),
+        ("votes_answer", Message::VotesAnswer(Box::new(votes_answer(view_change(2))))),
     ]
+}
+
+pub fn signed_rejoin() -> Rejoin {
+    Rejoin::sign(Epoch(0), ReplicaId(3), [0x33; 32], &cluster_id(), &key(3))
+}
+
+fn votes_answer(view_change: Arc<ViewChange>) -> VotesAnswer {
+    let votes = ShownVotes {
+        commit: Some(Arc::new(vote(2, Phase::Commit))),
+        prepare: None,
+        proposal: Some(Arc::new(vote(2, Phase::Prepare))),
+        view_change: Some(view_change),
+        bundle: Some(bundle().header()),
+    };
+    VotesAnswer { nonce: [5; 32], from: [6; 32], standing: Standing::Started, votes }
 }
 
 pub fn effects() -> Effects {
@@ -287,5 +307,7 @@ pub fn window() -> SessionWindow {
     for seq in [0, 1, 2, 5, 2050] {
         window.mark(7, seq);
     }
+    assert!(window.rejoin(&[3; 32], Millis(1_790_000_000_000)));
+    window.mark((1 << REJOIN_SHIFT) | 8, 2);
     window
 }
