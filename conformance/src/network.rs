@@ -120,6 +120,13 @@ impl Network {
         }
     }
 
+    /// Ends a replica by SIGTERM, as an operator does.
+    pub fn terminate(&mut self, index: usize) {
+        let process = self.replicas[index].process.take();
+        let status = process.expect("it runs").terminate(Duration::from_secs(20));
+        assert!(status.is_some_and(|status| status.success()), "SIGTERM: {status:?}");
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, index: usize) {
         let mut process = self.replicas[index].process.take().expect("a running replica");

@@ -54,6 +54,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// This replica's member id.
+    pub(super) fn own(&self) -> u64 {
+        self.member_id
+    }
+
     pub(super) fn new(handle: &Handle) -> Self {
         let network = handle.genesis().cluster_id();
         let member_id = member_id(&network, handle.own());

@@ -8,7 +8,7 @@ use crate::api::convert::{alarm_kind, alarm_member};
 use crate::api::errors::Refusal;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::alarm_request::AlarmAction as Wanted;
-use crate::api::{Api, identity};
+use crate::api::{Api, identity, member_id};
 use crate::apply::Reply;
 use crate::chain::{AlarmAction, AlarmKind, Op};
 
@@ -63,13 +63,15 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         }
     }
 
-    /// There is nothing to defragment: values lie in the log, and pruning rewrites it by itself.
-    /// Like etcd's, the answer has no header.
+    /// etcd gives space back; here a checkpoint of all replicas does, for it lets what lies behind the
+    /// one before it be erased. Like etcd's, the answer has no header.
     async fn defragment(
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         identity::admit(&self.0, &request)?;
+        let author = identity::author(&request);
+        self.0.handle.checkpoint(author).await.map_err(Refusal::from)?;
         Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
@@ -82,6 +84,18 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         if !api.names.is_leader(&api.handle) {
             return Err(Refusal::NotLeader.into());
         }
-        Err(Status::unimplemented("MoveLeader is not there yet"))
+        let target = request.into_inner().target_id;
+        let status = api.handle.status().core;
+        let (own, next) = (api.handle.own(), status.next_primary);
+        let id = |replica| member_id(&api.handle.genesis().cluster_id(), replica);
+        if target == id(own) {
+            return Ok(Response::new(pb::MoveLeaderResponse { header: Some(api.header_now()) }));
+        }
+        if next.is_none_or(|next| target != id(next)) {
+            // Views pass the lead on in a fixed order: nobody but the next in turn can take it over.
+            return Err(Refusal::BadLeaderTransferee.into());
+        }
+        api.handle.hand_over().await.map_err(Refusal::from)?;
+        Ok(Response::new(pb::MoveLeaderResponse { header: Some(api.header_now()) }))
     }
 }

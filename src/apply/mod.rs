@@ -234,7 +234,10 @@ impl Step<'_> {
             }
             Op::CheckpointNow => {
                 *self.checkpoint |= self.state.counters.ask(self.origin);
-                Ok(Reply::Checkpoint { revision: self.revision() })
+                let counters = &self.state.counters;
+                let height =
+                    if *self.checkpoint { counters.height } else { counters.checkpoint_height };
+                Ok(Reply::Checkpoint { revision: self.revision(), height })
             }
         }
     }

@@ -1,6 +1,6 @@
 use crate::chain::{AlarmKind, Range};
 use crate::state::{CompactError, GrantError, KeyValue, RangeError, RangeResult};
-use crate::types::{LeaseId, Revision};
+use crate::types::{Height, LeaseId, Revision};
 
 /// What an executed op answers its client. Values are references, resolved by the replica that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub enum Reply {
     Checkpoint {
         /// The store's revision.
         revision: Revision,
+        /// The checkpoint's height.
+        height: Height,
     },
     /// The op did nothing.
     Error {

@@ -36,6 +36,8 @@ pub struct Parameters {
     pub checkpoint_log_bytes: u64,
     /// k: times the state's bytes, whichever is more.
     pub checkpoint_state_factor: u32,
+    /// A primary that led so many blocks hands over; besides, one leads at most ten minutes.
+    pub tenure_blocks: u32,
 }
 
 impl Parameters {
@@ -54,6 +56,7 @@ impl Default for Parameters {
             quota_bytes: 2 << 30,
             checkpoint_log_bytes: 64 << 20,
             checkpoint_state_factor: 2,
+            tenure_blocks: 100_000,
         }
     }
 }
@@ -68,6 +71,7 @@ impl Encode for Parameters {
         writer.u64(self.quota_bytes);
         writer.u64(self.checkpoint_log_bytes);
         writer.u32(self.checkpoint_state_factor);
+        writer.u32(self.tenure_blocks);
     }
 }
 
@@ -82,9 +86,13 @@ impl Decode for Parameters {
             quota_bytes: reader.u64("parameter quota")?,
             checkpoint_log_bytes: reader.u64("parameter checkpoint bytes")?,
             checkpoint_state_factor: reader.u32("parameter checkpoint factor")?,
+            tenure_blocks: reader.u32("parameter tenure blocks")?,
         };
         if parameters.window == 0 || parameters.window > 64 {
             return Err(DecodeError::Invalid("parameter window"));
+        }
+        if parameters.tenure_blocks == 0 {
+            return Err(DecodeError::Invalid("parameter tenure blocks"));
         }
         Ok(parameters)
     }

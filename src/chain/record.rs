@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, Certificate, Effects, Membership};
+use crate::chain::{Block, Certificate, CheckpointCertificate, Effects, Membership};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Epoch, Height, View};
 
@@ -37,17 +37,8 @@ pub enum Record {
     Committed(Certificate),
     /// What executing a block changed.
     Effects(Effects),
-    /// A checkpoint is stable.
-    CheckpointStable {
-        /// Its height.
-        height: Height,
-        /// The block there.
-        block_hash: Digest,
-        /// The state's root after it.
-        exec_root: Digest,
-        /// Hash of its manifest.
-        manifest_root: Digest,
-    },
+    /// A quorum holds this checkpoint.
+    CheckpointStable(CheckpointCertificate),
     /// An epoch begins.
     EpochStart(Membership),
     /// This replica found that its log was rolled back: no vote until it rejoins.
@@ -80,7 +71,7 @@ impl Record {
             Self::Prepared(_) => 4,
             Self::Committed(_) => 5,
             Self::Effects(_) => 6,
-            Self::CheckpointStable { .. } => 7,
+            Self::CheckpointStable(_) => 7,
             Self::EpochStart(_) => 8,
             Self::Fenced { .. } => 9,
             Self::Rejoined(_) => 10,
@@ -110,12 +101,7 @@ impl Encode for Record {
             | Self::Committed(certificate)
             | Self::Rejoined(certificate) => certificate.encode(writer),
             Self::Effects(effects) => effects.encode(writer),
-            Self::CheckpointStable { height, block_hash, exec_root, manifest_root } => {
-                writer.u64(height.0);
-                writer.digest(block_hash);
-                writer.digest(exec_root);
-                writer.digest(manifest_root);
-            }
+            Self::CheckpointStable(certificate) => certificate.encode(writer),
             Self::EpochStart(membership) => membership.encode(writer),
             Self::Fenced { reason } | Self::Quarantined { reason } => writer.bytes(reason),
             Self::Session { counter } => writer.u64(*counter),
@@ -144,12 +130,7 @@ impl Decode for Record {
             4 => Self::Prepared(Certificate::decode(reader)?),
             5 => Self::Committed(Certificate::decode(reader)?),
             6 => Self::Effects(Effects::decode(reader)?),
-            7 => Self::CheckpointStable {
-                height: Height(reader.u64("record height")?),
-                block_hash: reader.digest("record block")?,
-                exec_root: reader.digest("record root")?,
-                manifest_root: reader.digest("record manifest")?,
-            },
+            7 => Self::CheckpointStable(CheckpointCertificate::decode(reader)?),
             8 => Self::EpochStart(Membership::decode(reader)?),
             9 => Self::Fenced { reason: reader.bytes(REASON_MAX, "record reason")? },
             10 => Self::Rejoined(Certificate::decode(reader)?),

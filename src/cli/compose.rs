@@ -57,8 +57,12 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     let listeners = listeners(&prepared, &handle, sockets, &tls);
     let server = Server::start(listeners, &limits(client)).context("cannot serve clients")?;
     runtime.block_on(until_told(&prepared, &handle))?;
-    server.stop(STOP_WITHIN);
-    node.stop();
+    // Peer links live in this runtime, and a primary that stops still has to pass its lead on.
+    let stopping = runtime.spawn_blocking(move || {
+        server.stop(STOP_WITHIN);
+        node.stop();
+    });
+    drop(runtime.block_on(stopping));
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!(event = "stopped", "stopped");
     Ok(())

@@ -185,6 +185,7 @@ struct ParametersJson {
     quota_bytes: u64,
     checkpoint_log_bytes: u64,
     checkpoint_state_factor: u32,
+    tenure_blocks: u32,
 }
 
 impl From<&Parameters> for ParametersJson {
@@ -198,6 +199,7 @@ impl From<&Parameters> for ParametersJson {
             quota_bytes: from.quota_bytes,
             checkpoint_log_bytes: from.checkpoint_log_bytes,
             checkpoint_state_factor: from.checkpoint_state_factor,
+            tenure_blocks: from.tenure_blocks,
         }
     }
 }
@@ -213,6 +215,7 @@ impl From<ParametersJson> for Parameters {
             quota_bytes: from.quota_bytes,
             checkpoint_log_bytes: from.checkpoint_log_bytes,
             checkpoint_state_factor: from.checkpoint_state_factor,
+            tenure_blocks: from.tenure_blocks,
         }
     }
 }

@@ -36,19 +36,29 @@ pub struct Handle {
 
 pub(super) struct Inner {
     pub(super) events: Sender<Event>,
-    pub(super) bulk: Sender<BulkJob>,
+    pub(super) services: Arc<RwLock<Services>>,
     pub(super) shared: Arc<RwLock<Shared>>,
-    pub(super) values: Arc<dyn ValueSource>,
     pub(super) applied: watch::Receiver<i64>,
     pub(super) status: Arc<RwLock<NodeStatus>>,
     pub(super) signals: Arc<Signals>,
     pub(super) genesis: Arc<Genesis>,
     pub(super) own: ReplicaId,
-    pub(super) index: IndexReader,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
 }
 
+/// What belongs to one state and one log, and is replaced with them.
+#[derive(Clone)]
+pub(super) struct Services {
+    pub(super) bulk: Sender<BulkJob>,
+    pub(super) index: IndexReader,
+    pub(super) values: Arc<dyn ValueSource>,
+}
+
 impl Handle {
+    fn services(&self) -> Services {
+        self.inner.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Orders a write and returns its reply once this replica has executed it. The slots of `op` index
     /// into `values`; their commitments are filled at admission.
     ///
@@ -94,6 +104,20 @@ impl Handle {
         }
     }
 
+    /// Has all replicas make a checkpoint and answers its height, or that of the one made within the
+    /// last minute. It is stable once [`crate::ordering::CoreStatus::stable_checkpoint`] reaches the
+    /// height; what lies behind the one before it is erased from then on (protocol.md 16).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn checkpoint(&self, author: Author) -> Result<Height, NodeError> {
+        match self.propose(author, Op::CheckpointNow, Vec::new()).await? {
+            Reply::Checkpoint { height, .. } => Ok(height),
+            // An op that was too late to be executed.
+            _ => Err(NodeError::Timeout),
+        }
+    }
+
     /// Whether a quorum is in normal mode of one view, as far as this replica heard.
     #[must_use]
     pub fn has_leader(&self) -> bool {
@@ -106,6 +130,21 @@ impl Handle {
         let signals = &self.inner.signals;
         let epoch = Epoch(signals.epoch.load(Ordering::Relaxed));
         (epoch, View(signals.view.load(Ordering::Relaxed)))
+    }
+
+    /// Gives this replica's lead to the next primary; returns once another one leads.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn hand_over(&self) -> Result<(), NodeError> {
+        self.send(Event::HandOver)?;
+        let moved = async {
+            while self.status().core.primary.is_none_or(|primary| primary == self.inner.own) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
+        tokio::time::timeout(limit, moved).await.map_err(|_| NodeError::Timeout)
     }
 
     fn send(&self, event: Event) -> Result<(), NodeError> {
@@ -121,7 +160,7 @@ impl Handle {
     /// Resolves the references that [`Handle::read`] finds.
     #[must_use]
     pub fn values(&self) -> Arc<dyn ValueSource> {
-        self.inner.values.clone()
+        self.services().values
     }
 
     /// Changes to the current revision once per executed block.
@@ -139,8 +178,18 @@ impl Handle {
     /// Whether this replica's state is not the network's: then it serves no key.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
-        let status = self.inner.status.read().unwrap_or_else(PoisonError::into_inner);
-        status.quarantined.is_some()
+        self.inner.signals.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the damaged log and state of a quarantined replica and begins again, fenced, with
+    /// those of the others. Returns once it has begun.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn repair(&self) -> Result<(), String> {
+        let (begun, answer) = oneshot::channel();
+        self.send(Event::Repair(begun)).map_err(|error| error.to_string())?;
+        answer.await.map_err(|_| NodeError::Stopped.to_string())?
     }
 
     /// The network's genesis.
@@ -162,7 +211,7 @@ impl Handle {
     pub async fn block(&self, height: Height) -> Result<Option<FoundBlock>, String> {
         let (answer, found) = oneshot::channel();
         let stopped = || NodeError::Stopped.to_string();
-        self.inner.bulk.send(BulkJob::Find(height, answer)).map_err(|_| stopped())?;
+        self.services().bulk.send(BulkJob::Find(height, answer)).map_err(|_| stopped())?;
         found.await.map_err(|_| stopped())?
     }
 
@@ -171,7 +220,7 @@ impl Handle {
     /// # Errors
     /// What the index could not read, as text.
     pub async fn provenance(&self, key: Bytes, limit: usize) -> Result<Vec<Provenance>, String> {
-        self.inner.index.history(key, limit).await
+        self.services().index.history(key, limit).await
     }
 
     /// Drops all peer frames, or stops doing so. Only a demo network's endpoint calls it.
@@ -186,4 +235,5 @@ pub(super) struct Signals {
     pub(super) has_leader: AtomicBool,
     pub(super) epoch: AtomicU64,
     pub(super) view: AtomicU64,
+    pub(super) quarantined: AtomicBool,
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Certificate, Effects, Entry, Record, ValueRef, ValueSource,
+    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, Record, ValueRef,
+    ValueSource,
 };
 use crate::ordering::{Recovery, SeenVotes};
 use crate::state::State;
@@ -33,6 +34,8 @@ pub(super) struct Replay<'a> {
     executed: BTreeMap<Height, (Arc<Block>, Option<Digest>)>,
     /// What was executed in the newest segment: the index knows it from memory alone.
     tail: Vec<(u32, Arc<Block>, Effects)>,
+    /// Certificates of checkpoints.
+    stable: BTreeMap<Height, CheckpointCertificate>,
     session: u64,
     replayed: u64,
     quarantined: Option<String>,
@@ -50,10 +53,12 @@ pub(super) struct Replayed {
     pub(super) placed: BTreeMap<(Height, Digest), Placed>,
     /// What was executed in the newest segment of the log.
     pub(super) tail: Vec<(u32, Arc<Block>, Effects)>,
+    /// Heights of the checkpoints a quorum is known to hold.
+    pub(super) stable: Vec<Height>,
     /// Blocks executed again.
     pub(super) replayed: u64,
     pub(super) quarantined: Option<String>,
-    /// Why own votes are lost, if no REJOIN has ended that yet.
+    /// Why the votes of this replica are lost, while it has not rejoined.
     pub(super) fenced: Option<String>,
 }
 
@@ -80,6 +85,7 @@ impl<'a> Replay<'a> {
             blocks: BTreeMap::new(),
             executed: BTreeMap::new(),
             tail: Vec::new(),
+            stable: BTreeMap::new(),
             session: 0,
             replayed: 0,
             quarantined: None,
@@ -118,6 +124,9 @@ impl<'a> Replay<'a> {
                 keep_newest(&mut self.committed, certificate);
             }
             Record::Effects(effects) => self.compare(placed.segment, effects),
+            Record::CheckpointStable(certificate) => {
+                self.stable.insert(certificate.id.height, certificate);
+            }
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
                 self.quarantined = Some(String::from_utf8_lossy(&reason).into_owned());
@@ -220,6 +229,9 @@ impl<'a> Replay<'a> {
             exec_roots: self.exec_roots,
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
+            stable: self.stable.values().next_back().cloned(),
+            checkpoints: Vec::new(),
+            erased: Height(0),
             quarantined: self.quarantined.is_some(),
             fenced: self.fenced.is_some(),
             rejoined: self.rejoined,
@@ -232,6 +244,7 @@ impl<'a> Replay<'a> {
             recovery,
             placed,
             tail: self.tail,
+            stable: self.stable.into_keys().collect(),
             replayed: self.replayed,
             quarantined: self.quarantined,
             fenced: self.fenced,

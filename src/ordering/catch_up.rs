@@ -51,7 +51,16 @@ impl Core {
         self.fetch_body();
     }
 
+    /// Whether this peer was asked for the page that is wanted now.
+    pub(super) fn page_asked_of(&self, peer: ReplicaId) -> bool {
+        self.catch_up.page.as_ref().is_some_and(|asked| asked.peer == peer)
+    }
+
     fn fetch_page(&mut self) {
+        if !self.transfer.is_idle() {
+            self.catch_up.page = None;
+            return;
+        }
         let committed = self.blocks.committed.height;
         let target = self.blocks.certificate.as_ref().filter(|cert| cert.height > committed);
         let Some(target) = target else {
@@ -150,7 +159,7 @@ impl Core {
 
     pub(super) fn on_get_blocks(&mut self, peer: ReplicaId, from: Height, until: Height) {
         let until = until.min(self.blocks.committed.height);
-        if from <= until && from > Height(0) {
+        if from <= until && from > Height(0) && !self.refuse_erased(peer, from) {
             self.out.push(Output::ServeBlocks { to: peer, from, until });
         }
     }

@@ -6,6 +6,7 @@ use crate::chain::{Certificate, Effects, Evidence, Phase, Record, Vote};
 use crate::ordering::blocks::NoPath;
 use crate::ordering::votes::Slot;
 use crate::ordering::{Core, Output};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, Millis, ReplicaId, View};
 
 impl Core {
@@ -92,7 +93,11 @@ impl Core {
     pub(super) fn adopt_prepared(&mut self, certificate: Certificate) {
         let known = self.blocks.prepared.as_ref().map(|(known, _)| known.rank());
         if known.is_none_or(|known| certificate.rank() > known) {
-            let position = self.append(Record::Prepared(certificate.clone()));
+            let position = if planted::is(Bug::VoteNotPersisted) {
+                self.log.durable
+            } else {
+                self.append(Record::Prepared(certificate.clone()))
+            };
             self.blocks.prepared = Some((certificate, position));
         }
     }

@@ -8,9 +8,12 @@ use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::fence::Fence;
+use crate::ordering::checkpoints::Checkpoints;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
@@ -52,10 +55,15 @@ pub struct Core {
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
     pub(super) fence: Fence,
+    pub(super) transfer: Transfer,
+    pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
+    pub(super) pace: Pace,
+    /// The own clock was last seen further from the others' than D.
+    pub(super) clock_is_off: bool,
     pub(super) started: bool,
     pub(super) quarantined: bool,
     pub(super) halted: bool,
@@ -84,8 +92,15 @@ impl Core {
                 self.log.durable = self.log.durable.max(position);
             }
             Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
+            Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),
+            Input::Erased { until } => {
+                self.checkpoints.erased = self.checkpoints.erased.max(until);
+            }
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
+            Input::HandOver => self.hand_over(),
+            Input::Damaged { reason } => self.quarantine(reason),
+            Input::Transfer(event) => self.on_transfer(event),
             Input::PeerUp { peer } => self.on_peer_up(peer),
             Input::PeerDown { peer } => self.on_peer_down(peer),
             Input::Recv { peer, message } => self.on_message(peer, message),
@@ -108,6 +123,7 @@ impl Core {
         }
         self.advance_reads();
         self.fetch_missing();
+        self.advance_transfer();
     }
 
     fn on_message(&mut self, peer: ReplicaId, message: Message) {
@@ -141,6 +157,19 @@ impl Core {
             Message::Rejoin(rejoin) => self.on_rejoin(peer, rejoin),
             Message::VotesQuestion { start_nonce } => self.on_votes_question(peer, start_nonce),
             Message::VotesAnswer(answer) => self.on_votes_answer(peer, *answer),
+            Message::Checkpoint(vote) => self.on_checkpoint(peer, vote),
+            Message::CheckpointCertificate(certificate) => {
+                self.on_checkpoint_certificate(peer, certificate);
+            }
+            Message::Erased { from, certificate } => self.on_erased(peer, from, certificate),
+            Message::GetManifest { root } => {
+                self.out.push(Output::ServeManifest { to: peer, root });
+            }
+            Message::Manifest { root, content } => self.on_manifest(peer, root, content),
+            Message::GetChunk { root, number } => {
+                self.out.push(Output::ServeChunk { to: peer, root, number });
+            }
+            Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::ordering::blocks::Tip;
 use crate::ordering::rejoin::PooledRejoin;
 use crate::ordering::shown::{KnownVotes, SeenVotes, ShownVotes, Standing, VotesAnswer};
 use crate::ordering::{Alarm, Core, Message, Mode, Output, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
 /// Who has not answered is asked again.
@@ -360,11 +361,14 @@ impl Core {
     fn resume(&mut self) {
         if let Some((view_change, position)) = self.view.own_view_change.clone() {
             self.send(Recipients::Others, Message::ViewChange(view_change), position);
+        } else if self.primary() == self.own && planted::is(Bug::ProposesAgain) {
+            self.view.fresh = true;
         } else if self.is_voter() && self.primary() == self.own && !self.view.fresh {
             // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
             // left before its block was durable.
             self.suspect();
         }
+        self.vote_checkpoints_again();
         // Those of others that came before this replica could act on them.
         self.after_view_changes();
     }

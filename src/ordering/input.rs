@@ -3,9 +3,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, BlockHeader, Bundle, Certificate, Effects, Membership, SessionWindow};
+use crate::chain::{
+    Block, BlockHeader, Bundle, Certificate, CheckpointCertificate, CheckpointId, Effects,
+    Membership, SessionWindow,
+};
 use crate::crypto::Scheme;
-use crate::ordering::{Message, SeenVotes};
+use crate::ordering::{Message, SeenVotes, TransferEvent};
 use crate::types::{ClusterId, Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Everything the core is ever told. Time, randomness, disk and network reach it only here.
@@ -40,6 +43,16 @@ pub enum Input {
         /// Earliest lease expiry in block time after it; none without leases.
         next_expiry: Option<Millis>,
     },
+    /// A checkpoint's chunks and manifest are durable here.
+    CheckpointBuilt {
+        /// What it is.
+        id: CheckpointId,
+    },
+    /// Values of blocks are about to be erased from the log: pages from there are not served.
+    Erased {
+        /// The highest of them.
+        until: Height,
+    },
     /// This replica admitted and signed a bundle.
     Submit {
         /// Of this origin, in its newest session.
@@ -50,6 +63,16 @@ pub enum Input {
         /// Chosen by the caller, not reused.
         id: u64,
     },
+    /// This replica is about to stop, or an operator wants another primary: if it leads, it hands its
+    /// view over.
+    HandOver,
+    /// The shell found the own state or what it rests on damaged: the core votes no more.
+    Damaged {
+        /// Says what and where.
+        reason: String,
+    },
+    /// How a state transfer goes on.
+    Transfer(TransferEvent),
     /// The link to a peer stands.
     PeerUp {
         /// Who.
@@ -103,6 +126,12 @@ pub struct Recovery {
     pub windows: BTreeMap<ReplicaId, SessionWindow>,
     /// Earliest lease expiry in block time after `tip`.
     pub next_expiry: Option<Millis>,
+    /// The newest `CheckpointStable` record.
+    pub stable: Option<CheckpointCertificate>,
+    /// Checkpoints held on disk.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Values of blocks up to here may be erased from the log.
+    pub erased: Height,
     /// Whether a `Quarantined` record stands: the core then casts no vote.
     pub quarantined: bool,
     /// Whether a `Fenced` record stands, with no `Rejoined` after it.

@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Rejoin, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
+    CheckpointCertificate, CheckpointId, CheckpointVote, Manifest, Membership, Rejoin, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, PublicKey, Scheme, Signature, SignedKind, hash, signed_bytes};
@@ -39,6 +42,8 @@ pub struct ViewChange {
     pub prepared: Option<Certificate>,
     /// Its highest commit certificate.
     pub committed: Option<Certificate>,
+    /// The newest checkpoint it knows a quorum to hold.
+    pub stable: Option<CheckpointId>,
     /// Its own, over all of it.
     pub signature: Signature,
 }
@@ -49,14 +54,14 @@ impl ViewChange {
     pub fn sign(
         round: (Epoch, View),
         replica: ReplicaId,
-        certificates: (Option<Certificate>, Option<Certificate>),
+        certificates: (Option<Certificate>, Option<Certificate>, Option<CheckpointId>),
         cluster_id: &ClusterId,
         scheme: &dyn Scheme,
     ) -> Self {
         let (epoch, view) = round;
-        let (prepared, committed) = certificates;
+        let (prepared, committed, stable) = certificates;
         let signature = Signature([0; 64]);
-        let mut message = Self { epoch, view, replica, prepared, committed, signature };
+        let mut message = Self { epoch, view, replica, prepared, committed, stable, signature };
         message.signature = scheme.sign(&message.signed_bytes(cluster_id));
         message
     }
@@ -93,6 +98,7 @@ impl ViewChange {
         writer.u16(self.replica.0);
         put_option(self.prepared.as_ref(), writer);
         put_option(self.committed.as_ref(), writer);
+        put_option(self.stable.as_ref(), writer);
     }
 }
 
@@ -111,6 +117,7 @@ impl Decode for ViewChange {
             replica: ReplicaId(reader.u16("view change replica")?),
             prepared: get_option(reader)?,
             committed: get_option(reader)?,
+            stable: get_option(reader)?,
             signature: Signature(reader.array("view change signature")?),
         })
     }
@@ -208,6 +215,8 @@ pub struct Status {
     pub committed: Height,
     /// Highest block executed.
     pub executed: Height,
+    /// Height of the newest checkpoint it knows a quorum to hold; 0 for none.
+    pub stable: Height,
 }
 
 /// Names one ReadIndex question for ever: the process's start nonce and a counter.
@@ -296,6 +305,45 @@ pub enum Message {
     },
     /// See [`VotesAnswer`].
     VotesAnswer(Box<VotesAnswer>),
+    /// The sender holds a checkpoint durably.
+    Checkpoint(CheckpointVote),
+    /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
+    CheckpointCertificate(CheckpointCertificate),
+    /// Send the manifest of a stable checkpoint.
+    GetManifest {
+        /// Its root, as the certificate names it.
+        root: Digest,
+    },
+    /// The answer to [`Message::GetManifest`].
+    Manifest {
+        /// The root asked for.
+        root: Digest,
+        /// Header of the checkpoint's block, and the manifest; none if the sender does not hold it.
+        content: Option<(BlockHeader, Arc<Manifest>)>,
+    },
+    /// Send a chunk of a checkpoint.
+    GetChunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk of it, from 0.
+        number: u32,
+    },
+    /// The answer to [`Message::GetChunk`].
+    Chunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk.
+        number: u32,
+        /// As the manifest names it; none if the sender does not hold it.
+        bytes: Option<Bytes>,
+    },
+    /// The answer to [`Message::GetBlocks`] when values from there on are erased.
+    Erased {
+        /// The first height asked for.
+        from: Height,
+        /// The checkpoint to use instead.
+        certificate: CheckpointCertificate,
+    },
 }
 
 const MEMBERS_MAX: usize = 128;
@@ -330,38 +378,48 @@ impl Message {
             Self::Rejoin(_) => 21,
             Self::VotesQuestion { .. } => 22,
             Self::VotesAnswer(_) => 23,
+            Self::Checkpoint(_) => 15,
+            Self::CheckpointCertificate(_) => 16,
+            Self::GetManifest { .. } => 17,
+            Self::Manifest { .. } => 18,
+            Self::GetChunk { .. } => 19,
+            Self::Chunk { .. } => 20,
+            Self::Erased { .. } => 26,
         }
     }
 
     /// Whether the message is bulk: large and late is better than in the way of votes.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Blocks { .. } | Self::Body(_))
+        matches!(
+            self,
+            Self::Blocks { .. } | Self::Body(_) | Self::Manifest { .. } | Self::Chunk { .. }
+        )
     }
 
     /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 | 23 => Some(64 << 10),
+            3 | 6 | 16 | 23 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 | 21 | 22 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 18 | 20 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
 }
 
-fn put_option(certificate: Option<&Certificate>, writer: &mut Writer) {
+fn put_option<T: Encode>(certificate: Option<&T>, writer: &mut Writer) {
     writer.bool(certificate.is_some());
     if let Some(certificate) = certificate {
         certificate.encode(writer);
     }
 }
 
-fn get_option(reader: &mut Reader) -> Result<Option<Certificate>, DecodeError> {
-    Ok(if reader.bool("certificate tag")? { Some(Certificate::decode(reader)?) } else { None })
+fn get_option<T: Decode>(reader: &mut Reader) -> Result<Option<T>, DecodeError> {
+    Ok(if reader.bool("option tag")? { Some(T::decode(reader)?) } else { None })
 }
 
 fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
@@ -401,6 +459,7 @@ impl Encode for Status {
         writer.u64(self.unix_ms.0);
         writer.u64(self.committed.0);
         writer.u64(self.executed.0);
+        writer.u64(self.stable.0);
     }
 }
 
@@ -413,6 +472,7 @@ impl Decode for Status {
             unix_ms: Millis(reader.u64("status time")?),
             committed: Height(reader.u64("status committed")?),
             executed: Height(reader.u64("status executed")?),
+            stable: Height(reader.u64("status stable")?),
         })
     }
 }
@@ -456,6 +516,33 @@ impl Encode for Message {
             Self::Rejoin(rejoin) => rejoin.encode(writer),
             Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
             Self::VotesAnswer(answer) => answer.encode(writer),
+            Self::Checkpoint(vote) => vote.encode(writer),
+            Self::CheckpointCertificate(certificate) => certificate.encode(writer),
+            Self::GetManifest { root } => writer.digest(root),
+            Self::Manifest { root, content } => {
+                writer.digest(root);
+                writer.bool(content.is_some());
+                if let Some((header, manifest)) = content {
+                    header.encode(writer);
+                    manifest.encode(writer);
+                }
+            }
+            Self::GetChunk { root, number } => {
+                writer.digest(root);
+                writer.u32(*number);
+            }
+            Self::Chunk { root, number, bytes } => {
+                writer.digest(root);
+                writer.u32(*number);
+                writer.bool(bytes.is_some());
+                if let Some(bytes) = bytes {
+                    writer.bytes(bytes);
+                }
+            }
+            Self::Erased { from, certificate } => {
+                writer.u64(from.0);
+                certificate.encode(writer);
+            }
         }
     }
 }
@@ -509,6 +596,34 @@ impl Decode for Message {
             21 => Self::Rejoin(Rejoin::decode(reader)?),
             22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
             23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
+            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
+            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            17 => Self::GetManifest { root: reader.digest("manifest asked")? },
+            18 => {
+                let root = reader.digest("manifest asked")?;
+                let content = if reader.bool("manifest held")? {
+                    let header = BlockHeader::decode(reader)?;
+                    Some((header, Arc::new(Manifest::decode(reader)?)))
+                } else {
+                    None
+                };
+                Self::Manifest { root, content }
+            }
+            19 => Self::GetChunk {
+                root: reader.digest("chunk's manifest")?,
+                number: reader.u32("chunk number")?,
+            },
+            20 => {
+                let root = reader.digest("chunk's manifest")?;
+                let number = reader.u32("chunk number")?;
+                let held = reader.bool("chunk held")?;
+                let bytes = if held { Some(reader.bytes(CHUNK_BYTES_MAX, "chunk")?) } else { None };
+                Self::Chunk { root, number, bytes }
+            }
+            26 => Self::Erased {
+                from: Height(reader.u64("erased from")?),
+                certificate: CheckpointCertificate::decode(reader)?,
+            },
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -521,7 +636,7 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockHeader, BlockParts, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
+        Author, BlockParts, BundleParts, ChunkEntry, Entry, Op, Phase, Put, Skeleton, Value,
         ValueSlot, VoteSignature,
     };
     use crate::crypto::Ed25519;
@@ -590,6 +705,18 @@ mod tests {
         Arc::new(BlockParts::new(vec![Entry::Bundle(bundle(seed, value))]).into_block(header))
     }
 
+    fn manifest(seed: u64) -> Manifest {
+        let chunks = vec![ChunkEntry { length: 9, hash: Digest([2; 32]) }; (seed % 3) as usize];
+        Manifest {
+            cluster_id: Digest::ZERO,
+            height: Height(seed),
+            block_hash: Digest([1; 32]),
+            exec_root: Digest([3; 32]),
+            exec_roots: vec![(Height(seed), Digest([3; 32]))],
+            chunks,
+        }
+    }
+
     fn messages(seed: u64, value: Vec<u8>) -> Vec<Message> {
         let scheme = Ed25519::from_seed(&[1; 32]);
         let range = (Height(seed + 1), vec![Digest([7; 32]); 1 + (seed % 4) as usize]);
@@ -597,10 +724,27 @@ mod tests {
         let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
         let nonce = ReadNonce { start: [5; 32], counter: seed };
         let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
+        let id = CheckpointId {
+            height: Height(seed),
+            block_hash: Digest([2; 32]),
+            exec_root: Digest([3; 32]),
+            manifest_root: Digest([4; 32]),
+        };
+        let checkpoint =
+            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
+        let stable = CheckpointCertificate {
+            epoch: Epoch(seed),
+            id,
+            signatures: vec![(ReplicaId(1), checkpoint.signature)],
+        };
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
-            ((!seed.is_multiple_of(3)).then_some(prepared), Some(committed.clone())),
+            (
+                (!seed.is_multiple_of(3)).then_some(prepared),
+                Some(committed.clone()),
+                seed.is_multiple_of(2).then_some(id),
+            ),
             &Digest::ZERO,
             &scheme,
         ));
@@ -614,6 +758,7 @@ mod tests {
             unix_ms: Millis(seed),
             committed: Height(seed),
             executed: Height(seed),
+            stable: Height(seed / 2),
         };
         let answer =
             ReadAnswer { nonce, epoch: Epoch(0), mark: Height(seed), committed: Height(1) };
@@ -625,14 +770,26 @@ mod tests {
             Message::NewView(new_view),
             Message::Status(status),
             Message::Certificate(committed.clone()),
-            Message::Bundle(bundle(seed, value)),
+            Message::Bundle(bundle(seed, value.clone())),
             Message::ReadIndex { nonce },
             Message::ReadAnswer(answer),
             Message::ReadProof { mark: Height(seed) },
             Message::GetBlocks { from: Height(seed), until: Height(seed + 1) },
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
-            Message::Body(block),
+            Message::Body(Arc::clone(&block)),
+            Message::Checkpoint(checkpoint),
+            Message::CheckpointCertificate(stable.clone()),
+            Message::Erased { from: Height(seed), certificate: stable },
+            Message::GetManifest { root: Digest([6; 32]) },
+            Message::Manifest { root: Digest([6; 32]), content: None },
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((block.header.clone(), Arc::new(manifest(seed)))),
+            },
+            Message::GetChunk { root: Digest([6; 32]), number: 7 },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: Some(value.into()) },
         ]
     }
 

@@ -21,9 +21,13 @@ mod new_view;
 mod pool;
 mod requests;
 mod timers;
+mod tenure;
+mod pace;
 mod status;
 mod reads;
 mod catch_up;
+mod checkpoints;
+mod transfer;
 mod invariants;
 #[cfg(test)]
 mod tests;
@@ -35,3 +39,4 @@ pub use message::{
 };
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
 pub use shown::{SeenVotes, ShownVotes, Standing, VotesAnswer};
+pub use transfer::{TransferEvent, TransferStep};

@@ -7,7 +7,17 @@ use crate::chain::{Certificate, Record};
 use crate::ordering::blocks::{NoPath, Tip};
 use crate::ordering::view::Waiting;
 use crate::ordering::{Core, Message, NewView, Recipients};
-use crate::types::{Digest, Height, ReplicaId, View};
+use crate::planted::{self, Bug};
+use crate::types::{Digest, Epoch, Height, ReplicaId, View};
+
+/// What decides between certificates: their rank.
+fn order(certificate: &Certificate) -> (Epoch, View, Height) {
+    let (epoch, view, height) = certificate.rank();
+    if planted::is(Bug::WinnerByHeight) {
+        return (epoch, View(height.0), Height(view.0));
+    }
+    (epoch, view, height)
+}
 
 impl Core {
     /// As the primary of `pending`, begins it once q replicas ask for it.
@@ -47,6 +57,9 @@ impl Core {
     }
 
     fn new_view_holds(&mut self, new_view: &NewView) -> bool {
+        if planted::is(Bug::NewViewUnchecked) {
+            return true;
+        }
         let all = &new_view.view_changes;
         let shaped = all.len() >= self.quorum.q()
             && all.is_sorted_by(|one, two| one.replica < two.replica)
@@ -66,7 +79,7 @@ impl Core {
                 .view_changes
                 .iter()
                 .filter_map(|view_change| select(view_change))
-                .max_by_key(|certificate| certificate.rank())
+                .max_by_key(|certificate| order(certificate))
                 .cloned()
         };
         let prepared = certificates(|view_change| view_change.prepared.as_ref());
@@ -74,7 +87,7 @@ impl Core {
         let winner = [prepared.as_ref(), committed.as_ref()]
             .into_iter()
             .flatten()
-            .max_by_key(|certificate| certificate.rank());
+            .max_by_key(|certificate| order(certificate));
         let base =
             winner.map_or((Height(0), Digest::ZERO), |winner| (winner.height, winner.block_hash));
         let holders = winner.map_or_else(Vec::new, |winner| {
@@ -192,6 +205,7 @@ impl Core {
         state.entered = view;
         state.entered_position = position;
         state.pending = None;
+        state.leaving = false;
         state.base = base;
         state.chain.clear();
         state.chain.insert(base_height, base_hash);
@@ -212,6 +226,7 @@ impl Core {
             state.waiting = None;
         }
         self.counters.views_entered += 1;
+        self.restart_pace();
         self.votes.retain(&|slot| slot.view.next() >= view);
         self.proposals.retain(|(of, _), _| *of >= view);
         self.pool.restart_timers(self.now_ms);

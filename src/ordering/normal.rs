@@ -8,7 +8,8 @@ use crate::chain::{
 use crate::ordering::blocks::{Tip, mark};
 use crate::ordering::core::Proposal;
 use crate::ordering::{Core, Message, Recipients};
-use crate::types::{Digest, Height, LogPosition, Millis, ReplicaId};
+use crate::planted::{self, Bug};
+use crate::types::{Digest, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Most bytes of a block that holds more than one bundle.
 const BLOCK_BYTES_TARGET: usize = 1 << 20;
@@ -49,11 +50,23 @@ impl Core {
         if !in_reach || !from_primary || !one_block || header.epoch != self.membership.epoch {
             return;
         }
+        if planted::is(Bug::TwoBlocksPerHeight) {
+            self.prepare_a_second_block(view, height, hash);
+        }
         let prepare = Arc::new(prepare);
         self.fence.seen.note_vote(&prepare, &self.membership);
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
+    }
+
+    /// [`Bug::TwoBlocksPerHeight`]: a vote for another block than the one accepted.
+    fn prepare_a_second_block(&mut self, view: View, height: Height, hash: Digest) {
+        let other = self.view.chain.get(&height).is_some_and(|accepted| *accepted != hash);
+        if other && view == self.view.entered && self.is_normal() {
+            let vote = self.sign_vote(Phase::Prepare, height, vec![hash]);
+            self.send(Recipients::Others, Message::Votes(vec![vote]), self.log.durable);
+        }
     }
 
     /// Accepts what its turn has come for, in chain order.
@@ -220,6 +233,7 @@ impl Core {
         mark(&mut self.view.windows, block);
         for bundle in block.bundles() {
             let key = (bundle.session, bundle.first_seq);
+            self.note_wait(bundle.origin, key);
             self.pool.remove(bundle.origin, key, self.now_ms);
             self.fence.seen.note_bundle(bundle);
         }
@@ -270,6 +284,7 @@ impl Core {
         self.is_normal()
             && self.primary() == self.own
             && self.view.fresh
+            && !self.view.leaving
             && tip >= self.blocks.committed.height
             && tip < self.blocks.executed.height.plus(self.window)
             && tip < self.blocks.committed.height.plus(self.window)
@@ -308,6 +323,9 @@ impl Core {
         if self.blocks.committed.height == Height(0) {
             // The first blocks of a network: who restarts with none of them never voted (6.6).
             gate = gate.max(self.log.end);
+        }
+        if planted::is(Bug::UngatedProposal) {
+            gate = LogPosition(0);
         }
         let message = Message::PrePrepare { block, prepare: prepare.clone() };
         self.send(Recipients::Others, message, gate);

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::chain::{Block, Evidence, Record};
-use crate::ordering::{Message, Mode};
+use crate::ordering::{Message, Mode, TransferStep};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
 /// Everything the core ever asks for. The shell carries outputs out in order.
@@ -51,6 +51,25 @@ pub enum Output {
         /// Last height wanted; a page may end before.
         until: Height,
     },
+    /// Send `to` the manifest with this root as a [`Message::Manifest`], without content if it is not
+    /// held.
+    ServeManifest {
+        /// Who asked.
+        to: ReplicaId,
+        /// The manifest's root.
+        root: Digest,
+    },
+    /// Send `to` a chunk as a [`Message::Chunk`], without bytes if it is not held.
+    ServeChunk {
+        /// Who asked.
+        to: ReplicaId,
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk of it.
+        number: u32,
+    },
+    /// Carry out a step of a state transfer.
+    Transfer(TransferStep),
     /// A replica provably broke the protocol.
     Evidence(Evidence),
     /// Something an operator should know; nothing stops.
@@ -104,6 +123,11 @@ pub enum Alarm {
         /// The log is empty: only when all have answered the network begins.
         first_start: bool,
     },
+    /// A state transfer could not go on; it is tried again.
+    TransferFailed {
+        /// What happened.
+        reason: String,
+    },
     /// The own clock is further from the median of a quorum than the protocol's time bound.
     ClockSkew {
         /// How far the own clock is ahead of the median, in ms; negative if behind.
@@ -122,6 +146,8 @@ pub struct CoreStatus {
     pub mode: Mode,
     /// The primary of the view that a quorum is in; none if there is no such view.
     pub primary: Option<ReplicaId>,
+    /// Who leads the view after that one.
+    pub next_primary: Option<ReplicaId>,
     /// Whether a quorum was heard in normal mode of one view (protocol.md 9).
     pub has_leader: bool,
     /// Highest block known committed, with all its ancestors here.
@@ -130,10 +156,16 @@ pub struct CoreStatus {
     pub executed: Height,
     /// The state's root after it.
     pub exec_root: Digest,
+    /// Height of the newest checkpoint a quorum holds; 0 if there is none.
+    pub stable_checkpoint: Height,
+    /// Values of blocks up to here may be erased from the log.
+    pub erased: Height,
     /// Bundles known and in no block of the current chain.
     pub pool_bundles: usize,
     /// Their bytes.
     pub pool_bytes: usize,
+    /// Chunks of a checkpoint that are here and chunks in all, while one is fetched.
+    pub transfer: Option<(u32, u32)>,
     /// What the others last said.
     pub peers: BTreeMap<ReplicaId, PeerView>,
     /// Counted since the start.
@@ -176,6 +208,16 @@ pub struct Counters {
     pub caught_up_blocks: u64,
     /// ReadIndex questions asked.
     pub read_rounds: u64,
+    /// Checkpoints that became stable.
+    pub stable_checkpoints: u64,
     /// Votes dropped for a bad signature.
     pub bad_signatures: u64,
+    /// State transfers begun.
+    pub transfers_begun: u64,
+    /// Chunks received and found to be what their manifest names.
+    pub chunks_received: u64,
+    /// Chunks of a wrong length or hash.
+    pub chunks_refused: u64,
+    /// Chunks that an earlier attempt had left on disk.
+    pub chunks_resumed: u64,
 }

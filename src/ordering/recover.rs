@@ -8,10 +8,13 @@ use crate::chain::{Block, Certificate, REJOIN_SHIFT};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::fence::Fence;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recovery};
@@ -52,9 +55,13 @@ impl Core {
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
             fence: Fence::new(start_nonce),
+            transfer: Transfer::default(),
+            checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            pace: Pace::default(),
+            clock_is_off: false,
             started: false,
             quarantined: false,
             halted: false,
@@ -75,6 +82,8 @@ impl Core {
         self.blocks.exec_roots.extend(recovery.exec_roots);
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
+        let (stable, held) = (recovery.stable, recovery.checkpoints);
+        self.checkpoints.recover(stable, held, recovery.erased);
         for block in recovery.blocks {
             self.blocks.insert(block, Some(LogPosition(0)));
         }

@@ -48,7 +48,10 @@ impl Core {
 
     /// Passes a bundle on to the primary, once per view.
     fn pass(&mut self, origin: ReplicaId, key: BundleKey) {
-        let view = self.leading_view().unwrap_or(self.view.entered);
+        // STATUS may lag behind a NEW-VIEW that was just entered; a replica in a view change may have
+        // left a view that the others are in.
+        let entered = self.view.entered;
+        let view = self.leading_view().map_or(entered, |leading| leading.max(entered));
         let primary = self.membership.primary(view);
         if primary == self.own {
             return;

@@ -58,6 +58,7 @@ impl Core {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.up = false;
         }
+        self.transfer_peer_down(peer);
     }
 
     pub(super) fn own_status(&self) -> Status {
@@ -68,6 +69,7 @@ impl Core {
             unix_ms: self.unix_now().unwrap_or_default(),
             committed: self.blocks.committed.height,
             executed: self.blocks.executed.height,
+            stable: self.checkpoints.stable_height(),
         }
     }
 
@@ -78,6 +80,9 @@ impl Core {
         }
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
+        self.watch_clock();
+        self.watch_pace();
+        self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
         }
@@ -117,6 +122,7 @@ impl Core {
             self.tell(peer, Message::Certificate(certificate));
             healed = true;
         }
+        healed |= self.show_stable(peer, status.stable);
         healed
     }
 
@@ -174,12 +180,27 @@ impl Core {
     pub(super) fn median_unix(&self) -> Option<Millis> {
         let mut clocks: Vec<u64> = self
             .recent_voters()
+            // 0: it has not read its clock yet.
+            .filter(|(status, _)| status.unix_ms > Millis(0))
             .map(|(status, at)| status.unix_ms.0.saturating_add(self.now_ms - at))
             .collect();
         clocks.extend(self.unix_now().map(|own| own.0));
         clocks.sort_unstable();
         let enough = clocks.len() >= self.quorum.q();
         enough.then(|| Millis(clocks[(clocks.len() - 1) / 2]))
+    }
+
+    /// Tells the operator, once each time, that the own clock is further than D from the median.
+    fn watch_clock(&mut self) {
+        let (Some(own), Some(median)) = (self.unix_now(), self.median_unix()) else { return };
+        let ahead_ms = own.0.cast_signed().saturating_sub(median.0.cast_signed());
+        let bound = self.membership.parameters.time_bound_ms;
+        let off = ahead_ms.unsigned_abs() > bound;
+        // Half the bound to come back, so that a clock at the edge is told of once.
+        if off && !self.clock_is_off {
+            self.out.push(Output::Alarm(Alarm::ClockSkew { ahead_ms }));
+        }
+        self.clock_is_off = off || self.clock_is_off && ahead_ms.unsigned_abs() > bound / 2;
     }
 
     /// What this replica is doing.
@@ -205,12 +226,16 @@ impl Core {
             view: self.view.highest(),
             mode: self.mode(),
             primary: leading.map(|view| self.membership.primary(view)),
+            next_primary: leading.map(|view| self.membership.primary(view.next())),
             has_leader: leading.is_some(),
             committed: self.blocks.committed.height,
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
+            stable_checkpoint: self.checkpoints.stable_height(),
+            erased: self.checkpoints.erased,
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
+            transfer: self.transfer.progress(),
             peers: peers.collect(),
             counters: self.counters,
         }

@@ -20,13 +20,10 @@ impl Core {
         self.repeat_view_change();
         self.give_up_pending();
         self.guard_requests();
-        let expired = [
-            self.idle_deadline(),
-            self.progress_deadline(),
-            self.request_deadline(),
-            self.rejoin_deadline(),
-        ];
-        if expired.into_iter().flatten().any(|at| self.now_ms >= at) || self.lease_is_overdue() {
+        self.end_tenure();
+        let expired = [self.idle_deadline(), self.progress_deadline(), self.request_deadline()];
+        let expired = expired.into_iter().chain([self.overstay_deadline(), self.rejoin_deadline()]);
+        if expired.flatten().any(|at| self.now_ms >= at) || self.lease_is_overdue() {
             self.suspect();
         }
     }
@@ -80,7 +77,10 @@ impl Core {
                 self.fence_deadline(),
                 self.guard_deadline(),
                 self.propose_deadline(),
+                self.tenure_deadline(),
+                self.overstay_deadline(),
                 self.catch_up_deadline(),
+                self.transfer_deadline(),
                 self.read_deadline(),
             ]);
         }

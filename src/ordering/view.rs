@@ -24,6 +24,8 @@ pub(super) struct ViewState {
     pub entered_position: LogPosition,
     /// The view asked for by the own VIEW-CHANGE, above `entered`; none in normal mode.
     pub pending: Option<View>,
+    /// This replica leads the view and ends it as soon as nothing is in flight.
+    pub leaving: bool,
     /// Entered by this process: only then may it propose (R1).
     pub fresh: bool,
     pub base: (Height, Digest),
@@ -67,6 +69,7 @@ impl ViewState {
             entered,
             entered_position: LogPosition(0),
             pending: None,
+            leaving: false,
             fresh: false,
             base,
             chain: BTreeMap::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chain::{Certificate, Phase, Record};
 use crate::codec::Encode;
 use crate::ordering::{Core, Message, Recipients, ViewChange};
+use crate::planted::{self, Bug};
 use crate::types::{LogPosition, ReplicaId, View};
 
 /// A VIEW-CHANGE is sent again until its view, or a later one, begins.
@@ -34,8 +35,10 @@ impl Core {
             return;
         }
         let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate.clone());
+        let prepared = prepared.filter(|_| !planted::is(Bug::ViewChangeWithoutCertificate));
         let round = (self.membership.epoch, view);
-        let certificates = (prepared, self.blocks.certificate.clone());
+        let stable = self.checkpoints.stable.as_ref().map(|stable| stable.id);
+        let certificates = (prepared, self.blocks.certificate.clone(), stable);
         let scheme = self.scheme.as_ref();
         let signed = ViewChange::sign(round, self.own, certificates, &self.cluster_id, scheme);
         let signed = Arc::new(signed);

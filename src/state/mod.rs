@@ -11,6 +11,7 @@ pub mod kv;
 mod lease;
 #[doc(hidden)]
 pub mod measure;
+mod relocate;
 mod restore;
 mod sessions;
 mod snapshot;
@@ -30,6 +31,7 @@ pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use relocate::{MovedKey, moved_keys};
 pub use restore::{KeptChunk, Restore};
 pub use sessions::Sessions;
 pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
@@ -41,6 +43,7 @@ use crate::chain::{
 };
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
+use crate::planted;
 use crate::types::{ClusterId, Digest, LeaseId, Millis, Revision};
 
 /// Bytes of quota that a lease counts.
@@ -163,7 +166,8 @@ impl State {
 
     /// Enters a block: counters, block time, the lease clock.
     pub(crate) fn begin_block(&mut self, header: &BlockHeader) {
-        let gained = header.time_ms.minus(self.counters.time_ms.0);
+        let time_ms = Millis(planted::local_ms(header.time_ms.0));
+        let gained = time_ms.minus(self.counters.time_ms.0);
         self.leases.advance(gained.0);
         self.counters.enter(header);
     }
@@ -254,7 +258,7 @@ impl State {
 
     /// Revokes what the lease clock says is due, bounded per block.
     pub(crate) fn expire(&mut self, record: &mut Record) {
-        for id in self.leases.due() {
+        for id in planted::hash_order(self.leases.due()) {
             self.revoke(id, &Cause::expiry(id), record);
         }
     }

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod identity;
 pub mod log;
 pub mod checkpoint;
+pub mod transfer;
 pub mod values;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, reason = "a damaged index is deleted")]

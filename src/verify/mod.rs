@@ -1,6 +1,8 @@
 //! An auditor's half: checks what replicas hand out with nothing but public keys and digests. It knows
 //! neither ordering nor state nor storage, and shares no predicate with them.
 
+mod chain;
 mod proof;
 
+pub use chain::{ChainCheck, ChainCount, ChainError};
 pub use proof::{ProofError, state_proof};

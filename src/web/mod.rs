@@ -13,6 +13,7 @@ mod health;
 mod limits;
 mod metrics;
 mod provenance;
+mod repair;
 mod serve;
 mod status;
 
@@ -59,7 +60,7 @@ impl Web {
 /// Whether this replica found its state to differ from the network's.
 fn corrupt(web: &Web) -> bool {
     let alarmed = web.handle.read(|shared| shared.state.alarms.is_raised(AlarmKind::Corrupt));
-    alarmed || web.handle.status().quarantined.is_some()
+    alarmed || web.handle.is_quarantined()
 }
 
 /// Everything, for the client listeners.
@@ -71,7 +72,8 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .route("/althing/v1/status", any(status::status))
         .route("/althing/v1/blame", any(provenance::blame))
         .route("/althing/v1/history", any(provenance::history))
-        .route("/althing/v1/block/{height}", any(block::block));
+        .route("/althing/v1/block/{height}", any(block::block))
+        .route("/althing/v1/replica/repair", any(repair::repair));
     if demo {
         router = router
             .route("/althing/v1/demo/cut", any(demo::cut))

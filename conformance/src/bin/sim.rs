@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::sim::bank;
+use conformance::sim::crash_points;
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
@@ -14,7 +16,9 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
-  sim --mutants              every such bug, until a seed finds it; fails if none of 200 does
+  sim --crash-points [N]     a crash at every (N-th) operation of a disk, and inside the recovery from it
+  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production code, until a
+                             layer of the tests finds it; fails if none does
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -70,38 +74,27 @@ fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
         .collect()
 }
 
-/// Plays seeds against every planted bug; the names of those that nobody found.
-fn mutants() -> Vec<&'static str> {
-    let found_by = |mutant| {
-        (1..=200).find_map(|seed| {
-            let plan = Plan { mutant: Some(mutant), ..Plan::draw(seed) };
-            run(plan, false).err().map(|failure| (seed, failure.what))
-        })
-    };
-    let mut missed = Vec::new();
-    for (name, mutant) in Mutant::ALL {
-        match found_by(mutant) {
-            Some((seed, what)) => {
-                println!(
-                    "{name}: found by seed {seed}: {}",
-                    what.chars().take(100).collect::<String>()
-                );
-            }
-            None => {
-                println!("{name}: not found");
-                missed.push(name);
-            }
-        }
-    }
-    missed
+/// All crash points, or with a number behind the flag every so many-th.
+fn crash_points() -> ExitCode {
+    let stride = std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let begun = Instant::now();
+    let points = crash_points::enumerate(stride, true);
+    let flips = crash_points::flip_bytes(usize::try_from(stride).unwrap_or(1));
+    println!("crash points, every {stride}: {points:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("bytes of a log changed (refused, same, last batch cut): {flips:?}");
+    if points.is_ok() && flips.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--mutants") {
         std::panic::set_hook(Box::new(|_| {}));
-        let missed = mutants();
-        println!("{} planted bugs, {} missed", Mutant::ALL.len(), missed.len());
-        return if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let only: Vec<String> = std::env::args().skip(2).collect();
+        let missed = bank::play(&only);
+        return if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if std::env::args().nth(1).as_deref() == Some("--crash-points") {
+        std::panic::set_hook(Box::new(|_| {}));
+        return crash_points();
     }
     let arguments = match arguments() {
         Ok(arguments) => arguments,

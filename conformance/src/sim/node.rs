@@ -14,9 +14,12 @@ use crate::sim::checkers::votes::Promises;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
+use crate::sim::node_stable::Stable;
 use crate::sim::plan::{Micros, Mutant};
+use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
+use crate::sim::transfer::Fetching;
 use crate::sim::workload::Workload;
 
 /// A message whose gate is not durable yet.
@@ -61,6 +64,14 @@ pub struct Life {
     pub checkpoint_height: Height,
     /// Checkpoint files that values are read from.
     pub in_use: Vec<u32>,
+    /// What a quorum holds too.
+    pub(super) stable: Stable,
+    /// The log being erased behind them.
+    pub pruning: Option<Pruning>,
+    /// The segment that is written to.
+    pub open_segment: u32,
+    /// A checkpoint that is being fetched.
+    pub fetching: Fetching,
     /// When the next tick is scheduled.
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
@@ -127,6 +138,8 @@ pub struct Node {
     pub promises: Promises,
     /// Down for good.
     pub gone: bool,
+    /// Height of the newest checkpoint its disk holds for sure.
+    pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
     /// How its disk was lost or replaced, until it votes again.
@@ -165,7 +178,7 @@ impl Node {
             settings: &settings,
             mutant: self.mutant,
         };
-        let Start { log, machine, mut recovery, placed, in_use, base, blocks } =
+        let Start { log, machine, mut recovery, placed, in_use, base, stable, blocks } =
             start(&self.disk, &owner, &mut self.promises)?;
         if let Some(recovery) = &mut recovery {
             recovery.session_counter = self.starts;
@@ -208,6 +221,10 @@ impl Node {
             checkpoint: None,
             checkpoint_height: base,
             in_use,
+            stable,
+            pruning: None,
+            open_segment: 0,
+            fetching: Fetching::default(),
             tick_at: None,
             clocks: (u64::MAX, 0),
             session: 0,

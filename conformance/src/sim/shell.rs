@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
+use crate::sim::liars::Frame;
 use crate::sim::node::{Lost, Waiting};
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
@@ -27,6 +28,10 @@ const OPEN_MAX: usize = 300;
 impl World {
     fn wall_ms(&self, slot: usize) -> u64 {
         let true_ms = 1_790_000_000_000 + self.now / MILLI;
+        let true_ms = match self.bent.get(&self.nodes[slot].identity.id) {
+            Some(liar) => liar.clock(true_ms),
+            None => true_ms,
+        };
         true_ms.saturating_add_signed(self.nodes[slot].skew_ms)
     }
 
@@ -139,6 +144,9 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
+            Output::Transfer(step) => self.transfer(slot, step),
             Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
                 Err(format!("{id} accuses {}, who is honest", evidence.accused()))
             }
@@ -182,6 +190,7 @@ impl World {
         position: LogPosition,
         record: &Record,
     ) -> Result<(), String> {
+        let honest = self.honest(slot);
         self.say(slot, || format!("append {position} {}", name_of(record)));
         self.audit.note(self.now, slot, "append", &[record.tag()]);
         match record {
@@ -189,6 +198,12 @@ impl World {
                 if let Some(why) = self.verifier.refuse(certificate) {
                     return Err(format!("{slot} keeps a certificate that proves nothing: {why}"));
                 }
+            }
+            Record::CheckpointStable(certificate) => {
+                if honest {
+                    self.agreement.checkpoint(&certificate.id)?;
+                }
+                self.count("checkpoint stable");
             }
             Record::ViewChangeSent { .. } => self.count("view change"),
             Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
@@ -200,6 +215,9 @@ impl World {
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        if let Record::CheckpointStable(certificate) = record {
+            life.stable.appended(position, certificate.id.height);
+        }
         if let Record::Block(block) = record {
             life.machine.remember(placed, block);
             life.placed.insert(block.hash(), placed);
@@ -207,12 +225,19 @@ impl World {
         Ok(())
     }
 
-    fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
+    pub(super) fn transmit(
+        &mut self,
+        slot: usize,
+        to: Recipients,
+        message: &Message,
+    ) -> Result<(), String> {
         let id = self.nodes[slot].identity.id;
         if self.nodes[slot].life.is_none() {
             return Ok(());
         }
-        self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        if !self.bent.contains_key(&id) {
+            self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        }
         let bytes = message.to_bytes();
         self.say(slot, || format!("send {to:?} {}", kind_of(message)));
         self.audit.note(self.now, slot, "send", &bytes);
@@ -225,12 +250,36 @@ impl World {
             if !addressed || other == slot {
                 continue;
             }
-            for at in self.network.arrivals(slot, other, self.now) {
-                let bytes = bytes.clone();
-                self.schedule_at(at, Event::Deliver { to: other, from: id, bytes });
+            let Some(liar) = self.bent.get_mut(&id) else {
+                self.post((slot, other), bytes.clone(), 0);
+                continue;
+            };
+            let (frames, lies) = liar.tell(peer, message);
+            let counter = liar.lie.counter();
+            if lies {
+                self.count(counter);
+            }
+            for Frame { bytes, late } in frames {
+                self.overhear(id, &bytes);
+                self.post((slot, other), bytes, late);
             }
         }
         Ok(())
+    }
+
+    fn post(&mut self, (slot, other): (usize, usize), bytes: Bytes, late: Micros) {
+        let from = self.nodes[slot].identity.id;
+        for at in self.network.arrivals(slot, other, self.now) {
+            let bytes = bytes.clone();
+            self.schedule_at(at + late, Event::Deliver { to: other, from, bytes });
+        }
+    }
+
+    /// What a liar says counts as far as it signed it.
+    fn overhear(&mut self, liar: ReplicaId, bytes: &Bytes) {
+        if let Ok(message) = Message::from_bytes(bytes.clone()) {
+            self.ledger.overheard(liar, &message, &self.verifier);
+        }
     }
 
     pub(super) fn deliver(
@@ -243,8 +292,18 @@ impl World {
             return Ok(());
         }
         self.audit.note(self.now, to, "deliver", &bytes);
-        let mut message = Message::from_bytes(bytes)
-            .map_err(|error| format!("{from} sent what does not decode: {error}"))?;
+        let mut message = match Message::from_bytes(bytes) {
+            Ok(message) => message,
+            Err(_) if self.liars.contains(&from) => {
+                self.count("frame refused");
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{from} sent what does not decode: {error}")),
+        };
+        if self.bent.get(&self.nodes[to].identity.id).is_some_and(|liar| !liar.hears(&message)) {
+            self.count("lie: censored bundle");
+            return Ok(());
+        }
         if let Message::VotesAnswer(answer) = &mut message
             && !self.honest(to)
         {
@@ -275,7 +334,12 @@ impl World {
         for Waiting { to, message, .. } in open {
             self.transmit(slot, to, &message)?;
         }
-        self.step(slot, Input::Durable { position: batch.last })
+        if let Some(life) = &mut self.nodes[slot].life {
+            life.stable.durable(batch.last);
+            life.open_segment = batch.end.segment;
+        }
+        self.step(slot, Input::Durable { position: batch.last })?;
+        self.prune(slot)
     }
 
     fn execute_next(&mut self, slot: usize) {
@@ -284,6 +348,8 @@ impl World {
     }
 
     pub(super) fn executed(&mut self, slot: usize) -> Result<(), String> {
+        #[cfg(feature = "planted")]
+        let wall = self.wall_ms(slot);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some(block) = life.to_execute.pop_front() else { return Ok(()) };
         let more = !life.to_execute.is_empty();
@@ -298,6 +364,8 @@ impl World {
                 return Err(format!("{slot} executes another block at {height} than q committed"));
             }
         }
+        #[cfg(feature = "planted")]
+        althing::planted::set_local_ms(wall);
         let outcome = life
             .machine
             .execute(&block, placed)
@@ -331,6 +399,7 @@ impl World {
             return;
         }
         let mark = life.appender.replay_mark(header.height);
+        life.appender.rotate();
         life.checkpoint = Some(Checkpointing::begin(&mut life.machine, header, mark));
         self.count("checkpoint begun");
         let delay = self.random.between(MILLI, 30 * MILLI);
@@ -341,20 +410,24 @@ impl World {
         let node = &mut self.nodes[slot];
         let Some(life) = &mut node.life else { return Ok(()) };
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
-        let keeper = (&node.identity.cluster_id, life.in_use.as_slice());
+        let stable = life.stable.certified();
+        let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
         let done = checkpoint
-            .slice(&life.machine, &node.disk, keeper)
+            .slice(&mut life.machine, &node.disk, keeper)
             .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
-        if let Some(height) = done {
+        if let Some(id) = done {
+            let height = id.height;
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
             life.checkpoint_height = height;
+            life.stable.built(height);
+            node.checkpoint_durable = height;
             self.count("checkpoint on disk");
             self.say(slot, || format!("checkpoint at {height} is on disk"));
-        } else {
-            let delay = self.random.between(MILLI, 30 * MILLI);
-            self.schedule_local(slot, delay, Local::Checkpoint);
+            return self.checkpoint_built(slot, id);
         }
+        let delay = self.random.between(MILLI, 30 * MILLI);
+        self.schedule_local(slot, delay, Local::Checkpoint);
         Ok(())
     }
 
@@ -422,6 +495,10 @@ impl World {
             self.count("page not held");
             return Ok(());
         };
+        if !page.blocks.iter().all(|block| block.has_values()) {
+            self.count("page erased");
+            return Ok(());
+        }
         self.count("page served");
         let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
@@ -492,7 +569,8 @@ impl World {
         if !self.has_begun() {
             return;
         }
-        let Some(life) = self.nodes[slot].life.take() else { return };
+        self.crash_inside_prune(slot);
+        let Some(mut life) = self.nodes[slot].life.take() else { return };
         self.say(slot, || "crashes".to_owned());
         self.count("crash");
         let disk = self.nodes[slot].disk.clone();
@@ -504,13 +582,16 @@ impl World {
         }
         if let Some(mut checkpoint) = life.checkpoint {
             disk.fail_after(self.random.below(12));
-            let keeper = (&self.nodes[slot].identity.cluster_id, life.in_use.as_slice());
-            while let Ok(None) = checkpoint.slice(&life.machine, &disk, keeper) {}
+            let cluster_id = self.nodes[slot].identity.cluster_id;
+            let stable = life.stable.certified();
+            while let Ok(None) =
+                checkpoint.slice(&mut life.machine, &disk, (&cluster_id, &mut life.in_use, &stable))
+            {
+            }
             self.count("crash inside a checkpoint");
         }
         self.nodes[slot].promises.crashed();
-        let policies = [Survivors::Nothing, Survivors::Everything, Survivors::Random];
-        let policy = *self.random.pick(&policies);
+        let policy = *self.random.pick(&Survivors::ALL);
         disk.crash(policy, &mut self.random);
         self.tell_links(slot, false);
         let down = self.random.between(20 * MILLI, 3 * SECOND);
@@ -637,5 +718,25 @@ fn kind_of(message: &Message) -> String {
         Message::Rejoin(rejoin) => format!("REJOIN of {}", rejoin.replica),
         Message::VotesQuestion { .. } => "VotesQuestion".to_owned(),
         Message::VotesAnswer(answer) => format!("VotesAnswer {:?}", answer.standing),
+        Message::Checkpoint(vote) => {
+            format!("CHECKPOINT {} of {}", vote.id.height, vote.replica)
+        }
+        Message::CheckpointCertificate(certificate) => {
+            format!("checkpoint certificate {}", certificate.id.height)
+        }
+        Message::GetManifest { root } => format!("GetManifest {root:?}"),
+        Message::Manifest { content, .. } => match content {
+            Some((header, manifest)) => {
+                format!("Manifest {} of {} chunks", header.height, manifest.chunks.len())
+            }
+            None => "no Manifest".to_owned(),
+        },
+        Message::GetChunk { number, .. } => format!("GetChunk {number}"),
+        Message::Chunk { number, bytes, .. } => {
+            format!("Chunk {number} of {:?} bytes", bytes.as_ref().map(Bytes::len))
+        }
+        Message::Erased { from, certificate } => {
+            format!("erased from {from}, use checkpoint {}", certificate.id.height)
+        }
     }
 }

@@ -18,7 +18,8 @@ use crate::sim::checkers::model::Model;
 use crate::sim::checkers::requests::Requests;
 use crate::sim::checkers::verifier::Verifier;
 use crate::sim::checkers::votes::{Ledger, Promises};
-use crate::sim::disk::{SimDisk, Survivors};
+use crate::sim::disk::{DiskFault, SimDisk, Survivors};
+use crate::sim::liars::Liar;
 use crate::sim::network::Network;
 use crate::sim::node::{Identity, Lost, Node};
 use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
@@ -70,6 +71,8 @@ pub enum Event {
     Join,
     /// Some instance stops for a while.
     Pause,
+    /// An operation of some disk will fail.
+    BreakDisk,
     /// The halves of a twin get other listeners.
     Divide,
     /// The faults end.
@@ -93,6 +96,10 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The next segment is pruned.
+    Prune,
+    /// The transfer thread is done with its oldest job.
+    Transfer,
     /// A link changes.
     Link {
         /// To whom.
@@ -100,6 +107,18 @@ pub enum Local {
         /// Whether it stands.
         up: bool,
     },
+}
+
+impl Event {
+    /// The instance it happens to, if it is one.
+    fn slot(&self) -> Option<usize> {
+        match self {
+            Self::Deliver { to: slot, .. } | Self::Local { slot, .. } | Self::Restart { slot } => {
+                Some(*slot)
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -169,7 +188,10 @@ pub struct World {
     pub(super) random: Random,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
+    /// Whoever may do anything: twins and those of `bent`.
     pub(super) liars: BTreeSet<ReplicaId>,
+    /// Whose words are bent.
+    pub(super) bent: BTreeMap<ReplicaId, Liar>,
     pub(super) verifier: Verifier,
     pub(super) ledger: Ledger,
     pub(super) agreement: Agreement,
@@ -193,6 +215,14 @@ fn members(keys: &[althing::crypto::PublicKey]) -> Vec<GenesisMember> {
         peer_address: String::new(),
     };
     keys.iter().zip(0..).map(member).collect()
+}
+
+fn shuffled(n: usize, random: &mut Random) -> Vec<ReplicaId> {
+    let mut ids: Vec<ReplicaId> = (0..u16::try_from(n).expect("few")).map(ReplicaId).collect();
+    for at in (1..n).rev() {
+        ids.swap(at, random.index(at + 1));
+    }
+    ids
 }
 
 /// Each replica's way to sign, and its public key.
@@ -228,16 +258,22 @@ impl World {
             parameters: Parameters {
                 checkpoint_log_bytes: plan.checkpoint_log_bytes,
                 checkpoint_state_factor: 0,
+                tenure_blocks: 50,
                 ..Parameters::default()
             },
         });
         let cluster_id = genesis.cluster_id();
         let genesis_root = State::genesis(&genesis).exec_root();
-        let liars: BTreeSet<ReplicaId> = (0..plan.twins)
-            .map(|_| ReplicaId(u16::try_from(random.index(plan.n)).expect("few")))
-            .collect();
         let mut ids: Vec<usize> = (0..plan.n).collect();
-        ids.extend(liars.iter().map(|id| usize::from(id.0)));
+        let faulty = shuffled(plan.n, &mut random);
+        let (twins, lying) = faulty.split_at(plan.twins);
+        ids.extend(twins.iter().map(|id| usize::from(id.0)));
+        let bent = lying.iter().zip(&plan.lies).map(|(id, lie)| {
+            let signs = (cluster_id, Arc::clone(&schemes[usize::from(id.0)]));
+            (*id, Liar::new(*lie, *id, plan.n, signs, random.fork()))
+        });
+        let bent: BTreeMap<ReplicaId, Liar> = bent.collect();
+        let liars: BTreeSet<ReplicaId> = twins.iter().chain(bent.keys()).copied().collect();
         let nodes = ids.iter().map(|&at| {
             let id = ReplicaId(u16::try_from(at).expect("few"));
             let skew =
@@ -259,6 +295,7 @@ impl World {
                 gone: false,
                 lost: Lost::No,
                 older: None,
+                checkpoint_durable: Height(0),
                 skew_ms: skew,
                 workload: Workload::new(id, plan.large_values, random.fork()),
                 mutant: plan.mutant,
@@ -285,6 +322,7 @@ impl World {
             done: false,
             nodes,
             liars,
+            bent,
             random,
             plan,
             verbose,
@@ -301,11 +339,15 @@ impl World {
             self.restart(slot)?;
         }
         let plan = self.plan.clone();
+        if let Some(power) = plan.power {
+            self.nodes[0].disk.fail_after(power.after);
+        }
         let nemeses = [
             (plan.crash_every, Event::Crash),
             (plan.lose_every, Event::Lose),
             (plan.cut_every, Event::Cut),
             (plan.pause_every, Event::Pause),
+            (plan.disk_fault_every, Event::BreakDisk),
         ];
         for (every, event) in nemeses {
             self.again(every, event);
@@ -325,7 +367,9 @@ impl World {
         while let Some(Reverse(next)) = self.heap.pop() {
             assert!(next.at >= self.now, "time does not go back");
             self.now = next.at;
-            if let Err(what) = self.happen(next.event) {
+            let slot = next.event.slot();
+            let result = self.happen(next.event);
+            if let Err(what) = self.disk_errors(slot, result) {
                 return Err(self.failure(what));
             }
             if self.done {
@@ -333,6 +377,40 @@ impl World {
             }
         }
         Err(self.failure("nothing happens any more".to_owned()))
+    }
+
+    /// The first error of a disk ends its process (protocol.md 6); any other error is a failure, and so
+    /// is one of a disk that nobody minded.
+    fn disk_errors(
+        &mut self,
+        slot: Option<usize>,
+        result: Result<(), String>,
+    ) -> Result<(), String> {
+        let met = slot.and_then(|slot| Some((slot, self.nodes[slot].disk.met()?)));
+        let Some((slot, fault)) = met else { return result };
+        let Err(what) = result else { return Err(format!("{slot} goes on after {fault:?}")) };
+        self.say(slot, || format!("ends at a disk error: {what}"));
+        let known = DiskFault::ALL.iter().find(|(_, one)| *one == fault);
+        self.count(known.map_or("disk: power failed", |(name, _)| name));
+        match fault {
+            DiskFault::PowerFails => self.power_fails(slot),
+            _ if self.nodes[slot].life.is_some() => self.crash(slot),
+            _ => self.schedule(100 * MILLI, Event::Restart { slot }),
+        }
+        Ok(())
+    }
+
+    /// The enumerated crash: all at this operation, and if asked once more while it recovers.
+    fn power_fails(&mut self, slot: usize) {
+        let Some(power) = &mut self.plan.power else { return self.crash(slot) };
+        let (survivors, then) = (power.survivors, power.then.take());
+        self.nodes[slot].life = None;
+        self.nodes[slot].promises.crashed();
+        self.nodes[slot].disk.crash(survivors, &mut self.random);
+        if let Some(then) = then {
+            self.nodes[slot].disk.fail_after(then);
+        }
+        self.schedule(10 * MILLI, Event::Restart { slot });
     }
 
     fn failure(&self, what: String) -> Failure {
@@ -429,6 +507,8 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Prune => self.prune_slice(slot),
+            Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),
@@ -473,6 +553,12 @@ impl World {
                     self.schedule(length, Event::Resume { slot });
                 }
                 self.again(self.plan.pause_every, Event::Pause);
+            }
+            Event::BreakDisk => {
+                let (_, fault) = *self.random.pick(&DiskFault::ALL);
+                let slot = self.random.index(slots);
+                self.nodes[slot].disk.break_once(fault);
+                self.again(self.plan.disk_fault_every, Event::BreakDisk);
             }
             Event::Divide => {
                 let halves = self.liars.clone();
@@ -523,6 +609,7 @@ impl World {
         self.say(0, || "the faults end".to_owned());
         self.healed_at = Some(self.now);
         self.network.heal();
+        self.nodes.iter().for_each(|node| node.disk.mend());
         for _ in 0..self.plan.stay_down {
             let slot = self.random.index(self.plan.n);
             if self.honest(slot) && !self.nodes[slot].gone {

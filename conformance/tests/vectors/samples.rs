@@ -2,10 +2,11 @@
 
 use althing::chain::{
     AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, Compare, CompareResult, CompareTarget, DeleteRange, Effects,
-    Entry, Evidence, Genesis, GenesisMember, Membership, Op, Ownership, Parameters, Phase, Put,
-    REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value,
-    ValueSlot, Vote, flags,
+    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote,
+    ChunkEntry, Compare, CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence,
+    Genesis, GenesisMember, Manifest, Membership, Op, Ownership, Parameters, Phase, Put, Range,
+    REJOIN_SHIFT, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot,
+    Vote, flags,
 };
 use althing::crypto::{Ed25519, Signature};
 use althing::ordering::{
@@ -210,6 +211,26 @@ pub fn certificate(phase: Phase) -> Certificate {
     }
 }
 
+pub fn checkpoint_vote(voter: u8) -> CheckpointVote {
+    let id = CheckpointId {
+        height: Height(9),
+        block_hash: block().hash(),
+        exec_root: Digest([5; 32]),
+        manifest_root: Digest([6; 32]),
+    };
+    let replica = ReplicaId(u16::from(voter));
+    CheckpointVote::sign(Epoch(0), replica, id, &cluster_id(), &key(voter))
+}
+
+pub fn checkpoint_certificate() -> CheckpointCertificate {
+    let votes = (0..3).map(checkpoint_vote);
+    CheckpointCertificate {
+        epoch: Epoch(0),
+        id: checkpoint_vote(0).id,
+        signatures: votes.map(|vote| (vote.replica, vote.signature)).collect(),
+    }
+}
+
 pub fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
@@ -225,11 +246,16 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         Arc::new(ViewChange::sign(
             (Epoch(0), View(3)),
             ReplicaId(u16::from(voter)),
-            (Some(prepared.clone()), (voter > 0).then(|| committed.clone())),
+            (
+                Some(prepared.clone()),
+                (voter > 0).then(|| committed.clone()),
+                (voter > 1).then(|| checkpoint_vote(0).id),
+            ),
             &cluster_id(),
             &key(voter),
         ))
     };
+    let shown = votes_answer(view_change(2));
     let view_changes = (0..3).map(view_change).collect();
     let new_view = NewView::sign((Epoch(0), View(3)), view_changes, &cluster_id(), &key(3));
     let nonce = ReadNonce { start: [5; 32], counter: 9 };
@@ -240,6 +266,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         unix_ms: Millis(1_790_000_000_000),
         committed: Height(9),
         executed: Height(8),
+        stable: Height(4),
     };
     let answer = ReadAnswer { nonce, epoch: Epoch(0), mark: Height(10), committed: Height(9) };
     let votes = vec![vote(2, Phase::Prepare), vote(2, Phase::Commit)];
@@ -262,9 +289,31 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("checkpoint", Message::Checkpoint(checkpoint_vote(2))),
+        ("checkpoint_certificate", Message::CheckpointCertificate(checkpoint_certificate())),
+        ("get_manifest", Message::GetManifest { root: Digest([6; 32]) }),
+        (
+            "manifest",
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((header(), Arc::new(manifest()))),
+            },
+        ),
+        ("manifest_not_held", Message::Manifest { root: Digest([6; 32]), content: None }),
+        ("get_chunk", Message::GetChunk { root: Digest([6; 32]), number: 7 }),
+        (
+            "chunk",
+            Message::Chunk {
+                root: Digest([6; 32]),
+                number: 7,
+                bytes: Some(Bytes::from_static(b"a chunk")),
+            },
+        ),
+        ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
         ("rejoin", Message::Rejoin(signed_rejoin())),
         ("votes_question", Message::VotesQuestion { start_nonce: [5; 32] }),
-        ("votes_answer", Message::VotesAnswer(Box::new(votes_answer(view_change(2))))),
+        ("votes_answer", Message::VotesAnswer(Box::new(shown))),
+        ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
     ]
 }
 
@@ -281,6 +330,18 @@ fn votes_answer(view_change: Arc<ViewChange>) -> VotesAnswer {
         bundle: Some(bundle().header()),
     };
     VotesAnswer { nonce: [5; 32], from: [6; 32], standing: Standing::Started, votes }
+}
+
+/// A checkpoint of one chunk.
+pub fn manifest() -> Manifest {
+    Manifest {
+        cluster_id: cluster_id(),
+        height: Height(3),
+        block_hash: header().hash(),
+        exec_root: Digest([3; 32]),
+        exec_roots: vec![(Height(2), Digest([2; 32])), (Height(3), Digest([3; 32]))],
+        chunks: vec![ChunkEntry::of(b"a chunk")],
+    }
 }
 
 pub fn effects() -> Effects {

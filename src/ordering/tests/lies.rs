@@ -23,7 +23,8 @@ fn certificate(phase: Phase, view: u64, height: u64, hash: Digest, voters: &[u16
 fn view_change(view: u64, voter: u16, prepared: Option<Certificate>) -> Arc<ViewChange> {
     let round = (Epoch(0), View(view));
     let certificates = (prepared, None);
-    Arc::new(ViewChange::sign(round, ReplicaId(voter), certificates, &CLUSTER, &scheme(voter)))
+    let quoted = (certificates.0, certificates.1, None);
+    Arc::new(ViewChange::sign(round, ReplicaId(voter), quoted, &CLUSTER, &scheme(voter)))
 }
 
 fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) -> Message {
@@ -179,6 +180,7 @@ fn a_height_claimed_without_a_certificate_moves_nothing() {
         unix_ms: crate::types::Millis(0),
         committed: huge,
         executed: huge,
+        stable: Height(0),
     };
     world.deliver(2, 3, Message::Status(status));
     let hash = Digest([6; 32]);

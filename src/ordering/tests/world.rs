@@ -4,9 +4,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Entry, Member,
-    Membership, Op, Parameters, Phase, Put, Record, SessionWindow, Skeleton, Value, ValueSlot,
-    Vote,
+    Author, Block, BlockParts, Bundle, BundleParts, Certificate, CheckpointCertificate,
+    CheckpointId, ChunkEntry, Effects, Entry, Manifest, Member, Membership, Op, Parameters, Phase,
+    Put, Record, SessionWindow, Skeleton, Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Context, PublicKey, Scheme, Signature, hash};
@@ -41,6 +41,16 @@ fn key(id: u16) -> PublicKey {
 pub struct Options {
     pub drop_percent: u64,
     pub leases: bool,
+    /// Another than the default.
+    pub tenure_blocks: Option<u32>,
+    /// A replica whose wall clock is ahead by so many ms.
+    pub clock_ahead: Option<(u16, u64)>,
+    /// Added to every message's way.
+    pub latency_ms: u64,
+    /// A replica that sends its proposals so much later than it could.
+    pub slow: Option<(u16, u64)>,
+    /// A checkpoint at every multiple of this height; 0 for none.
+    pub checkpoint_every: u64,
 }
 
 /// What executing leaves behind: enough to see a fork, a repetition or a loss.
@@ -77,7 +87,7 @@ struct Node {
     core: Option<Core>,
     records: Vec<Record>,
     durable: usize,
-    held: Vec<(LogPosition, Recipients, Message)>,
+    waiting: Vec<(LogPosition, Recipients, Message)>,
     state: State,
     /// The state as of some durable Effects record.
     snapshot: State,
@@ -101,7 +111,53 @@ struct Node {
     may_halt: bool,
     halted: Option<String>,
     /// Copies of the disk, to be put back later.
-    copies: Vec<(Vec<Record>, State)>,
+    copies: Vec<Copied>,
+    /// Checkpoints on disk, and those being written with the time they are done.
+    held: Vec<CheckpointId>,
+    building: Vec<(u64, CheckpointId, Shelved)>,
+    /// Its checkpoints' bytes are not what they should be.
+    other_bytes: bool,
+    /// Checkpoints it can give to others, by the root of their manifest.
+    shelf: BTreeMap<Digest, Shelved>,
+    /// Chunks on its disk of a checkpoint that it fetches.
+    gathered: Option<(Arc<Manifest>, BTreeMap<u32, Bytes>)>,
+    /// The state of an installed checkpoint: its log does not reach below.
+    floor: Option<State>,
+    /// How it lies to who fetches a checkpoint.
+    source_lie: Option<SourceLie>,
+    /// It is to start over on this state.
+    installs: Option<State>,
+}
+
+/// A copy of a disk.
+#[derive(Default)]
+struct Copied {
+    records: Vec<Record>,
+    held: Vec<CheckpointId>,
+    shelf: BTreeMap<Digest, Shelved>,
+    floor: Option<State>,
+}
+
+/// A checkpoint that others may fetch.
+#[derive(Clone)]
+struct Shelved {
+    manifest: Arc<Manifest>,
+    chunks: Vec<Bytes>,
+    state: State,
+}
+
+/// What a source of a state transfer does instead of its duty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceLie {
+    WrongBytes,
+    Longer,
+    OtherChunk,
+    Unasked,
+    Silent,
+    NothingHeld,
+    OtherManifest,
+    /// Alternates between all of the above.
+    Everything,
 }
 
 pub struct World {
@@ -109,7 +165,13 @@ pub struct World {
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Who was told that its clock is off, and by how much.
+    pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
+    /// How often a lying source was found out.
+    pub liars_named: u64,
+    /// States installed.
+    pub installed: u64,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
@@ -141,7 +203,7 @@ impl World {
             core: None,
             records: Vec::new(),
             durable: 0,
-            held: Vec::new(),
+            waiting: Vec::new(),
             state: state.clone(),
             snapshot: state.clone(),
             starts: 0,
@@ -161,12 +223,23 @@ impl World {
             may_halt: false,
             halted: None,
             copies: Vec::new(),
+            held: Vec::new(),
+            building: Vec::new(),
+            other_bytes: false,
+            shelf: BTreeMap::new(),
+            gathered: None,
+            floor: None,
+            source_lie: None,
+            installs: None,
         };
         Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            skews: Vec::new(),
             reads_liar: None,
+            liars_named: 0,
+            installed: 0,
             nodes: (0..n).map(|_| node()).collect(),
             wire: Vec::new(),
             now_ms: 1,
@@ -214,19 +287,25 @@ impl World {
                 voting: true,
             })
             .collect();
-        Membership { epoch: Epoch(0), members, parameters: Parameters::default(), first_primary: 0 }
+        let default = Parameters::default();
+        let tenure_blocks = self.options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let parameters = Parameters { tenure_blocks, ..default };
+        Membership { epoch: Epoch(0), members, parameters, first_primary: 0 }
     }
 
     pub fn kill(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
         node.core = None;
-        node.held.clear();
+        node.waiting.clear();
+        node.building.clear();
         node.reads.clear();
         node.records.truncate(node.durable);
         // A request for a view that was lost with the unsynced end never left.
         node.asked = asked(&node.records);
         if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
+        } else if let Some(floor) = &node.floor {
+            node.state = floor.clone();
         } else {
             node.state = State::genesis();
         }
@@ -249,10 +328,11 @@ impl World {
         node.session = 0;
         node.queued = 0;
         node.votes_sent = 0;
-        let mut recovery = (!node.records.is_empty()).then(|| recovery(&node.records, &node.state));
-        if let Some(recovery) = &mut recovery {
-            recovery.session_counter = u64::from(node.starts) - 1;
-        }
+        let recovery = (!node.records.is_empty()).then(|| Recovery {
+            checkpoints: node.held.clone(),
+            session_counter: u64::from(node.starts) - 1,
+            ..recovery(&node.records, &node.state)
+        });
         let config = CoreConfig {
             cluster_id: Digest([8; 32]),
             own: ReplicaId(id),
@@ -266,7 +346,7 @@ impl World {
         node.core = Some(Core::new(config));
         let now = self.now_ms;
         self.step(id, Input::Tick { mono_ms: now });
-        self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+        self.step(id, Input::Wall { unix_ms: self.wall(id) });
         for peer in 0..self.nodes.len() as u16 {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
@@ -294,6 +374,40 @@ impl World {
 
     pub fn equivocate(&mut self, id: ReplicaId) {
         self.nodes[id.0 as usize].equivocates = true;
+    }
+
+    /// Values of blocks up to `until` are erased at a replica.
+    pub fn erase(&mut self, id: u16, until: Height) {
+        self.step(id, Input::Erased { until });
+    }
+
+    pub fn write_other_checkpoints(&mut self, id: u16) {
+        self.nodes[id as usize].other_bytes = true;
+    }
+
+    pub fn stable(&self, id: u16) -> Height {
+        self.core(id).status().stable_checkpoint
+    }
+
+    /// The certificates a replica's log holds.
+    pub fn stable_in_log(&self, id: u16) -> Vec<CheckpointCertificate> {
+        let records = self.nodes[id as usize].records.iter();
+        let stable = |record: &Record| match record {
+            Record::CheckpointStable(certificate) => Some(certificate.clone()),
+            _ => None,
+        };
+        records.filter_map(stable).collect()
+    }
+
+    pub fn check_certificates(&self) {
+        let membership = self.membership();
+        let q = membership.quorum().q();
+        for id in 0..self.nodes.len() as u16 {
+            for certificate in self.stable_in_log(id) {
+                let checked = certificate.check(&Digest([8; 32]), &membership, &scheme(0), q);
+                assert_eq!(checked, Ok(()), "replica {id}");
+            }
+        }
     }
 
     pub fn diverge(&mut self, id: u16) {
@@ -335,29 +449,32 @@ impl World {
     pub fn copy(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
         let records = node.records[..node.durable].to_vec();
-        node.copies.push((records, node.snapshot.clone()));
+        let (held, shelf, floor) = (node.held.clone(), node.shelf.clone(), node.floor.clone());
+        node.copies.push(Copied { records, held, shelf, floor });
     }
 
     /// The disk of a replica that is down is lost.
     pub fn wipe(&mut self, id: u16) {
-        self.replace(id, Vec::new());
+        self.replace(id, Copied::default());
     }
 
     /// An old copy of the disk comes back, if there is one.
     pub fn roll_back(&mut self, id: u16) {
-        if let Some((records, _)) = self.nodes[id as usize].copies.pop() {
-            self.replace(id, records);
+        if let Some(copy) = self.nodes[id as usize].copies.pop() {
+            self.replace(id, copy);
         }
     }
 
-    fn replace(&mut self, id: u16, records: Vec<Record>) {
-        let genesis = State::genesis();
+    fn replace(&mut self, id: u16, disk: Copied) {
+        let Copied { records, held, shelf, floor } = disk;
+        let state = floor.clone().unwrap_or_else(State::genesis);
         let node = &mut self.nodes[id as usize];
         assert!(node.core.is_none(), "only a stopped replica's disk is replaced");
         node.lost = true;
         node.durable = records.len();
         node.records = records;
-        (node.state, node.snapshot) = (genesis.clone(), genesis);
+        (node.held, node.shelf, node.floor, node.gathered) = (held, shelf, floor, None);
+        (node.state, node.snapshot) = (state.clone(), state);
         node.asked = asked(&node.records);
         // What it voted before is nobody's promise any more; what it votes from now on is.
         self.ledger.retain(|(voter, ..), _| *voter != id);
@@ -457,6 +574,9 @@ impl World {
             self.step(to, Input::Recv { peer: ReplicaId(from), message });
         }
         for id in 0..self.nodes.len() as u16 {
+            if let Some(state) = self.nodes[id as usize].installs.take() {
+                self.install(id, state);
+            }
             if self.is_up(id) {
                 self.admit(id);
                 if self.below(3) == 0 {
@@ -464,11 +584,21 @@ impl World {
                 }
                 let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
                 self.step(id, Input::Tick { mono_ms: now });
+                self.finish_checkpoints(id);
                 if due || now.is_multiple_of(50) {
-                    self.step(id, Input::Wall { unix_ms: Millis(UNIX_MS + now) });
+                    self.step(id, Input::Wall { unix_ms: self.wall(id) });
                 }
             }
         }
+    }
+
+    fn wall(&self, id: u16) -> Millis {
+        let ahead = self.options.clock_ahead.filter(|(whose, _)| *whose == id);
+        Millis(UNIX_MS + self.now_ms + ahead.map_or(0, |(_, ms)| ms))
+    }
+
+    pub fn hand_over(&mut self, id: u16) {
+        self.step(id, Input::HandOver);
     }
 
     fn sync(&mut self, id: u16) {
@@ -480,8 +610,8 @@ impl World {
         node.snapshot = node.state.clone();
         let position = LogPosition(node.durable as u64);
         let (open, held): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut node.held).into_iter().partition(|(gate, ..)| *gate <= position);
-        node.held = held;
+            std::mem::take(&mut node.waiting).into_iter().partition(|(gate, ..)| *gate <= position);
+        node.waiting = held;
         for (_, to, message) in open {
             self.transmit(id, to, &message);
         }
@@ -506,6 +636,12 @@ impl World {
         output: Output,
         inputs: &mut std::collections::VecDeque<Input>,
     ) {
+        if let Output::Alarm(Alarm::BadPeer { peer, .. }) = &output
+            && self.nodes[peer.0 as usize].source_lie.is_some()
+        {
+            self.liars_named += 1;
+            return;
+        }
         let node = &mut self.nodes[id as usize];
         match output {
             Output::Append { position, record } => {
@@ -523,7 +659,7 @@ impl World {
                 if gate.0 as usize <= node.durable {
                     self.transmit(id, to, &message);
                 } else {
-                    node.held.push((gate, to, message));
+                    node.waiting.push((gate, to, message));
                 }
             }
             Output::Execute { block } => {
@@ -553,9 +689,13 @@ impl World {
                 assert!(node.lost, "replica {id} lost nothing: {reason}");
                 node.fences += 1;
             }
+            Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
+            Output::Transfer(step) => self.transfer(id, step, inputs),
+            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
-                assert!(node.diverges, "{reason}");
+                assert!(node.diverges || node.other_bytes, "{reason}");
                 node.quarantined = true;
             }
             Output::Halt { reason } => {
@@ -592,10 +732,35 @@ impl World {
         node.state.roots.insert(height, root);
         node.state.height = height;
         node.state.header = Some(block.header.clone());
+        let every = self.options.checkpoint_every;
+        if every > 0 && height.0.is_multiple_of(every) {
+            let shelved = checkpoint_of(&node.state, node.other_bytes);
+            let id = CheckpointId {
+                height,
+                block_hash: block.hash(),
+                exec_root: root,
+                manifest_root: shelved.manifest.root(),
+            };
+            node.building.push((self.now_ms + 5 + self.random % 40, id, shelved));
+        }
         self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
         let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
         let effects = Effects { height, exec_root: root, changes: Vec::new() };
         Input::Executed { effects, next_expiry }
+    }
+
+    fn finish_checkpoints(&mut self, id: u16) {
+        let now = self.now_ms;
+        let node = &mut self.nodes[id as usize];
+        let (done, later) = std::mem::take(&mut node.building)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, ..)| *at <= now);
+        node.building = later;
+        for (_, built, shelved) in done {
+            self.nodes[id as usize].held.push(built);
+            self.nodes[id as usize].shelf.insert(built.manifest_root, shelved);
+            self.step(id, Input::CheckpointBuilt { id: built });
+        }
     }
 
     fn transmit(&mut self, from: u16, to: Recipients, message: &Message) {
@@ -607,7 +772,10 @@ impl World {
         for id in ids {
             let lost = self.below(100) < self.options.drop_percent;
             let cut = self.nodes[from as usize].cut || self.nodes[id as usize].cut;
-            let at = self.now_ms + 1 + self.below(6);
+            let slow = self.options.slow.filter(|(whose, _)| *whose == from);
+            let proposal = matches!(message, Message::PrePrepare { .. });
+            let late = slow.filter(|_| proposal).map_or(0, |(_, ms)| ms);
+            let at = self.now_ms + 1 + self.below(6) + self.options.latency_ms + late;
             if lost || cut || !self.is_up(id) {
                 continue;
             }
@@ -622,6 +790,137 @@ impl World {
             }
             self.wire.push((at, from, id, message.to_bytes()));
         }
+    }
+
+    pub fn lie_as_source(&mut self, id: u16, lie: SourceLie) {
+        self.nodes[id as usize].source_lie = Some(lie);
+    }
+
+    pub fn tell_the_truth(&mut self, id: u16) {
+        self.nodes[id as usize].source_lie = None;
+    }
+
+    /// A replica's checkpoints below its newest are gone.
+    pub fn drop_older_checkpoints(&mut self, id: u16) {
+        let shelf = &mut self.nodes[id as usize].shelf;
+        let newest = shelf.values().map(|one| one.manifest.height).max();
+        shelf.retain(|_, one| Some(one.manifest.height) == newest);
+    }
+
+    pub fn chunks_gathered(&self, id: u16) -> usize {
+        self.nodes[id as usize].gathered.as_ref().map_or(0, |(_, chunks)| chunks.len())
+    }
+
+    /// How many blocks it executed itself: what it fetched as a state is not among them.
+    pub fn blocks_in_log(&self, id: u16) -> usize {
+        let records = self.nodes[id as usize].records.iter();
+        records.filter(|record| matches!(record, Record::Block(_))).count()
+    }
+
+    fn lie_of(&mut self, id: u16) -> Option<SourceLie> {
+        use SourceLie::{
+            Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes,
+        };
+        let lie = self.nodes[id as usize].source_lie?;
+        if lie != SourceLie::Everything {
+            return Some(lie);
+        }
+        let all = [WrongBytes, Longer, OtherChunk, Unasked, Silent, NothingHeld, OtherManifest];
+        let at = self.below(all.len() as u64) as usize;
+        Some(all[at])
+    }
+
+    fn serve_manifest(&mut self, id: u16, to: ReplicaId, root: Digest) {
+        let held = self.nodes[id as usize].shelf.get(&root).cloned();
+        let lie = self.lie_of(id);
+        let content = held.map(|held| {
+            let mut manifest = (*held.manifest).clone();
+            if lie == Some(SourceLie::OtherManifest) {
+                manifest.chunks.truncate(1);
+            }
+            (held.state.header.clone().expect("executed"), Arc::new(manifest))
+        });
+        let content = content.filter(|_| lie != Some(SourceLie::NothingHeld));
+        if lie != Some(SourceLie::Silent) {
+            self.transmit(id, Recipients::One(to), &Message::Manifest { root, content });
+        }
+    }
+
+    fn serve_chunk(&mut self, id: u16, to: ReplicaId, (root, number): (Digest, u32)) {
+        let held = self.nodes[id as usize].shelf.get(&root);
+        let chunks = held.map(|held| held.chunks.clone()).unwrap_or_default();
+        let mut bytes = chunks.get(number as usize).cloned();
+        let mut sent_as = number;
+        match self.lie_of(id) {
+            Some(SourceLie::WrongBytes) => {
+                bytes = bytes.map(|bytes| Bytes::from(vec![0xee; bytes.len()]));
+            }
+            Some(SourceLie::Longer) => bytes = bytes.map(|_| Bytes::from(vec![0; 1 << 16])),
+            Some(SourceLie::OtherChunk) => {
+                bytes = chunks.get((number as usize + 1) % chunks.len().max(1)).cloned();
+            }
+            Some(SourceLie::Unasked) => sent_as = number.wrapping_add(1000),
+            Some(SourceLie::NothingHeld) => bytes = None,
+            Some(SourceLie::Silent) => return,
+            _ => {}
+        }
+        let message = Message::Chunk { root, number: sent_as, bytes };
+        self.transmit(id, Recipients::One(to), &message);
+    }
+
+    fn transfer(
+        &mut self,
+        id: u16,
+        step: TransferStep,
+        inputs: &mut std::collections::VecDeque<Input>,
+    ) {
+        let node = &mut self.nodes[id as usize];
+        match step {
+            TransferStep::Begin { manifest, .. } => {
+                let kept = node.gathered.take().filter(|(of, _)| of.root() == manifest.root());
+                let chunks = kept.map(|(_, chunks)| chunks).unwrap_or_default();
+                let (root, held) = (manifest.root(), chunks.keys().copied().collect());
+                node.gathered = Some((manifest, chunks));
+                inputs.push_back(Input::Transfer(TransferEvent::Begun { root, held }));
+            }
+            TransferStep::Store { number, peer, bytes } => {
+                let (manifest, chunks) = node.gathered.as_mut().expect("begun");
+                let root = manifest.root();
+                let entry = manifest.chunks[number as usize];
+                assert_eq!(entry.length as usize, bytes.len(), "lengths are checked by the core");
+                let sound = ChunkEntry::of(&bytes) == entry;
+                if sound {
+                    chunks.insert(number, bytes);
+                }
+                let stored = TransferEvent::Stored { root, number, peer, sound };
+                inputs.push_back(Input::Transfer(stored));
+            }
+            TransferStep::Install { height } => {
+                let (manifest, chunks) = node.gathered.take().expect("begun");
+                assert_eq!(chunks.len(), manifest.chunks.len(), "installed with chunks missing");
+                assert_eq!(height, manifest.height);
+                let shelves = self.nodes.iter().find_map(|node| node.shelf.get(&manifest.root()));
+                let state = shelves.expect("somebody made it").state.clone();
+                assert_eq!(state.roots[&height], manifest.exec_root, "certified by a quorum");
+                self.nodes[id as usize].installs = Some(state);
+            }
+            TransferStep::Abandon => {}
+        }
+    }
+
+    /// Starts over on a transferred state, as the shell does: the log stays, as far as it is on disk.
+    fn install(&mut self, id: u16, state: State) {
+        if !self.is_up(id) {
+            return;
+        }
+        self.kill(id);
+        self.installed += 1;
+        let node = &mut self.nodes[id as usize];
+        assert!(state.height > node.state.height, "a checkpoint below what is executed");
+        node.floor = Some(state.clone());
+        node.snapshot = state.clone();
+        node.state = state;
+        self.restart(id);
     }
 
     /// One vote per (replica, view, height, phase), across restarts.
@@ -664,6 +963,29 @@ impl World {
         }
         text
     }
+}
+
+/// A few chunks that differ from checkpoint to checkpoint, but for one.
+fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
+    let root = state.roots[&state.height];
+    let mut chunks: Vec<Bytes> = (1..=7_u8)
+        .map(|number| Bytes::from([&root.0[..], &vec![number; usize::from(number)]].concat()))
+        .collect();
+    chunks.push(Bytes::from_static(b"the same in every checkpoint"));
+    if other_bytes {
+        chunks.push(Bytes::from_static(b"other"));
+    }
+    let header = state.header.as_ref().expect("executed");
+    let lowest = state.height.minus(u64::from(Parameters::default().window));
+    let manifest = Manifest {
+        cluster_id: Digest([8; 32]),
+        height: state.height,
+        block_hash: header.hash(),
+        exec_root: root,
+        exec_roots: state.roots.range(lowest..).map(|(height, root)| (*height, *root)).collect(),
+        chunks: chunks.iter().map(|chunk| ChunkEntry::of(chunk)).collect(),
+    };
+    Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
 }
 
 fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
@@ -711,6 +1033,9 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         exec_roots: state.roots.iter().map(|(height, root)| (*height, *root)).collect(),
         windows: state.windows.clone(),
         next_expiry: None,
+        stable: None,
+        checkpoints: Vec::new(),
+        erased: Height(0),
         quarantined: false,
         fenced: false,
         rejoined: None,
@@ -741,6 +1066,7 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
             Record::Prepared(certificate) if higher(&recovery.prepared, certificate) => {
                 recovery.prepared = Some(certificate.clone());
             }
+            Record::CheckpointStable(certificate) => recovery.stable = Some(certificate.clone()),
             Record::Committed(certificate) if higher(&recovery.committed, certificate) => {
                 recovery.committed = Some(certificate.clone());
             }
