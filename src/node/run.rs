@@ -31,7 +31,7 @@ use crate::node::prune::PruneJob;
 use crate::node::stable::Stable;
 use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
-use crate::ordering::{Core, Input, Message, Output, Recipients};
+use crate::ordering::{Alarm, Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
 
 /// Events taken in one turn before outputs are carried out: enough to batch, few enough to stay quick.
@@ -70,6 +70,7 @@ pub(super) struct Replica {
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
     pub(super) quarantined: Option<String>,
+    pub(super) fenced: Option<String>,
     /// Why it serves no key while it catches up after a repair.
     pub(super) healing: Option<String>,
     /// Peers whose link stands.
@@ -179,6 +180,9 @@ impl Replica {
         match event {
             Event::Request(request) => match self.closed() {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
+                None if self.core.is_fenced() => {
+                    drop(request.reply.send(Err(NodeError::NoLeader)));
+                }
                 None => {
                     let mut request = request;
                     self.attest(&mut request.op);
@@ -263,6 +267,13 @@ impl Replica {
             let id = self.pending.ask(core::mem::take(&mut self.barriers));
             self.step(Input::ReadRequest { id });
         }
+        if !self.core.admits_requests() {
+            return;
+        }
+        if self.admission.open_session(self.core.own_rejoins()) {
+            self.pending.fail_ops(NodeError::Timeout);
+            self.bundles.clear();
+        }
         self.forget_executed_bundles();
         while self.admission.queued() > 0
             && self.bundles.len() as u64 <= BUNDLES_OUTSTANDING
@@ -335,9 +346,48 @@ impl Replica {
             }
             Output::Transfer(step) => self.transfer(step),
             Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
-            Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
+            Output::Alarm(alarm) => self.alarm(alarm),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
+        }
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::RollbackDetected { reason } => {
+                tracing::error!(
+                    event = "ROLLBACK_DETECTED",
+                    "this replica's log is not the newest it had: {reason}; it votes again once the \
+                     others have committed its REJOIN"
+                );
+                self.pending.fail_ops(NodeError::NoLeader);
+                self.admission.refuse_all(NodeError::NoLeader);
+                self.fenced = Some(reason);
+            }
+            Alarm::Rejoined { height } => {
+                tracing::info!(event = "rejoined", height = height.0, "rejoined: votes again");
+                self.fenced = None;
+            }
+            Alarm::AwaitsVoters { missing, first_start } => {
+                let missing: Vec<String> =
+                    missing.iter().map(|id| self.meters.name_of(*id)).collect();
+                let missing = missing.join(", ");
+                if first_start {
+                    tracing::warn!(
+                        event = "awaits_first_start",
+                        missing,
+                        "the network begins when all replicas are there; waiting for: {missing}"
+                    );
+                } else {
+                    tracing::warn!(
+                        event = "awaits_voters",
+                        missing,
+                        "votes once a quorum has said what it holds of this replica; no answer from: \
+                         {missing}"
+                    );
+                }
+            }
+            alarm => tracing::warn!(event = "alarm", "{alarm:?}"),
         }
     }
 
@@ -424,6 +474,7 @@ impl Replica {
         status.log_bytes = self.persist.bytes;
         status.syncs = self.persist.syncs;
         status.quarantined = self.closed().cloned();
+        status.fenced.clone_from(&self.fenced);
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }

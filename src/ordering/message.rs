@@ -4,10 +4,11 @@ use bytes::Bytes;
 
 use crate::chain::{
     BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
-    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, ViewChange,
-    Vote,
+    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, Rejoin,
+    ViewChange, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::ordering::VotesAnswer;
 use crate::types::{Digest, Epoch, Height, Millis, View};
 
 /// What a replica is doing (protocol.md 8).
@@ -132,6 +133,15 @@ pub enum Message {
     },
     /// How consecutive epochs ended.
     Epochs(Vec<EpochProof>),
+    /// Let the sender, or the one it relays for, vote again.
+    Rejoin(Rejoin),
+    /// What do you hold of mine?
+    VotesQuestion {
+        /// The asking process's.
+        start_nonce: [u8; 32],
+    },
+    /// See [`VotesAnswer`].
+    VotesAnswer(Box<VotesAnswer>),
     /// The sender holds a checkpoint durably.
     Checkpoint(CheckpointVote),
     /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
@@ -210,6 +220,9 @@ impl Message {
             Self::Body(_) => 14,
             Self::GetEpochs { .. } => 24,
             Self::Epochs(_) => 25,
+            Self::Rejoin(_) => 21,
+            Self::VotesQuestion { .. } => 22,
+            Self::VotesAnswer(_) => 23,
             Self::Checkpoint(_) => 15,
             Self::CheckpointCertificate(_) => 16,
             Self::GetManifest { .. } => 17,
@@ -240,10 +253,10 @@ impl Message {
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 | 16 | 26 => Some(64 << 10),
+            3 | 6 | 16 | 23 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
             28 => Some((1 << 20) + FRAME),
-            5 | 8..=11 | 13 | 15 | 17 | 19 | 24 | 27 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 | 24 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
@@ -347,6 +360,9 @@ impl Encode for Message {
                 writer.length(proofs.len());
                 proofs.iter().for_each(|proof| proof.encode(writer));
             }
+            Self::Rejoin(rejoin) => rejoin.encode(writer),
+            Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
+            Self::VotesAnswer(answer) => answer.encode(writer),
             Self::Checkpoint(vote) => vote.encode(writer),
             Self::CheckpointCertificate(certificate) => certificate.encode(writer),
             Self::GetManifest { root } => writer.digest(root),
@@ -434,6 +450,9 @@ impl Decode for Message {
                 }
                 Self::Epochs(proofs)
             }
+            21 => Self::Rejoin(Rejoin::decode(reader)?),
+            22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
+            23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
             15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
             16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
             17 => Self::GetManifest { root: reader.digest("manifest asked")? },

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use althing::chain::{Block, Genesis, Membership};
+use althing::chain::{Block, Genesis, Membership, REJOIN_SHIFT};
 use althing::crypto::Scheme;
 use althing::ordering::{Core, CoreConfig, Message, Recipients};
 use althing::storage::log::{Appender, Batch, BlockReader, LogSettings, Placed};
@@ -76,6 +76,8 @@ pub struct Life {
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
     pub clocks: (u64, u64),
+    /// The session of its bundles.
+    pub session: u64,
     /// Number of the next op.
     pub next_seq: u64,
     /// Ops sent and not answered, with when they were sent.
@@ -108,6 +110,18 @@ pub struct Identity {
     pub genesis_root: Digest,
 }
 
+/// What became of a replica's disk (protocol.md 6.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing, or it votes again.
+    #[default]
+    No,
+    /// It was lost or replaced, and nobody has noticed.
+    Unnoticed,
+    /// The replica is fenced.
+    Fenced,
+}
+
 /// A replica's instance: disk and identity outlive its processes.
 pub struct Node {
     /// Which replica.
@@ -130,6 +144,10 @@ pub struct Node {
     pub skew_ms: i64,
     /// How fast its monotonic clock runs, in parts of 1,000.
     pub rate: u64,
+    /// How its disk was lost or replaced, until it votes again.
+    pub lost: Lost,
+    /// An older copy of its disk.
+    pub older: Option<SimDisk>,
     /// Its clients.
     pub workload: Workload,
     /// Put into it on purpose.
@@ -162,8 +180,11 @@ impl Node {
             settings: &settings,
             mutant: self.mutant,
         };
-        let Start { log, machine, recovery, placed, in_use, base, stable, blocks, epochs } =
+        let Start { log, machine, mut recovery, placed, in_use, base, stable, blocks, epochs } =
             start(&self.disk, &owner, &mut self.promises)?;
+        if let Some(recovery) = &mut recovery {
+            recovery.session_counter = self.starts;
+        }
         self.starts += 1;
         let durable = log.log_end;
         let shown = Height(machine.height().0);
@@ -209,6 +230,7 @@ impl Node {
             fetching: Fetching::default(),
             tick_at: None,
             clocks: (u64::MAX, 0),
+            session: 0,
             next_seq: 0,
             open: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -233,9 +255,10 @@ impl Node {
         since + (mono_ms * MILLI * 1_000).div_ceil(self.rate)
     }
 
-    /// The session of this process's bundles.
+    /// The session of this process's bundles: REJOINs executed << 48 | its durable counter.
     #[must_use]
     pub fn session(&self) -> u64 {
-        self.starts
+        let rejoins = self.life.as_ref().map_or(0, |life| life.core.own_rejoins());
+        (rejoins << REJOIN_SHIFT) | self.starts
     }
 }
