@@ -25,6 +25,7 @@ use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::intake::Intake;
 use crate::node::lie::Liar;
 use crate::node::members::{Links, Members, SharedEpochs};
 use crate::node::metrics::Meters;
@@ -377,6 +378,8 @@ fn replica(
         send: threads.send,
         evidence: board.evidence.found,
         liar,
+        intake: Intake::default(),
+        complained_ms: 0,
         bulk: threads.bulk,
         transfers: threads.transfers,
         clock: Clock::start(),
