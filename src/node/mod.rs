@@ -27,6 +27,7 @@ mod recover;
 mod reopen;
 mod repair;
 mod run;
+mod scrub;
 mod stable;
 mod start;
 mod status;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, Record, ValueRef,
-    ValueSource,
+    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, Record, Value,
+    ValueRef, ValueSource,
 };
 use crate::ordering::Recovery;
 use crate::state::State;
@@ -251,11 +251,13 @@ pub(super) fn value_refs(block: &Block, placed: Placed) -> Vec<Vec<ValueRef>> {
         Entry::Bundle(bundle) => bundle
             .values
             .iter()
+            .zip(bundle.slots())
             .zip(offsets)
-            .map(|(value, offset)| ValueRef {
+            .map(|((value, slot), offset)| ValueRef {
                 segment: placed.segment,
                 offset: start + offset,
                 length: u32::try_from(value.bytes.len()).expect("a value is at most a few MiB"),
+                check: Value::check(&slot.commitment),
             })
             .collect(),
         Entry::Rejoin(_) => Vec::new(),
