@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::chain::{
     Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, EpochProof, Network,
-    Record, ValueRef, ValueSource,
+    Record, Value, ValueRef, ValueSource,
 };
 use crate::ordering::{Recovery, SeenVotes};
 use crate::state::State;
@@ -294,11 +294,13 @@ pub(super) fn value_refs(block: &Block, placed: Placed) -> Vec<Vec<ValueRef>> {
         Entry::Bundle(bundle) => bundle
             .values
             .iter()
+            .zip(bundle.slots())
             .zip(offsets)
-            .map(|(value, offset)| ValueRef {
+            .map(|((value, slot), offset)| ValueRef {
                 segment: placed.segment,
                 offset: start + offset,
                 length: u32::try_from(value.bytes.len()).expect("a value is at most a few MiB"),
+                check: Value::check(&slot.commitment),
             })
             .collect(),
         Entry::Rejoin(_) => Vec::new(),

@@ -36,6 +36,7 @@ use crate::node::prune::Moved;
 use crate::node::recover::Replayed;
 use crate::node::reopen::Life;
 use crate::node::run::{Ended, Replica};
+use crate::node::scrub::Scrub;
 use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
@@ -241,6 +242,12 @@ impl Threads {
             index: index.clone(),
             stop: stop.clone(),
         };
+        let scrub =
+            Scrub { disk: opened.disk.clone(), settings: opened.settings, stop: stop.clone() };
+        let found = events.clone();
+        if !opened.detached {
+            joins.push(spawn_spare("scrub", move || scrub.run(&found))?);
+        }
         let (checkpoints, jobs) = channel();
         let done = events.clone();
         joins.push(spawn("checkpoint", move || work.run(&jobs, &done))?);
