@@ -15,7 +15,7 @@ use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::node_stable::Stable;
-use crate::sim::plan::{Micros, Mutant};
+use crate::sim::plan::{MILLI, Micros, Mutant};
 use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
@@ -128,6 +128,8 @@ pub struct Node {
     pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
+    /// How fast its monotonic clock runs, in parts of 1,000.
+    pub rate: u64,
     /// Its clients.
     pub workload: Workload,
     /// Put into it on purpose.
@@ -216,6 +218,19 @@ impl Node {
             served: false,
         });
         Ok(())
+    }
+
+    /// Its monotonic time, in ms since its process started.
+    #[must_use]
+    pub fn mono_ms(&self, now: Micros) -> u64 {
+        self.life.as_ref().map_or(0, |life| (now - life.since) * self.rate / 1_000 / MILLI)
+    }
+
+    /// When its monotonic clock shows `mono_ms`.
+    #[must_use]
+    pub fn when(&self, mono_ms: u64) -> Micros {
+        let since = self.life.as_ref().map_or(0, |life| life.since);
+        since + (mono_ms * MILLI * 1_000).div_ceil(self.rate)
     }
 
     /// The session of this process's bundles.

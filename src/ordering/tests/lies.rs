@@ -6,28 +6,34 @@ use crate::chain::{Certificate, Phase, Vote, VoteSignature};
 use crate::types::{Digest, Epoch, Height, ReplicaId, View};
 use std::sync::Arc;
 
-const CLUSTER: Digest = Digest([8; 32]);
+pub(super) const CLUSTER: Digest = Digest([8; 32]);
 
-fn vote(phase: Phase, view: u64, height: u64, hash: Digest, voter: u16) -> Vote {
+pub(super) fn vote(phase: Phase, view: u64, height: u64, hash: Digest, voter: u16) -> Vote {
     let round = (phase, Epoch(0), View(view));
     Vote::sign(round, ReplicaId(voter), (Height(height), vec![hash]), &CLUSTER, &scheme(voter))
 }
 
-fn certificate(phase: Phase, view: u64, height: u64, hash: Digest, voters: &[u16]) -> Certificate {
+pub(super) fn certificate(
+    phase: Phase,
+    view: u64,
+    height: u64,
+    hash: Digest,
+    voters: &[u16],
+) -> Certificate {
     let signatures: Vec<VoteSignature> =
         voters.iter().map(|id| vote(phase, view, height, hash, *id).signed).collect();
     let (view, height) = (View(view), Height(height));
     Certificate { phase, epoch: Epoch(0), view, height, block_hash: hash, signatures }
 }
 
-fn view_change(view: u64, voter: u16, prepared: Option<Certificate>) -> Arc<ViewChange> {
+pub(super) fn view_change(view: u64, voter: u16, prepared: Option<Certificate>) -> Arc<ViewChange> {
     let round = (Epoch(0), View(view));
     let certificates = (prepared, None);
     let quoted = (certificates.0, certificates.1, None);
     Arc::new(ViewChange::sign(round, ReplicaId(voter), quoted, &CLUSTER, &scheme(voter)))
 }
 
-fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) -> Message {
+pub(super) fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) -> Message {
     let round = (Epoch(0), View(view));
     Message::NewView(Arc::new(NewView::sign(round, changes, &CLUSTER, &scheme(signer))))
 }

@@ -6,6 +6,8 @@ mod epochs;
 mod transfer;
 mod evidence;
 mod lies;
+mod scenarios_liveness;
+mod scenarios_safety;
 mod tenure;
 mod world;
 
