@@ -52,6 +52,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         data_directory: prepared.settings.data_dir.clone(),
         peer_listeners: peers,
         runtime: runtime.handle().clone(),
+        history_retention_ms: prepared.settings.history_retention_ms,
     })
     .map_err(|why| anyhow::anyhow!("{why}"))?;
     let handle = node.handle();

@@ -283,7 +283,12 @@ impl Replica {
         if let Some(until) = horizon {
             self.step(Input::Erased { until });
         }
-        self.executor.prune(PruneJob { stable, horizon, open: self.open_segment });
+        self.executor.prune(PruneJob {
+            stable,
+            horizon,
+            open: self.open_segment,
+            time_ms: self.executor.time_ms(),
+        });
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.

@@ -67,6 +67,8 @@ pub struct NodeConfig {
     pub data_directory: PathBuf,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
+    /// Blocks older than this, in block time, leave the log; 0 for none.
+    pub history_retention_ms: u64,
     /// Where links run.
     pub runtime: tokio::runtime::Handle,
 }
@@ -238,6 +240,7 @@ impl Threads {
             in_use: core::mem::take(&mut opened.in_use),
             moved: Moved::at(opened.base),
             stable: opened.stable.certified(),
+            retention_ms: config.history_retention_ms,
             bulk: bulk.clone(),
             index: index.clone(),
             stop: stop.clone(),
