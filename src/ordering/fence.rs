@@ -101,14 +101,15 @@ impl Fence {
 
     /// Whether votes in this view are left to others: a lost vote may lie there.
     pub fn abstains(&self, epoch: Epoch, view: View) -> bool {
-        self.rejoined.is_some_and(|last| (epoch, view) <= last)
+        let planted = planted::is(Bug::RejoinSameView);
+        self.rejoined.is_some_and(|last| (epoch, view) <= last) && !planted
     }
 
     /// Takes over what the log says: `own_views` is the first view that no earlier process entered.
     pub fn recovered(&mut self, fenced: bool, rejoined: Option<&Certificate>, own_views: View) {
         self.empty = false;
         self.own_views = own_views;
-        if fenced {
+        if fenced && !planted::is(Bug::FenceForgotten) {
             self.stage = Stage::Fenced;
         }
         if let Some(certificate) = rejoined {
@@ -128,6 +129,9 @@ impl Core {
         if self.fence.empty && self.log_holds_anything() {
             // The start of a network was cut off behind its first record, or the log lost its start.
             return self.raise_fence("the log holds blocks but no view was entered".to_owned());
+        }
+        if planted::is(Bug::FenceSkipped) {
+            return if self.fence.empty { self.begin(false) } else { self.clear() };
         }
         self.settle_answers();
     }
@@ -237,7 +241,7 @@ impl Core {
     pub(super) fn on_votes_answer(&mut self, peer: ReplicaId, answer: VotesAnswer) {
         let VotesAnswer { nonce, from, standing, votes } = answer;
         let counts = nonce == self.fence.nonce && self.membership.voter(peer).is_some();
-        if !counts || self.fence.is_fenced() {
+        if !counts || self.fence.is_fenced() || planted::is(Bug::FenceSkipped) {
             return;
         }
         if let Some((what, made_here)) = self.lost_vote(&votes) {
@@ -444,7 +448,8 @@ impl Core {
     /// Leaves the fence with a commit certificate on a block that holds this process's REJOIN or
     /// descends from it: the COMMITs in it were signed after the own votes were lost.
     pub(super) fn leave_fence(&mut self, certificate: &Certificate) {
-        let held = self.fence.nonce_height.is_some_and(|height| certificate.height >= height);
+        let held = self.fence.nonce_height.is_some_and(|height| certificate.height >= height)
+            || planted::is(Bug::FenceWithoutNonce);
         let newest = certificate.height == self.blocks.committed.height
             && certificate.epoch == self.membership.epoch
             && certificate.view >= self.view.entered;

@@ -38,6 +38,8 @@ pub struct Life {
     pub number: u64,
     /// When it started.
     pub since: Micros,
+    /// In its questions and its REJOIN.
+    pub nonce: [u8; 32],
     /// Production ordering.
     pub core: Core,
     /// Production apply on production state.
@@ -116,7 +118,9 @@ pub enum Lost {
     /// Nothing, or it votes again.
     #[default]
     No,
-    /// It was lost or replaced, and nobody has noticed.
+    /// All of it is gone.
+    Wiped,
+    /// It was replaced by an older one, and nobody has noticed.
     Unnoticed,
     /// The replica is fenced.
     Fenced,
@@ -195,12 +199,13 @@ impl Node {
             replayed.push(Arc::clone(block));
         }
         replayed.reverse();
+        let nonce = random.bytes();
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
             membership: identity.membership.clone(),
             scheme: Arc::clone(&identity.scheme),
-            start_nonce: random.bytes(),
+            start_nonce: nonce,
             genesis_ms: identity.genesis.created_ms,
             genesis_root: identity.genesis_root,
             recovery,
@@ -208,6 +213,7 @@ impl Node {
         self.life = Some(Life {
             number: self.starts,
             since: now,
+            nonce,
             core,
             machine,
             appender: log.appender,
