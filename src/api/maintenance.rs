@@ -25,8 +25,8 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let api = &self.0;
         let alarms = api.alarms();
         let status = api.handle.status();
-        let genesis = api.handle.genesis();
-        Ok(Response::new(api.names.status(api.header_now(), &status, genesis, &alarms)))
+        let network = api.handle.network();
+        Ok(Response::new(api.names.status(api.header_now(), &status, &network, &alarms)))
     }
 
     async fn alarm(

@@ -125,7 +125,8 @@ impl Api {
             | Reply::LeaseRevoke { revision }
             | Reply::LeaseKeepAlive { revision, .. }
             | Reply::Alarm { revision, .. }
-            | Reply::Checkpoint { revision, .. } => Ok(revision),
+            | Reply::Checkpoint { revision, .. }
+            | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }
     }

@@ -13,6 +13,7 @@ mod http;
 mod identity;
 mod kv;
 mod log;
+mod misbehaviour;
 mod org;
 mod output;
 mod provenance;
@@ -68,6 +69,9 @@ enum Command {
     /// Heal one replica.
     #[command(subcommand)]
     Replica(replica::Replica),
+    /// List, show, export and verify proofs that a replica lied.
+    #[command(subcommand)]
+    Misbehaviour(misbehaviour::Misbehaviour),
     /// Make an organisation's keys and certificates.
     #[command(subcommand)]
     Org(org::Org),
@@ -133,6 +137,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Block(command) => block::run(&command),
         Command::Log(command) => log::run(&command),
         Command::Replica(command) => replica::run(&command),
+        Command::Misbehaviour(command) => misbehaviour::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
         Command::Version => {

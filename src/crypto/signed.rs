@@ -21,6 +21,13 @@ pub enum SignedKind {
     Genesis = 7,
     /// A peer's TLS key, vouched for by its replica key.
     TlsKey = 8,
+    /// An organisation's approval of a change of members or parameters. Its epoch is 0: the change
+    /// names its base.
+    ConfigChange = 12,
+    /// A new replica key's proof that somebody holds it. Its epoch is 0.
+    Possession = 13,
+    /// A learner's word for its state, before it is promoted.
+    Attestation = 14,
 }
 
 /// Length of every signed message.

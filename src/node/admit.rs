@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chain::{
-    BUNDLE_OPS_MAX, Bundle, BundleParts, REJOIN_SHIFT, SESSION_WINDOW, Skeleton, Value,
+    BUNDLE_OPS_MAX, Bundle, BundleParts, Op, REJOIN_SHIFT, SESSION_WINDOW, Skeleton, Value,
 };
 use crate::crypto::Scheme;
 use crate::node::NodeError;
@@ -95,7 +95,8 @@ impl Admission {
         while skeletons.len() < room {
             let Some(next) = self.queue.front() else { break };
             let size: usize = next.values.iter().map(bytes::Bytes::len).sum();
-            if !skeletons.is_empty() && bytes + size > BUNDLE_VALUE_BYTES {
+            let change = matches!(next.op, Op::Config(_));
+            if !skeletons.is_empty() && (change || bytes + size > BUNDLE_VALUE_BYTES) {
                 break;
             }
             let request = self.queue.pop_front().expect("the front was there");
@@ -117,6 +118,9 @@ impl Admission {
                 values.push(value);
             });
             skeletons.push(Skeleton { author: request.author, op });
+            if change {
+                break;
+            }
         }
         if skeletons.is_empty() {
             return None;

@@ -30,6 +30,8 @@ pub(super) enum Event {
     Transferred(Box<Transferred>),
     /// Something this replica rests on is damaged: it stops voting and serving.
     Damaged(String),
+    /// Lie for a while; only a demo network's endpoint asks for it.
+    Lie,
     /// Hand the lead over, if this replica has it.
     HandOver,
     /// Set the damaged log and state aside and begin again (protocol.md 19.4).

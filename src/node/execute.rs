@@ -12,7 +12,7 @@ use crate::node::values::SharedValues;
 use crate::node::{NodeStatus, Shared};
 use crate::state::Snapshotter;
 use crate::storage::log::{Appender, Placed};
-use crate::types::{Digest, Height, Millis, ReplicaId};
+use crate::types::{Digest, Epoch, Height, Millis, ReplicaId};
 
 /// One being written, and one behind it.
 const CHECKPOINTS_RUNNING_MAX: usize = 2;
@@ -41,6 +41,13 @@ impl Executor {
     /// Block time of the newest executed block.
     pub(super) fn time_ms(&self) -> Millis {
         self.header.as_ref().map_or(Millis(0), |header| header.time_ms)
+    }
+
+    /// Epoch, height and root of the state.
+    pub(super) fn tip(&self) -> (Epoch, (Height, Digest)) {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let state = &shared.state;
+        (state.membership().epoch, (state.counters.height, state.exec_root()))
     }
 
     /// A record was planned: a block's values can be read from now on, though they may not be on disk

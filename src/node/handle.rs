@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,12 +8,14 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::Reply;
-use crate::chain::{Author, Genesis, Op, ValueSource};
+use crate::chain::{Author, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource};
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
+use crate::node::evidence::EvidenceStore;
 use crate::node::index::IndexReader;
-use crate::node::{NodeError, NodeStatus};
+use crate::node::members::SharedEpochs;
+use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus};
 use crate::observe;
 use crate::state::State;
 use crate::storage::index::Provenance;
@@ -43,7 +46,9 @@ pub(super) struct Inner {
     pub(super) signals: Arc<Signals>,
     pub(super) genesis: Arc<Genesis>,
     pub(super) own: ReplicaId,
+    pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
+    pub(super) epochs: SharedEpochs,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -86,6 +91,23 @@ impl Handle {
             observe::counter(&observe::table::SERVER_PROPOSALS_FAILED, &[]).increment(1);
         }
         result
+    }
+
+    /// Orders a change of members or parameters; the epoch it begins, and the replica it adds.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change(
+        &self,
+        change: ConfigChange,
+    ) -> Result<(Epoch, Option<ReplicaId>), ChangeError> {
+        let op = Op::Config(Box::new(change));
+        match self.propose(Author::default(), op, Vec::new()).await {
+            Ok(Reply::Config { epoch, added, .. }) => Ok((epoch, added)),
+            Ok(Reply::Error { error, .. }) => Err(ChangeError::Refused(error.to_string())),
+            Ok(_) => unreachable!("a change is answered as one"),
+            Err(error) => Err(ChangeError::Node(error)),
+        }
     }
 
     /// Returns once this replica has executed everything that was acknowledged anywhere before the
@@ -198,6 +220,18 @@ impl Handle {
         &self.inner.genesis
     }
 
+    /// Members and parameters in force, as this replica has executed them.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.read(|shared| shared.state.network().clone())
+    }
+
+    /// How every epoch before this one ended.
+    #[must_use]
+    pub fn epochs(&self) -> Vec<EpochProof> {
+        self.inner.epochs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// This replica.
     #[must_use]
     pub fn own(&self) -> ReplicaId {
@@ -221,6 +255,26 @@ impl Handle {
     /// What the index could not read, as text.
     pub async fn provenance(&self, key: Bytes, limit: usize) -> Result<Vec<Provenance>, String> {
         self.services().index.history(key, limit).await
+    }
+
+    /// The proofs of misbehaviour that this replica keeps, by name.
+    #[must_use]
+    pub fn evidence(&self) -> BTreeMap<String, KeptEvidence> {
+        self.inner.evidence.list()
+    }
+
+    /// The file of one of them.
+    ///
+    /// # Errors
+    /// What the disk could not read, as text.
+    pub fn evidence_file(&self, name: &str) -> Result<Bytes, String> {
+        self.inner.evidence.read(name)
+    }
+
+    /// Makes this replica lie for some seconds. Does nothing outside a demo network.
+    pub fn lie(&self) {
+        // A replica that has stopped tells no more lies.
+        let _ = self.send(Event::Lie);
     }
 
     /// Drops all peer frames, or stops doing so. Only a demo network's endpoint calls it.

@@ -75,7 +75,7 @@ impl Replica {
     pub(super) fn begin_repair(&mut self, begun: oneshot::Sender<Result<(), String>>) -> bool {
         let refusal = if self.quarantined.is_none() {
             Some("this replica is not quarantined; there is nothing to repair")
-        } else if self.others.is_empty() {
+        } else if self.members.others.is_empty() {
             Some("no other replica holds this network's state; restore a backup")
         } else {
             None
@@ -93,7 +93,7 @@ impl Replica {
     /// A repaired replica serves keys again once it is in normal mode and not behind what f + 1
     /// others claim to have committed: one of them is correct.
     pub(super) fn notice_healed(&mut self, core: &CoreStatus) {
-        let weak = (self.others.len() / 3) + 1;
+        let weak = (self.members.others.len() / 3) + 1;
         let mut claims: Vec<_> = core.peers.values().map(|peer| peer.committed).collect();
         claims.sort_unstable_by(|one, two| two.cmp(one));
         let claimed = claims.get(weak - 1).copied().unwrap_or_default();

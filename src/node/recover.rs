@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, Record, ValueRef,
-    ValueSource,
+    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, EpochProof, Network,
+    Record, ValueRef, ValueSource,
 };
 use crate::ordering::{Recovery, SeenVotes};
 use crate::state::State;
@@ -38,6 +38,8 @@ pub(super) struct Replay<'a> {
     stable: BTreeMap<Height, CheckpointCertificate>,
     session: u64,
     replayed: u64,
+    /// How every epoch before the state's ended.
+    epochs: Vec<EpochProof>,
     quarantined: Option<String>,
     fenced: Option<String>,
     rejoined: Option<Certificate>,
@@ -57,6 +59,10 @@ pub(super) struct Replayed {
     pub(super) stable: Vec<Height>,
     /// Blocks executed again.
     pub(super) replayed: u64,
+    /// How every epoch before the state's ended.
+    pub(super) epochs: Vec<EpochProof>,
+    /// Members and parameters where the state stands.
+    pub(super) network: Network,
     pub(super) quarantined: Option<String>,
     /// Why the votes of this replica are lost, while it has not rejoined.
     pub(super) fenced: Option<String>,
@@ -88,6 +94,7 @@ impl<'a> Replay<'a> {
             stable: BTreeMap::new(),
             session: 0,
             replayed: 0,
+            epochs: Vec::new(),
             quarantined: None,
             fenced: None,
             rejoined: None,
@@ -120,9 +127,10 @@ impl<'a> Replay<'a> {
             }
             Record::Committed(certificate) => {
                 self.seen.note_certificate(&certificate, self.state.membership());
-                self.execute_through(certificate.block_hash);
+                self.execute_through(&certificate);
                 keep_newest(&mut self.committed, certificate);
             }
+            Record::EpochStart(proof) => self.end_of_epoch(proof),
             Record::Effects(effects) => self.compare(placed.segment, effects),
             Record::CheckpointStable(certificate) => {
                 self.stable.insert(certificate.id.height, certificate);
@@ -138,16 +146,15 @@ impl<'a> Replay<'a> {
                 self.fenced = None;
                 self.rejoined = Some(certificate);
             }
-            _ => {}
         }
     }
 
     /// Executes the certified block and its ancestors that are not executed yet. A certificate whose
     /// chain is not held waits for one that is.
-    fn execute_through(&mut self, certified: Digest) {
+    fn execute_through(&mut self, certificate: &Certificate) {
         let tip_hash = self.tip.as_ref().map_or(Digest::ZERO, BlockHeader::hash);
         let mut chain = Vec::new();
-        let mut hash = certified;
+        let mut hash = certificate.block_hash;
         while hash != tip_hash {
             let Some((placed, block)) = self.blocks.get(&hash) else { break };
             hash = block.header.parent;
@@ -160,8 +167,19 @@ impl<'a> Replay<'a> {
         for (placed, block) in chain.into_iter().rev() {
             let height = block.header.height;
             let root = (height > self.base).then(|| self.execute(&block, placed)).flatten();
+            if block.ends_epoch() && block.hash() == certificate.block_hash {
+                let (block, certificate) = (block.clone(), certificate.clone());
+                self.end_of_epoch(EpochProof { block, certificate });
+            }
             self.executed.insert(height, (block, root));
             self.blocks.retain(|_, (_, other)| other.header.height > height);
+        }
+    }
+
+    /// Keeps the first proof of each epoch's end; they come in order.
+    fn end_of_epoch(&mut self, proof: EpochProof) {
+        if proof.block.header.epoch.0 == self.epochs.len() as u64 {
+            self.epochs.push(proof);
         }
     }
 
@@ -213,6 +231,14 @@ impl<'a> Replay<'a> {
         if let Some(why) = self.failed {
             return Err(why);
         }
+        let epoch = self.state.membership().epoch;
+        if self.epochs.len() as u64 != epoch.0 {
+            let known = self.epochs.len();
+            return Err(format!(
+                "the state is of epoch {epoch}, but the log proves the end of {known} epochs; run \
+                 `althing replica repair`"
+            ));
+        }
         let executed = self.tip.as_ref().map_or(Height(0), |header| header.height);
         let above = || self.blocks.iter().filter(|(_, (_, block))| block.header.height > executed);
         let placed = above()
@@ -240,12 +266,14 @@ impl<'a> Replay<'a> {
             log_end,
         };
         Ok(Replayed {
-            state: self.state,
             recovery,
             placed,
             tail: self.tail,
             stable: self.stable.into_keys().collect(),
             replayed: self.replayed,
+            epochs: self.epochs,
+            network: self.state.network().clone(),
+            state: self.state,
             quarantined: self.quarantined,
             fenced: self.fenced,
         })

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
-use crate::net::{NetEvent, PeerNet};
+use crate::net::NetEvent;
 use crate::node::event::Event;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
+use crate::node::members::Links;
 use crate::node::open::open;
 use crate::node::run::{Ended, Replica};
 use crate::node::start::{Board, start_again};
@@ -23,7 +24,7 @@ pub(super) struct Life {
     pub(super) config: NodeConfig,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) events: Sender<Event>,
-    pub(super) net: Option<Arc<PeerNet>>,
+    pub(super) net: Option<Links>,
     pub(super) board: Board,
 }
 
@@ -80,6 +81,7 @@ fn drain(inbox: &Receiver<Event>, up: &mut BTreeSet<ReplicaId>) -> bool {
             | Event::Transfer(_)
             | Event::Transferred(_)
             | Event::Damaged(_)
+            | Event::Lie
             | Event::HandOver => {}
         }
     }

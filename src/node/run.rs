@@ -7,10 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::chain::Record;
+use crate::chain::{Attestation, Evidence, Op, Record};
 use crate::codec::{Decode, Encode};
+use crate::crypto::Scheme;
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
 use crate::node::bulk::{BulkJob, SendFrame};
@@ -20,6 +22,8 @@ use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
+use crate::node::lie::Liar;
+use crate::node::members::Members;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -43,7 +47,9 @@ const HAND_OVER_MS: u64 = 1000;
 
 /// One replica's protocol thread.
 pub(super) struct Replica {
-    pub(super) others: Vec<ReplicaId>,
+    pub(super) members: Members,
+    /// Signs as this replica.
+    pub(super) scheme: Arc<dyn Scheme>,
     pub(super) core: Core,
     pub(super) admission: Admission,
     pub(super) pending: Pending,
@@ -51,6 +57,8 @@ pub(super) struct Replica {
     pub(super) persist: Persist,
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
+    pub(super) evidence: Sender<Arc<Evidence>>,
+    pub(super) liar: Option<Liar>,
     pub(super) bulk: Sender<BulkJob>,
     pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
@@ -175,7 +183,11 @@ impl Replica {
                 None if self.core.is_fenced() => {
                     drop(request.reply.send(Err(NodeError::NoLeader)));
                 }
-                None => self.admission.queue(request),
+                None => {
+                    let mut request = request;
+                    self.attest(&mut request.op);
+                    self.admission.queue(request);
+                }
             },
             Event::Barrier(waiter) => match self.closed() {
                 Some(_) => drop(waiter.send(Err(NodeError::Corrupt))),
@@ -224,6 +236,12 @@ impl Replica {
             }
             Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
+            Event::Lie => {
+                let now = self.clock.mono_ms();
+                if let Some(liar) = &mut self.liar {
+                    liar.begin(now);
+                }
+            }
             Event::HandOver => self.step(Input::HandOver),
             Event::Stop => {
                 self.stop_at_ms = Some(self.clock.mono_ms() + HAND_OVER_MS);
@@ -308,6 +326,18 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
+            Output::Epoch { network, left, proof } => {
+                tracing::info!(
+                    event = "epoch",
+                    epoch = network.membership.epoch.0,
+                    members = network.membership.members.len(),
+                    voters = network.membership.voters().count(),
+                    "an epoch begins"
+                );
+                self.members.follow(&network, &left, proof);
+                self.meters.follow(&network);
+                self.executor.window = network.membership.parameters.window as usize;
+            }
             Output::ServeManifest { to, root } => {
                 drop(self.bulk.send(BulkJob::Manifest { to, root }));
             }
@@ -315,17 +345,7 @@ impl Replica {
                 drop(self.bulk.send(BulkJob::Chunk { to, root, number }));
             }
             Output::Transfer(step) => self.transfer(step),
-            Output::Evidence(evidence) => {
-                let accused = evidence.accused().0;
-                let bytes = evidence.to_bytes();
-                tracing::error!(
-                    event = "evidence",
-                    accused,
-                    proof = %hex(&bytes),
-                    "replica {accused} provably broke the protocol"
-                );
-                crate::observe::evidence();
-            }
+            Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
             Output::Alarm(alarm) => self.alarm(alarm),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
@@ -388,7 +408,8 @@ impl Replica {
                 }
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
-                self.step(Input::Executed { effects, next_expiry });
+                let network = outcome.network.map(Box::new);
+                self.step(Input::Executed { effects, next_expiry, network });
                 if outcome.checkpoint_wanted {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }
@@ -407,12 +428,32 @@ impl Replica {
         let frame = message.to_bytes();
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
-            Recipients::Others => {
-                for peer in &self.others {
-                    (self.send)(*peer, frame.clone(), lane);
-                }
-            }
+            Recipients::Others => self.send_all(&self.members.others, message, &frame),
+            Recipients::Voters => self.send_all(&self.members.voters, message, &frame),
         }
+    }
+
+    fn send_all(&self, peers: &[ReplicaId], message: &Message, frame: &Bytes) {
+        let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
+        let now = self.clock.mono_ms();
+        let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
+        let other = other.map(|message| message.to_bytes());
+        for (at, peer) in peers.iter().enumerate() {
+            let lie = other.as_ref().filter(|_| at % 2 == 1);
+            (self.send)(*peer, lie.unwrap_or(frame).clone(), lane);
+        }
+    }
+
+    /// The own promotion carries this replica's word for its state as it is now.
+    fn attest(&self, op: &mut Op) {
+        let Op::Config(change) = op else { return };
+        if change.promoted() != Some(self.members.own) || change.attestation.is_some() {
+            return;
+        }
+        let cluster_id = self.core.cluster_id();
+        let (epoch, tip) = self.executor.tip();
+        change.attestation =
+            Some(Attestation::sign(self.members.own, epoch, tip, &cluster_id, &*self.scheme));
     }
 
     fn publish_status(&mut self) {
@@ -437,8 +478,4 @@ impl Replica {
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

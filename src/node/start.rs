@@ -11,19 +11,22 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::chain::Genesis;
+use crate::chain::{EpochProof, Genesis, Network};
 use crate::crypto::Scheme;
-use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
+use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
+use crate::node::evidence::{EvidenceKeeper, EvidenceStore};
 use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::lie::Liar;
+use crate::node::members::{Links, Members, SharedEpochs};
 use crate::node::metrics::Meters;
 use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
@@ -36,6 +39,7 @@ use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
 use crate::state::State;
+use crate::storage::disk::Disk;
 use crate::storage::log::{BlockReader, Placed};
 use crate::tls::{PeerTable, PeerTls};
 use crate::types::ReplicaId;
@@ -53,6 +57,8 @@ pub struct NodeConfig {
     pub genesis: Genesis,
     /// This replica.
     pub own: ReplicaId,
+    /// The newest network known beside the data directory's: who joins finds its peers in it.
+    pub known: Option<Network>,
     /// Signs with its key.
     pub scheme: Arc<dyn Scheme>,
     /// Where log and checkpoints lie.
@@ -80,8 +86,8 @@ impl Node {
         let disk = data_directory(&config)?;
         let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
-        let net = links(&config, &events)?;
-        let (board, replica) = first_start(&config, opened, &events, net.clone())?;
+        let net = links(&config, opened.replayed.state.network(), &events)?;
+        let (board, replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
         let handle = handle(&config, &board, events.clone(), net.clone());
         let life = Life { config, disk, events: events.clone(), net, board };
         let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
@@ -101,34 +107,27 @@ impl Node {
     }
 }
 
-fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerNet>>, StartError> {
-    let members = &config.genesis.members;
-    if members.len() == 1 {
+fn links(
+    config: &NodeConfig,
+    at_start: &Network,
+    events: &Sender<Event>,
+) -> Result<Option<Links>, StartError> {
+    if at_start.membership.members.len() == 1 && config.peer_listeners.is_empty() {
         return Ok(None);
     }
     let network = |error: &dyn core::fmt::Display| StartError::Network(error.to_string());
-    let table = PeerTable::new(members.iter().map(|member| (member.id, member.key)).collect());
+    let table = PeerTable::new(BTreeMap::new());
     let cluster_id = config.genesis.cluster_id();
-    let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table)
+    let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table.clone())
         .map_err(|error| network(&error))?;
     let mut listeners = Vec::new();
     for listener in &config.peer_listeners {
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
-    let peers = members
-        .iter()
-        .filter(|member| member.id != config.own)
-        .map(|member| PeerAddress {
-            id: member.id,
-            name: member.name.clone(),
-            label: format!("{:x}", member.id.0),
-            address: member.peer_address.clone(),
-        })
-        .collect();
     let net_config = PeerNetConfig {
         tls: Arc::new(tls),
         listeners,
-        peers,
+        peers: Vec::new(),
         frame_limits: FrameLimits {
             control_bytes: CONTROL_FRAME_BYTES,
             bulk_bytes: Message::BYTES_MAX,
@@ -141,7 +140,10 @@ fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerN
         // The protocol thread is gone only while the process ends.
         drop(events.send(Event::Net(event)));
     });
-    net.map(|net| Some(Arc::new(net))).map_err(|error| network(&error))
+    let net = Arc::new(net.map_err(|error| network(&error))?);
+    let links = Links::new(net, table, config.own, config.known.clone());
+    links.follow(at_start, &[]);
+    Ok(Some(links))
 }
 
 /// What readers share with the protocol thread. It outlives a state that is replaced.
@@ -152,6 +154,8 @@ pub(super) struct Board {
     pub(super) signals: Arc<Signals>,
     pub(super) applied: watch::Sender<i64>,
     pub(super) services: Arc<RwLock<Services>>,
+    pub(super) epochs: SharedEpochs,
+    pub(super) evidence: EvidenceKeeper,
 }
 
 impl Board {
@@ -160,6 +164,11 @@ impl Board {
         let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
         services.bulk = channel().0;
         services.index = IndexReader(channel().0);
+    }
+
+    fn set_epochs(&self, proofs: &[EpochProof]) {
+        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
+        proofs.clone_into(&mut epochs);
     }
 
     /// Readers see the new state, its events and its values from here on.
@@ -190,7 +199,7 @@ impl Threads {
         config: &NodeConfig,
         opened: &mut Opened,
         events: &Sender<Event>,
-        (shared, net): (&Arc<RwLock<Shared>>, Option<Arc<PeerNet>>),
+        (shared, net): (&Arc<RwLock<Shared>>, Option<Links>),
     ) -> Result<Self, StartError> {
         let (log, log_inbox) = channel();
         let (disk, log_events) = (opened.disk.clone(), events.clone());
@@ -250,7 +259,8 @@ fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
     Core::new(CoreConfig {
         cluster_id: config.genesis.cluster_id(),
         own: config.own,
-        membership: config.genesis.membership(),
+        network: opened.replayed.network.clone(),
+        epochs: opened.replayed.epochs.clone(),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
@@ -275,21 +285,23 @@ fn first_start(
     config: &NodeConfig,
     mut opened: Opened,
     events: &Sender<Event>,
-    net: Option<Arc<PeerNet>>,
+    (net, disk): (Option<Links>, &Arc<dyn Disk>),
 ) -> Result<(Board, Replica), StartError> {
     let state = take_state(config, &mut opened);
     let core = new_core(config, &opened);
     let revision = state.kv.revision();
     let shared = Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) }));
-    let threads = Threads::start(config, &mut opened, events, (&shared, net))?;
+    let threads = Threads::start(config, &mut opened, events, (&shared, net.clone()))?;
     let board = Board {
         status: Arc::new(RwLock::new(NodeStatus::new(config.own, core.status()))),
         signals: Arc::new(Signals::default()),
         applied: watch::Sender::new(revision.0),
         services: Arc::new(RwLock::new(threads.services(&opened))),
+        epochs: Arc::new(RwLock::new(opened.replayed.epochs.clone())),
+        evidence: start_evidence_thread(config, disk)?,
         shared,
     };
-    let replica = replica(config, opened, core, (board.clone(), threads));
+    let replica = replica(config, opened, core, (board.clone(), threads, net));
     Ok((board, replica))
 }
 
@@ -303,23 +315,20 @@ pub(super) fn start_again(life: &Life, mut opened: Opened) -> Result<Replica, St
     let threads =
         Threads::start(config, &mut opened, &life.events, (&board.shared, life.net.clone()))?;
     board.replace(state, threads.services(&opened));
-    Ok(replica(config, opened, core, (board.clone(), threads)))
+    board.set_epochs(&opened.replayed.epochs);
+    Ok(replica(config, opened, core, (board.clone(), threads, life.net.clone())))
 }
 
-fn handle(
-    config: &NodeConfig,
-    board: &Board,
-    events: Sender<Event>,
-    net: Option<Arc<PeerNet>>,
-) -> Handle {
+fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option<Links>) -> Handle {
     let cut = move |cut| {
-        if let Some(net) = &net {
-            net.cut(cut);
+        if let Some(links) = &net {
+            links.net.cut(cut);
         }
     };
     let inner = Inner {
         events,
         services: board.services.clone(),
+        evidence: board.evidence.store.clone(),
         shared: board.shared.clone(),
         applied: board.applied.subscribe(),
         status: board.status.clone(),
@@ -327,6 +336,7 @@ fn handle(
         genesis: Arc::new(config.genesis.clone()),
         own: config.own,
         cut: Box::new(cut),
+        epochs: board.epochs.clone(),
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -335,16 +345,16 @@ fn replica(
     config: &NodeConfig,
     opened: Opened,
     core: Core,
-    (board, threads): (Board, Threads),
+    (board, threads, links): (Board, Threads, Option<Links>),
 ) -> Replica {
-    let Replayed { recovery, placed, quarantined, fenced, .. } = opened.replayed;
+    let Replayed { recovery, placed, quarantined, fenced, network, .. } = opened.replayed;
     let executor = Executor {
         own: config.own,
         shared: board.shared,
         values: opened.values,
         header: recovery.tip,
         exec_roots: recovery.exec_roots.into(),
-        window: config.genesis.parameters.window as usize,
+        window: network.membership.parameters.window as usize,
         checkpoints: threads.checkpoints,
         checkpoints_running: 0,
         checkpoint: opened.base,
@@ -352,9 +362,12 @@ fn replica(
         unplanned: VecDeque::new(),
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
-    let members = config.genesis.members.iter().map(|member| member.id);
+    let (others, voters) = (Vec::new(), Vec::new());
+    let demo = config.genesis.demo;
+    let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
-        others: members.filter(|id| *id != config.own).collect(),
+        members: Members { own: config.own, others, voters, links, epochs: board.epochs },
+        scheme: scheme.clone(),
         core,
         admission: Admission::new(config.own, cluster_id, scheme, opened.session),
         pending: Pending::default(),
@@ -362,12 +375,14 @@ fn replica(
         persist: Persist::new(opened.appender, threads.log, placed),
         executor,
         send: threads.send,
+        evidence: board.evidence.found,
+        liar,
         bulk: threads.bulk,
         transfers: threads.transfers,
         clock: Clock::start(),
         status: board.status,
         signals: board.signals,
-        meters: Meters::new(&config.genesis, config.own),
+        meters: Meters::new(&network, config.own),
         applied: board.applied,
         barriers: Vec::new(),
         bundles: BTreeMap::new(),
@@ -386,6 +401,17 @@ fn replica(
     }
 }
 
+fn start_evidence_thread(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+) -> Result<EvidenceKeeper, StartError> {
+    let store = Arc::new(EvidenceStore::open(Arc::clone(disk), config.genesis.cluster_id()));
+    let (found, inbox) = channel();
+    let keeper = Arc::clone(&store);
+    drop(spawn_spare("evidence", move || keeper.run(&inbox))?);
+    Ok(EvidenceKeeper { store, found })
+}
+
 fn start_index_thread(
     config: &NodeConfig,
     reader: BlockReader,
@@ -397,9 +423,9 @@ fn start_index_thread(
     spawn_spare("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))
 }
 
-fn frame_sender(net: Option<Arc<PeerNet>>) -> SendFrame {
+fn frame_sender(net: Option<Links>) -> SendFrame {
     Arc::new(move |peer, frame, lane| {
-        if let Some(net) = &net {
+        if let Some(Links { net, .. }) = &net {
             // A frame that finds no room is lost like one on the wire: the protocol sends again.
             let _queued = net.send(peer, frame, lane);
         }

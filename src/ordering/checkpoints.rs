@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::chain::{CheckpointCertificate, CheckpointId, CheckpointVote, Record};
-use crate::ordering::{Alarm, Core, Message, Output, Recipients};
+use crate::chain::{CheckpointCertificate, CheckpointId, CheckpointVote, Evidence, Record};
+use crate::ordering::{Core, Message, Recipients};
 use crate::types::{Height, LogPosition, ReplicaId};
 
 /// Heights above the stable checkpoint that one replica's votes are kept for.
@@ -105,17 +105,20 @@ impl Core {
 
     pub(super) fn on_checkpoint(&mut self, peer: ReplicaId, vote: CheckpointVote) {
         let height = vote.id.height;
-        if vote.replica != peer || height <= self.checkpoints.stable_height() {
+        let stale = height <= self.checkpoints.stable_height();
+        if vote.replica != peer || stale || self.are_votes_refused(peer) {
             return;
         }
         let known = self.checkpoints.votes.get(&peer).and_then(|votes| votes.get(&height)).cloned();
         if known.as_ref().is_some_and(|known| known.id == vote.id) {
             return;
         }
+        if !self.may_verify(peer, 1) {
+            return;
+        }
         self.counters.verifications += 1;
         if !vote.verify(&self.cluster_id, &self.membership, self.scheme.as_ref()) {
-            self.counters.bad_signatures += 1;
-            return;
+            return self.refuse_votes(peer);
         }
         if let Some(known) = known {
             return self.contradicting_checkpoints(&known, &vote);
@@ -127,9 +130,10 @@ impl Core {
     }
 
     /// Two valid votes of one replica for different checkpoints at one height: it lies.
-    fn contradicting_checkpoints(&mut self, one: &CheckpointVote, _two: &CheckpointVote) {
-        let what = "two votes for different checkpoints at one height";
-        self.out.push(Output::Alarm(Alarm::BadPeer { peer: one.replica, what }));
+    fn contradicting_checkpoints(&mut self, one: &CheckpointVote, two: &CheckpointVote) {
+        if let Some(evidence) = Evidence::double_checkpoint(one, two) {
+            self.accuse(evidence);
+        }
     }
 
     /// q equal votes make a checkpoint stable; f + 1 equal ones are true, so that an own checkpoint

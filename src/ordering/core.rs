@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crate::chain::{Block, Membership, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
+use crate::ordering::budget::Account;
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::fence::Fence;
 use crate::ordering::checkpoints::Checkpoints;
+use crate::ordering::epochs::Epochs;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
@@ -16,6 +18,7 @@ use crate::ordering::status::Peer;
 use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
 use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
 
@@ -36,6 +39,7 @@ pub struct Core {
     pub(super) cluster_id: ClusterId,
     pub(super) own: ReplicaId,
     pub(super) membership: Membership,
+    pub(super) epochs: Epochs,
     pub(super) config_hash: Digest,
     pub(super) quorum: Quorum,
     pub(super) scheme: Arc<dyn Scheme>,
@@ -58,6 +62,8 @@ pub struct Core {
     pub(super) transfer: Transfer,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
+    pub(super) witness: Witness,
+    pub(super) accounts: BTreeMap<ReplicaId, Account>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
@@ -91,7 +97,9 @@ impl Core {
                 assert!(position <= self.log.end, "only what was appended becomes durable");
                 self.log.durable = self.log.durable.max(position);
             }
-            Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
+            Input::Executed { effects, next_expiry, network } => {
+                self.on_executed(effects, next_expiry, network);
+            }
             Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),
             Input::Erased { until } => {
                 self.checkpoints.erased = self.checkpoints.erased.max(until);
@@ -110,6 +118,18 @@ impl Core {
         out.append(&mut self.out);
     }
 
+    /// The network's identity.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    /// W, the window of this epoch.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.membership.parameters.window as usize
+    }
+
     /// Everything that has become possible, in the order in which one thing enables the next.
     fn advance(&mut self) {
         self.watch_quorum();
@@ -126,12 +146,14 @@ impl Core {
         self.advance_transfer();
     }
 
-    fn on_message(&mut self, peer: ReplicaId, message: Message) {
-        let known = self.membership.member(peer).is_some() && peer != self.own;
-        if !known {
+    pub(super) fn on_message(&mut self, peer: ReplicaId, message: Message) {
+        if !self.is_known(peer) {
             return;
         }
         self.heard(peer);
+        if self.is_from_outside(peer, &message) || self.is_early(peer, &message) {
+            return;
+        }
         let heard = matches!(
             message,
             Message::Status(_) | Message::GetBlocks { .. } | Message::VotesQuestion { .. }
@@ -157,6 +179,8 @@ impl Core {
             Message::Rejoin(rejoin) => self.on_rejoin(peer, rejoin),
             Message::VotesQuestion { start_nonce } => self.on_votes_question(peer, start_nonce),
             Message::VotesAnswer(answer) => self.on_votes_answer(peer, *answer),
+            Message::GetEpochs { from } => self.on_get_epochs(peer, from),
+            Message::Epochs(proofs) => self.on_epochs(peer, proofs),
             Message::Checkpoint(vote) => self.on_checkpoint(peer, vote),
             Message::CheckpointCertificate(certificate) => {
                 self.on_checkpoint_certificate(peer, certificate);
@@ -170,6 +194,8 @@ impl Core {
                 self.out.push(Output::ServeChunk { to: peer, root, number });
             }
             Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
+            Message::Shown(vote) => self.on_shown(peer, &vote),
+            Message::Evidence(evidence) => self.on_evidence(peer, evidence.as_ref().clone()),
         }
     }
 

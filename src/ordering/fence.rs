@@ -43,6 +43,8 @@ pub(super) struct Fence {
     answers: BTreeMap<ReplicaId, (Standing, [u8; 32])>,
     /// The processes this one began the network with.
     began_with: BTreeMap<ReplicaId, [u8; 32]>,
+    /// The epoch began and no view of it stands in the log.
+    pub unrecorded: bool,
     pub seen: SeenVotes,
     pub known: KnownVotes,
     /// Views from here on were entered by this process alone.
@@ -71,6 +73,7 @@ impl Fence {
             empty: true,
             answers: BTreeMap::new(),
             began_with: BTreeMap::new(),
+            unrecorded: false,
             seen: SeenVotes::default(),
             known: KnownVotes::default(),
             own_views: View(0),
@@ -97,6 +100,10 @@ impl Fence {
 
     pub fn is_fenced(&self) -> bool {
         self.stage == Stage::Fenced
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.empty
     }
 
     /// Whether votes in this view are left to others: a lost vote may lie there.
@@ -339,10 +346,7 @@ impl Core {
         self.fence.proof_since_ms = None;
         let answers = self.fence.answers.iter();
         self.fence.began_with = answers.map(|(id, (_, from))| (*id, *from)).collect();
-        let (base_height, base_hash) = self.view.base;
-        let (epoch, view) = (self.membership.epoch, self.view.entered);
-        let record = Record::ViewEntered { epoch, view, base_height, base_hash };
-        self.view.entered_position = self.append(record);
+        self.view.entered_position = self.record_first_view();
         self.view.fresh = true;
         self.view.since_ms = self.now_ms;
         if reborn {
@@ -355,7 +359,9 @@ impl Core {
         self.fence.stage = Stage::Cleared;
         self.view.since_ms = self.now_ms;
         self.view.progress_ms = self.now_ms;
-        if let Some(certificate) = self.fence.unfollowed.take() {
+        let epoch = self.membership.epoch;
+        let unfollowed = self.fence.unfollowed.take();
+        if let Some(certificate) = unfollowed.filter(|certificate| certificate.epoch == epoch) {
             self.follow_commit(&certificate);
         }
         self.resume();
@@ -380,11 +386,15 @@ impl Core {
     /// A commit certificate came while the log is empty: the network has begun without this replica, or
     /// its own first answers are late. True if it must wait.
     pub(super) fn waits_to_begin(&mut self) -> bool {
-        if self.fence.empty && !self.fence.is_fenced() {
-            self.fence.proof_since_ms.get_or_insert(self.now_ms);
-            return true;
+        if !self.fence.empty || self.fence.is_fenced() {
+            return false;
         }
-        false
+        if !self.is_voter() {
+            self.raise_fence("the log is empty, and the network has begun".to_owned());
+            return false;
+        }
+        self.fence.proof_since_ms.get_or_insert(self.now_ms);
+        true
     }
 
     /// Keeps a commit for the time when this replica votes. True if it does not vote now.
@@ -488,6 +498,7 @@ impl Core {
             self.view.fresh = false;
             return;
         }
+        self.view.fresh = false;
         let (epoch, view) = (certificate.epoch, certificate.view);
         let (base_height, base_hash) = at;
         let record = Record::ViewEntered { epoch, view, base_height, base_hash };

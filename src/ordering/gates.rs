@@ -32,7 +32,7 @@ impl Core {
             return;
         }
         let gate = self.log.durable;
-        self.send(Recipients::Others, Message::Votes(votes.clone()), gate);
+        self.send(Recipients::Voters, Message::Votes(votes.clone()), gate);
         self.view.own_votes.extend(votes.iter().cloned());
         for vote in votes {
             self.count_own(vote);
@@ -50,7 +50,7 @@ impl Core {
     /// What is committed in this view needs no vote: who missed it gets the certificate.
     fn skip_committed(&mut self) {
         self.skip_restored();
-        let Some(certificate) = &self.blocks.certificate else { return };
+        let Some(certificate) = self.certificate_here() else { return };
         if certificate.view == self.view.entered {
             let next = certificate.height.next();
             self.view.prepare_next = self.view.prepare_next.max(next);
@@ -108,7 +108,8 @@ impl Core {
 
     /// The next heights to COMMIT: up to the highest prepared certificate of this view.
     fn durable_prepared(&self) -> Option<(Height, Vec<Digest>)> {
-        let (prepared, position) = self.blocks.prepared.as_ref()?;
+        let (_, position) = self.blocks.prepared.as_ref()?;
+        let prepared = self.prepared_here()?;
         let from = self.view.commit_next;
         if prepared.view != self.view.entered
             || *position > self.log.durable && !planted::is(Bug::VoteBeforeDurable)
@@ -141,7 +142,7 @@ impl Core {
             gate = gate.max(self.log.end);
         }
         for votes in self.view.own_votes.clone().chunks(2) {
-            self.send(Recipients::Others, Message::Votes(votes.to_vec()), gate);
+            self.send(Recipients::Voters, Message::Votes(votes.to_vec()), gate);
         }
     }
 
@@ -159,7 +160,7 @@ impl Core {
             }
             if let Some(body) = known {
                 let block = Arc::clone(&body.block);
-                self.send(Recipients::Others, Message::PrePrepare { block, prepare }, gate);
+                self.send(Recipients::Voters, Message::PrePrepare { block, prepare }, gate);
             }
         }
     }

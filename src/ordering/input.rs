@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::chain::{
     Block, BlockHeader, Bundle, Certificate, CheckpointCertificate, CheckpointId, Effects,
-    Membership, SessionWindow,
+    EpochProof, Network, SessionWindow,
 };
 use crate::crypto::Scheme;
 use crate::ordering::{Message, SeenVotes, TransferEvent};
@@ -42,6 +42,8 @@ pub enum Input {
         effects: Effects,
         /// Earliest lease expiry in block time after it; none without leases.
         next_expiry: Option<Millis>,
+        /// The next epoch's network, if the block ends its epoch.
+        network: Option<Box<Network>>,
     },
     /// A checkpoint's chunks and manifest are durable here.
     CheckpointBuilt {
@@ -91,8 +93,10 @@ pub struct CoreConfig {
     pub cluster_id: ClusterId,
     /// This replica.
     pub own: ReplicaId,
-    /// Members and parameters in force.
-    pub membership: Membership,
+    /// Members and parameters in force where the state stands.
+    pub network: Network,
+    /// How every epoch before that one ended, from the first on.
+    pub epochs: Vec<EpochProof>,
     /// Signs with this replica's key and checks everyone's.
     pub scheme: Arc<dyn Scheme>,
     /// Drawn at every start of the process, never read from disk.

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use crate::chain::{
     BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
-    CheckpointCertificate, CheckpointId, CheckpointVote, Manifest, Membership, Rejoin, Vote,
+    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, Rejoin,
+    ViewChange, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::crypto::{Context, PublicKey, Scheme, Signature, SignedKind, hash, signed_bytes};
 use crate::ordering::VotesAnswer;
-use crate::types::{ClusterId, Digest, Epoch, Height, Millis, ReplicaId, View};
+use crate::types::{Digest, Epoch, Height, Millis, View};
 
 /// What a replica is doing (protocol.md 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,176 +27,6 @@ pub enum Mode {
     Quarantined = 5,
     /// Does not vote.
     Observer = 6,
-}
-
-/// A replica leaves its view (protocol.md 7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewChange {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The view asked for.
-    pub view: View,
-    /// Who.
-    pub replica: ReplicaId,
-    /// Its highest prepared certificate.
-    pub prepared: Option<Certificate>,
-    /// Its highest commit certificate.
-    pub committed: Option<Certificate>,
-    /// The newest checkpoint it knows a quorum to hold.
-    pub stable: Option<CheckpointId>,
-    /// Its own, over all of it.
-    pub signature: Signature,
-}
-
-impl ViewChange {
-    /// Signs a VIEW-CHANGE for `view`.
-    #[must_use]
-    pub fn sign(
-        round: (Epoch, View),
-        replica: ReplicaId,
-        certificates: (Option<Certificate>, Option<Certificate>, Option<CheckpointId>),
-        cluster_id: &ClusterId,
-        scheme: &dyn Scheme,
-    ) -> Self {
-        let (epoch, view) = round;
-        let (prepared, committed, stable) = certificates;
-        let signature = Signature([0; 64]);
-        let mut message = Self { epoch, view, replica, prepared, committed, stable, signature };
-        message.signature = scheme.sign(&message.signed_bytes(cluster_id));
-        message
-    }
-
-    fn signed_bytes(&self, cluster_id: &ClusterId) -> [u8; crate::crypto::SIGNED_BYTES] {
-        let mut writer = Writer::new();
-        self.encode_body(&mut writer);
-        let digest = hash(&Context::VIEW_CHANGE, &[writer.as_slice()]);
-        signed_bytes(SignedKind::ViewChange, cluster_id, self.epoch, &digest)
-    }
-
-    /// Whether `key` signed it, whatever the epoch and membership.
-    #[must_use]
-    pub fn signed_by(&self, key: &PublicKey, cluster_id: &ClusterId, scheme: &dyn Scheme) -> bool {
-        scheme.verify(key, &self.signed_bytes(cluster_id), &self.signature)
-    }
-
-    /// Whether the named voter signed it; says nothing about the certificates.
-    #[must_use]
-    pub fn verify(
-        &self,
-        cluster_id: &ClusterId,
-        membership: &Membership,
-        scheme: &dyn Scheme,
-    ) -> bool {
-        membership.voter(self.replica).is_some_and(|member| {
-            scheme.verify(&member.key, &self.signed_bytes(cluster_id), &self.signature)
-        })
-    }
-
-    fn encode_body(&self, writer: &mut Writer) {
-        writer.u64(self.epoch.0);
-        writer.u64(self.view.0);
-        writer.u16(self.replica.0);
-        put_option(self.prepared.as_ref(), writer);
-        put_option(self.committed.as_ref(), writer);
-        put_option(self.stable.as_ref(), writer);
-    }
-}
-
-impl Encode for ViewChange {
-    fn encode(&self, writer: &mut Writer) {
-        self.encode_body(writer);
-        writer.raw(&self.signature.0);
-    }
-}
-
-impl Decode for ViewChange {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            epoch: Epoch(reader.u64("view change epoch")?),
-            view: View(reader.u64("view change view")?),
-            replica: ReplicaId(reader.u16("view change replica")?),
-            prepared: get_option(reader)?,
-            committed: get_option(reader)?,
-            stable: get_option(reader)?,
-            signature: Signature(reader.array("view change signature")?),
-        })
-    }
-}
-
-/// The primary's proof that a view may begin: q VIEW-CHANGEs. Everyone recomputes the base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewView {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The view that begins.
-    pub view: View,
-    /// q of them, for this view, in ascending order of replica.
-    pub view_changes: Vec<Arc<ViewChange>>,
-    /// The view's primary's, over all of it.
-    pub signature: Signature,
-}
-
-impl NewView {
-    /// Signs a NEW-VIEW.
-    #[must_use]
-    pub fn sign(
-        round: (Epoch, View),
-        view_changes: Vec<Arc<ViewChange>>,
-        cluster_id: &ClusterId,
-        scheme: &dyn Scheme,
-    ) -> Self {
-        let (epoch, view) = round;
-        let mut message = Self { epoch, view, view_changes, signature: Signature([0; 64]) };
-        message.signature = scheme.sign(&message.signed_bytes(cluster_id));
-        message
-    }
-
-    fn signed_bytes(&self, cluster_id: &ClusterId) -> [u8; crate::crypto::SIGNED_BYTES] {
-        let mut writer = Writer::new();
-        self.encode_body(&mut writer);
-        let digest = hash(&Context::NEW_VIEW, &[writer.as_slice()]);
-        signed_bytes(SignedKind::NewView, cluster_id, self.epoch, &digest)
-    }
-
-    /// Whether the view's primary signed it; says nothing about what is inside.
-    #[must_use]
-    pub fn verify(
-        &self,
-        cluster_id: &ClusterId,
-        membership: &Membership,
-        scheme: &dyn Scheme,
-    ) -> bool {
-        membership.voter(membership.primary(self.view)).is_some_and(|member| {
-            scheme.verify(&member.key, &self.signed_bytes(cluster_id), &self.signature)
-        })
-    }
-
-    fn encode_body(&self, writer: &mut Writer) {
-        writer.u64(self.epoch.0);
-        writer.u64(self.view.0);
-        writer.length(self.view_changes.len());
-        self.view_changes.iter().for_each(|view_change| view_change.encode(writer));
-    }
-}
-
-impl Encode for NewView {
-    fn encode(&self, writer: &mut Writer) {
-        self.encode_body(writer);
-        writer.raw(&self.signature.0);
-    }
-}
-
-impl Decode for NewView {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let epoch = Epoch(reader.u64("new view epoch")?);
-        let view = View(reader.u64("new view view")?);
-        let mut view_changes = Vec::new();
-        for _ in 0..reader.length(MEMBERS_MAX, "new view signers")? {
-            view_changes.push(Arc::new(ViewChange::decode(reader)?));
-        }
-        let signature = Signature(reader.array("new view signature")?);
-        Ok(Self { epoch, view, view_changes, signature })
-    }
 }
 
 /// What a replica says of itself every 200 ms (protocol.md 8). Unsigned: its channel names it, and a
@@ -305,6 +135,13 @@ pub enum Message {
     },
     /// See [`VotesAnswer`].
     VotesAnswer(Box<VotesAnswer>),
+    /// Send how epochs ended.
+    GetEpochs {
+        /// The first epoch whose end is wanted.
+        from: Epoch,
+    },
+    /// How consecutive epochs ended.
+    Epochs(Vec<EpochProof>),
     /// The sender holds a checkpoint durably.
     Checkpoint(CheckpointVote),
     /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
@@ -344,14 +181,20 @@ pub enum Message {
         /// The checkpoint to use instead.
         certificate: CheckpointCertificate,
     },
+    /// A vote of somebody else that contradicts a third replica's, both checked (protocol.md 13.3).
+    Shown(Arc<Vote>),
+    /// A proof of misbehaviour.
+    Evidence(Arc<Evidence>),
 }
 
-const MEMBERS_MAX: usize = 128;
 /// Most votes of one [`Message::Votes`]: a PREPARE and a COMMIT range, twice over on a repeat.
 const VOTES_MAX: usize = 4;
 /// Most bytes of one page, unless a single block is larger (protocol.md 11).
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 const PAGE_BLOCKS_MAX: usize = 4096;
+
+/// Most proofs of one [`Message::Epochs`].
+pub(super) const EPOCHS_MAX: usize = 64;
 
 const FRAME: usize = 64 << 10;
 
@@ -378,6 +221,8 @@ impl Message {
             Self::Rejoin(_) => 21,
             Self::VotesQuestion { .. } => 22,
             Self::VotesAnswer(_) => 23,
+            Self::GetEpochs { .. } => 24,
+            Self::Epochs(_) => 25,
             Self::Checkpoint(_) => 15,
             Self::CheckpointCertificate(_) => 16,
             Self::GetManifest { .. } => 17,
@@ -385,6 +230,8 @@ impl Message {
             Self::GetChunk { .. } => 19,
             Self::Chunk { .. } => 20,
             Self::Erased { .. } => 26,
+            Self::Shown(_) => 27,
+            Self::Evidence(_) => 28,
         }
     }
 
@@ -393,7 +240,12 @@ impl Message {
     pub fn is_bulk(&self) -> bool {
         matches!(
             self,
-            Self::Blocks { .. } | Self::Body(_) | Self::Manifest { .. } | Self::Chunk { .. }
+            Self::Blocks { .. }
+                | Self::Body(_)
+                | Self::Manifest { .. }
+                | Self::Chunk { .. }
+                | Self::Epochs(_)
+                | Self::Evidence(_)
         )
     }
 
@@ -403,23 +255,13 @@ impl Message {
             2 => Some(4 * (4 << 10)),
             3 | 6 | 16 | 23 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 => Some(4 << 10),
+            28 => Some((1 << 20) + FRAME),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 | 24 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 | 18 | 20 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
-}
-
-fn put_option<T: Encode>(certificate: Option<&T>, writer: &mut Writer) {
-    writer.bool(certificate.is_some());
-    if let Some(certificate) = certificate {
-        certificate.encode(writer);
-    }
-}
-
-fn get_option<T: Decode>(reader: &mut Reader) -> Result<Option<T>, DecodeError> {
-    Ok(if reader.bool("option tag")? { Some(T::decode(reader)?) } else { None })
 }
 
 fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
@@ -516,6 +358,11 @@ impl Encode for Message {
             Self::Rejoin(rejoin) => rejoin.encode(writer),
             Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
             Self::VotesAnswer(answer) => answer.encode(writer),
+            Self::GetEpochs { from } => writer.u64(from.0),
+            Self::Epochs(proofs) => {
+                writer.length(proofs.len());
+                proofs.iter().for_each(|proof| proof.encode(writer));
+            }
             Self::Checkpoint(vote) => vote.encode(writer),
             Self::CheckpointCertificate(certificate) => certificate.encode(writer),
             Self::GetManifest { root } => writer.digest(root),
@@ -543,6 +390,8 @@ impl Encode for Message {
                 writer.u64(from.0);
                 certificate.encode(writer);
             }
+            Self::Shown(vote) => vote.encode(writer),
+            Self::Evidence(evidence) => evidence.encode(writer),
         }
     }
 }
@@ -596,6 +445,14 @@ impl Decode for Message {
             21 => Self::Rejoin(Rejoin::decode(reader)?),
             22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
             23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
+            24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
+            25 => {
+                let mut proofs = Vec::new();
+                for _ in 0..reader.length(EPOCHS_MAX, "epoch proofs")? {
+                    proofs.push(EpochProof::decode(reader)?);
+                }
+                Self::Epochs(proofs)
+            }
             15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
             16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
             17 => Self::GetManifest { root: reader.digest("manifest asked")? },
@@ -624,6 +481,8 @@ impl Decode for Message {
                 from: Height(reader.u64("erased from")?),
                 certificate: CheckpointCertificate::decode(reader)?,
             },
+            27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
+            28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -636,11 +495,11 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockParts, BundleParts, ChunkEntry, Entry, Op, Phase, Put, Skeleton, Value,
-        ValueSlot, VoteSignature,
+        Author, BlockParts, BundleParts, CheckpointId, ChunkEntry, Entry, Op, Phase, Put, Skeleton,
+        Value, ValueSlot, VoteSignature,
     };
-    use crate::crypto::Ed25519;
-    use crate::types::LeaseId;
+    use crate::crypto::{Ed25519, Signature};
+    use crate::types::{LeaseId, ReplicaId};
 
     fn certificate(seed: u64, signers: u16) -> Certificate {
         let hashes = vec![Digest([7; 32]); 1 + (seed % 4) as usize];
@@ -778,6 +637,11 @@ mod tests {
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(Arc::clone(&block)),
+            Message::GetEpochs { from: Epoch(seed) },
+            Message::Epochs(vec![EpochProof {
+                block: Arc::clone(&block),
+                certificate: certificate(seed + 1, 3),
+            }]),
             Message::Checkpoint(checkpoint),
             Message::CheckpointCertificate(stable.clone()),
             Message::Erased { from: Height(seed), certificate: stable },
@@ -790,7 +654,17 @@ mod tests {
             Message::GetChunk { root: Digest([6; 32]), number: 7 },
             Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None },
             Message::Chunk { root: Digest([6; 32]), number: 7, bytes: Some(value.into()) },
+            Message::Shown(Arc::new(shown(seed, 7))),
+            Message::Evidence(Arc::new(
+                Evidence::double_vote(&shown(seed, 7), &shown(seed, 8)).expect("two blocks"),
+            )),
         ]
+    }
+
+    fn shown(seed: u64, hash: u8) -> Vote {
+        let round = (Phase::Commit, Epoch(seed), View(seed));
+        let range = (Height(seed + 1), vec![Digest([hash; 32])]);
+        Vote::sign(round, ReplicaId(3), range, &Digest::ZERO, &Ed25519::from_seed(&[3; 32]))
     }
 
     proptest! {

@@ -10,11 +10,15 @@ mod recover;
 mod normal;
 mod votes;
 mod commit;
+mod evidence;
+mod witness;
+mod budget;
 mod gates;
 mod fence;
 mod shown;
 mod rejoin;
 mod blocks;
+mod epochs;
 mod view;
 mod view_change;
 mod new_view;
@@ -33,10 +37,9 @@ mod invariants;
 mod tests;
 
 pub use self::core::Core;
+pub use crate::chain::{NewView, ViewChange};
 pub use input::{CoreConfig, Input, Recovery};
-pub use message::{
-    Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
-};
+pub use message::{Message, Mode, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
 pub use shown::{SeenVotes, ShownVotes, Standing, VotesAnswer};
 pub use transfer::{TransferEvent, TransferStep};

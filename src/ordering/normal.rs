@@ -47,14 +47,20 @@ impl Core {
         let one_block = (prepare.phase, prepare.epoch, prepare.view)
             == (Phase::Prepare, self.membership.epoch, view)
             && (prepare.signed.from_height, prepare.signed.hashes.as_slice()) == (height, &[hash]);
-        if !in_reach || !from_primary || !one_block || header.epoch != self.membership.epoch {
+        if !from_primary || !one_block || self.are_votes_refused(peer) {
             return;
         }
         if planted::is(Bug::TwoBlocksPerHeight) {
             self.prepare_a_second_block(view, height, hash);
         }
         let prepare = Arc::new(prepare);
+        if !self.note_vote(&prepare) {
+            return self.refuse_votes(peer);
+        }
         self.fence.seen.note_vote(&prepare, &self.membership);
+        if !in_reach || header.epoch != self.membership.epoch {
+            return;
+        }
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
@@ -115,7 +121,19 @@ impl Core {
         if empty && executed < self.view.tip.height {
             return Verdict::Early;
         }
-        let expected = self.header_after(self.view.tip, header.time_ms, header.flags);
+        if self.ends_here(&self.view.tip) {
+            return Verdict::Faulty("a block on top of its epoch's last");
+        }
+        let change = block.bundles().any(|bundle| bundle.config_change().is_some());
+        if change && executed < self.view.tip.height {
+            return Verdict::Early;
+        }
+        let flags = match (empty, change && self.judge_change(block).is_ok()) {
+            (true, _) => flags::TICK,
+            (false, true) => flags::CONFIG,
+            (false, false) => 0,
+        };
+        let expected = self.header_after(self.view.tip, header.time_ms, flags);
         let expected = BlockHeader {
             body_root: header.body_root,
             skeleton_len: header.skeleton_len,
@@ -124,7 +142,7 @@ impl Core {
             exec_root: header.exec_root,
             ..expected
         };
-        if *header != expected || header.flags != if empty { flags::TICK } else { 0 } {
+        if *header != expected {
             return Verdict::Faulty("a header field is not what the chain demands");
         }
         if header.time_ms < self.view.tip.time_ms {
@@ -146,6 +164,10 @@ impl Core {
     fn judge_entries(&mut self, block: &Arc<Block>) -> Verdict {
         if block.encoded().len() > BLOCK_BYTES_TARGET && block.entries.len() > 1 {
             return Verdict::Faulty("a block above 1 MiB with more than one entry");
+        }
+        let change = block.bundles().any(|bundle| bundle.config_change().is_some());
+        if change && block.entries.len() > 1 {
+            return Verdict::Faulty("a change of members or parameters that is not alone");
         }
         if !block.has_values() {
             return Verdict::Faulty("a proposal without values");
@@ -180,7 +202,12 @@ impl Core {
 
     pub(super) fn check_bundle(&mut self, bundle: &Bundle) -> bool {
         self.counters.verifications += 1;
-        check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref()).is_ok()
+        let checked =
+            check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref());
+        if checked.is_ok() {
+            self.note_bundle(bundle);
+        }
+        checked.is_ok()
     }
 
     /// D, doubled per failed view so that bad clocks slow the network down but never stop it.
@@ -200,7 +227,7 @@ impl Core {
     /// A header on `parent`, body fields empty.
     fn header_after(&self, parent: Tip, time_ms: Millis, flags: u16) -> BlockHeader {
         let height = parent.height.next();
-        let exec_height = height.minus(self.window);
+        let exec_height = height.minus(self.window).max(self.epochs.start.0);
         let exec_root = self.blocks.exec_roots.get(&exec_height).copied().unwrap_or_default();
         BlockHeader {
             flags,
@@ -261,7 +288,16 @@ impl Core {
             let in_flight = tip.height > self.blocks.committed.height;
             let wanted = if in_flight { self.pool_is_ripe() } else { self.pool.count > 0 };
             let mut entries = self.due_rejoins(time_ms);
-            if wanted && entries.is_empty() {
+            let wanted = wanted && entries.is_empty();
+            if wanted && self.pool.next_change(&self.view.windows).is_some() {
+                if self.blocks.executed.height == tip.height {
+                    self.propose_change(time_ms);
+                    continue;
+                }
+                // It stands on an executed block: the pipeline runs dry for it.
+                return;
+            }
+            if wanted {
                 let mut windows = self.view.windows.clone();
                 let bundles = self.pool.take(&mut windows, BLOCK_BYTES_TARGET - 1024, self.now_ms);
                 entries.extend(bundles.into_iter().map(Entry::Bundle));
@@ -279,9 +315,24 @@ impl Core {
         }
     }
 
+    /// Proposes the change that waits, alone in its block; the CONFIG flag says whether it is made.
+    fn propose_change(&mut self, time_ms: Millis) {
+        let Some((origin, key)) = self.pool.next_change(&self.view.windows) else { return };
+        let bundle = self.pool.remove(origin, key, self.now_ms).expect("just found");
+        let entries = vec![Entry::Bundle(bundle)];
+        let header = self.header_after(self.view.tip, time_ms, 0);
+        let mut block = BlockParts::new(entries.clone()).into_block(header);
+        if self.judge_change(&block).is_ok() {
+            let header = BlockHeader { flags: flags::CONFIG, ..block.header };
+            block = BlockParts::new(entries).into_block(header);
+        }
+        self.send_proposal(Arc::new(block));
+    }
+
     fn may_propose(&self) -> bool {
         let tip = self.view.tip.height;
         self.is_normal()
+            && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh
             && !self.view.leaving
@@ -328,7 +379,7 @@ impl Core {
             gate = LogPosition(0);
         }
         let message = Message::PrePrepare { block, prepare: prepare.clone() };
-        self.send(Recipients::Others, message, gate);
+        self.send(Recipients::Voters, message, gate);
         self.view.own_votes.push(prepare.clone());
         self.file_vote(&Arc::new(prepare), true);
         self.evaluate(&[(self.view.entered, height)]);

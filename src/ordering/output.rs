@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, Evidence, Record};
+use crate::chain::{Block, EpochProof, Evidence, Network, Record};
+use crate::crypto::PublicKey;
 use crate::ordering::{Message, Mode, TransferStep};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
@@ -51,6 +52,15 @@ pub enum Output {
         /// Last height wanted; a page may end before.
         until: Height,
     },
+    /// An epoch begins: links, pinned keys and what is shown of members follow it.
+    Epoch {
+        /// Its members.
+        network: Box<Network>,
+        /// Members of the epoch before that left: linked to until the next epoch begins.
+        left: Vec<(ReplicaId, PublicKey)>,
+        /// How the epoch before ended; none for the first.
+        proof: Option<EpochProof>,
+    },
     /// Send `to` the manifest with this root as a [`Message::Manifest`], without content if it is not
     /// held.
     ServeManifest {
@@ -71,7 +81,7 @@ pub enum Output {
     /// Carry out a step of a state transfer.
     Transfer(TransferStep),
     /// A replica provably broke the protocol.
-    Evidence(Evidence),
+    Evidence(Arc<Evidence>),
     /// Something an operator should know; nothing stops.
     Alarm(Alarm),
     /// The own state is not the network's: the core votes no more; serve no key.
@@ -93,6 +103,8 @@ pub enum Recipients {
     One(ReplicaId),
     /// All other members.
     Others,
+    /// All other voters.
+    Voters,
 }
 
 /// What [`Output::Alarm`] tells.
@@ -220,4 +232,8 @@ pub struct Counters {
     pub chunks_refused: u64,
     /// Chunks that an earlier attempt had left on disk.
     pub chunks_resumed: u64,
+    /// Proofs found or received that a replica broke the protocol.
+    pub evidence: u64,
+    /// Messages dropped because their sender's signatures had cost enough.
+    pub over_budget: u64,
 }

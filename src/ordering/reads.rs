@@ -116,7 +116,7 @@ impl Core {
         }
         let waiters = std::mem::take(&mut self.reads.queue);
         self.reads.asking = Some(Round { nonce, waiters, asked_ms: self.now_ms, answers });
-        self.send(Recipients::Others, Message::ReadIndex { nonce }, LogPosition(0));
+        self.send(Recipients::Voters, Message::ReadIndex { nonce }, LogPosition(0));
     }
 
     fn settle_question(&mut self) {

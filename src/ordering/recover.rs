@@ -4,19 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::chain::{Block, Certificate, REJOIN_SHIFT};
+use crate::chain::{Block, Certificate, REJOIN_SHIFT, Record};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::fence::Fence;
+use crate::ordering::epochs::Epochs;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recovery};
 use crate::types::{Digest, Height, LogPosition, View};
 
@@ -25,9 +27,11 @@ impl Core {
     /// start needs; give it a tick and the wall clock first.
     #[must_use]
     pub fn new(config: CoreConfig) -> Self {
-        let CoreConfig { cluster_id, own, membership, scheme, start_nonce, .. } = config;
+        let CoreConfig { cluster_id, own, network, epochs, scheme, start_nonce, .. } = config;
+        let membership = network.membership.clone();
+        let epochs = Epochs::new(network, epochs);
         let window = u64::from(membership.parameters.window);
-        let genesis = Tip { height: Height(0), hash: Digest::ZERO, time_ms: config.genesis_ms };
+        let genesis = Tip::genesis(config.genesis_ms);
         let header = config.recovery.as_ref().and_then(|recovery| recovery.tip.as_ref());
         let tip = header.map_or(genesis, |header| Tip::of(header, header.hash()));
         let mut exec_roots: BTreeMap<Height, Digest> = BTreeMap::new();
@@ -35,13 +39,14 @@ impl Core {
             exec_roots.insert(Height(0), config.genesis_root);
         }
         let blocks = Blocks::new(tip, exec_roots, 4 * window);
-        let base = (Height(0), Digest::ZERO);
+        let base = epochs.start;
         let mut core = Self {
             cluster_id,
             own,
             config_hash: membership.config_hash(),
             quorum: membership.quorum(),
             membership,
+            epochs,
             scheme,
             window,
             now_ms: 0,
@@ -58,6 +63,8 @@ impl Core {
             transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
+            witness: Witness::default(),
+            accounts: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
             pace: Pace::default(),
@@ -95,10 +102,17 @@ impl Core {
         let entered = recovery.entered.filter(|(of, ..)| *of == epoch);
         let fenced = recovery.fenced;
         let Some((_, view, base_height, base_hash)) = entered else {
-            if fenced {
-                self.fence.recovered(true, recovery.rejoined.as_ref(), View(0));
-                self.view.tip = self.blocks.committed;
-                self.view.windows = self.blocks.windows_after(&[]);
+            let windows = self.blocks.windows_after(&[]);
+            let (base, tip) = (self.epochs.start, self.blocks.committed);
+            self.view = ViewState::new(View(0), base, tip, windows);
+            self.view.chain.insert(base.0, base.1);
+            self.view.mark = base.0;
+            self.view.fresh = !fenced;
+            self.fence.unrecorded = true;
+            if fenced || recovery.entered.is_some() {
+                // Nothing was promised in this epoch yet.
+                self.recover_known(Height(0));
+                self.fence.recovered(fenced, recovery.rejoined.as_ref(), View(0));
             }
             return;
         };
@@ -127,13 +141,15 @@ impl Core {
             && !fenced
             && recovery.rejoined.is_none();
         let own_views = if self.view.fresh { view } else { view.next() };
-        self.recover_known();
+        self.recover_known(Height(u64::MAX));
         self.fence.recovered(fenced, recovery.rejoined.as_ref(), own_views);
     }
 
     /// The newest own vote of each kind that the log justifies: votes leave after their records, so a
     /// newer one is proof that records are gone.
-    fn recover_known(&mut self) {
+    ///
+    /// R1: proposals leave before their block is durable, in views that are: up to `proposed`.
+    fn recover_known(&mut self, proposed: Height) {
         let (epoch, view) = (self.membership.epoch, self.view.entered);
         let rank = |certificate: Option<&Certificate>| certificate.map(Certificate::rank);
         let prepared = rank(self.blocks.prepared.as_ref().map(|(certificate, _)| certificate));
@@ -146,8 +162,7 @@ impl Core {
         let known = &mut self.fence.known;
         known.commit = prepared.max(committed).unwrap_or_default();
         known.prepare = (epoch, view, accepted);
-        // R1: proposals leave before their block is durable, in views that are.
-        known.proposal = (epoch, view, Height(u64::MAX));
+        known.proposal = (epoch, view, proposed);
         known.asked = (epoch, self.view.highest());
         known.session |= rejoins << REJOIN_SHIFT;
     }
@@ -172,7 +187,8 @@ impl Core {
         let (base_height, base_hash) = self.view.base;
         let mut of_view: BTreeMap<Height, Vec<Arc<Block>>> = BTreeMap::new();
         for block in self.blocks.above(base_height) {
-            if block.header.view == self.view.entered {
+            if block.header.view == self.view.entered && block.header.epoch == self.membership.epoch
+            {
                 of_view.entry(block.header.height).or_default().push(block);
             }
         }
@@ -206,12 +222,13 @@ impl Core {
         if certified > base_height {
             self.view.chain.insert(certified, self.blocks.committed.hash);
         }
-        let first = if base_height == Height(0) { Height(1) } else { base_height };
+        let start = self.epochs.start.0;
+        let first = if base_height == start { start.next() } else { base_height };
         let highest = of_view.keys().next_back().copied().unwrap_or(base_height);
         self.view.prepare_next = if unclear { highest.next() } else { first };
         self.view.commit_next = first;
         // A certificate of an older view is not above this view's base, or was dropped by it.
-        let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate);
+        let prepared = self.prepared_here();
         let of_view = prepared.filter(|certificate| certificate.view == self.view.entered);
         let prepared = of_view.map_or(base_height, |certificate| certificate.height);
         self.view.mark = prepared.max(certified).max(base_height);
@@ -226,8 +243,19 @@ impl Core {
         for id in members.into_iter().filter(|id| *id != self.own) {
             self.peers.entry(id).or_default();
         }
-        if !self.quarantined {
-            self.start_fence();
+        self.announce_epoch();
+        if self.quarantined {
+            return;
         }
+        if self.fence.unrecorded
+            && let Some(proof) = self.epochs.proofs.last().cloned()
+        {
+            // A crash may have come between the CONFIG block's execution and these records.
+            self.append(Record::EpochStart(proof));
+            if !self.fence.is_empty() && !self.fence.is_fenced() {
+                self.view.entered_position = self.record_first_view();
+            }
+        }
+        self.start_fence();
     }
 }

@@ -25,8 +25,9 @@ impl Core {
     }
 
     /// A bundle of another origin, from it or relayed. Whoever holds one guards it.
-    pub(super) fn on_bundle(&mut self, _peer: ReplicaId, bundle: Bundle) {
+    pub(super) fn on_bundle(&mut self, peer: ReplicaId, bundle: Bundle) {
         let (origin, key) = (bundle.origin, (bundle.session, bundle.first_seq));
+        self.note_second_content(peer, &bundle);
         let ops = bundle.skeletons.len() as u64;
         let admitted = self
             .view
@@ -34,6 +35,9 @@ impl Core {
             .get(&origin)
             .is_none_or(|window| window.admits(bundle.session, bundle.first_seq, ops));
         if origin == self.own || !admitted || self.pool.get(origin, key).is_some() {
+            return;
+        }
+        if !self.may_verify(peer, 1) {
             return;
         }
         if !self.check_bundle(&bundle) {
@@ -115,7 +119,7 @@ impl Core {
             }
             let gate = self.fence.gate();
             for message in messages {
-                self.send(Recipients::Others, message, gate);
+                self.send(Recipients::Voters, message, gate);
             }
         }
     }

@@ -35,7 +35,7 @@ impl Core {
     }
 
     pub(super) fn on_peer_up(&mut self, peer: ReplicaId) {
-        if self.membership.member(peer).is_none() || peer == self.own {
+        if !self.is_known(peer) {
             return;
         }
         self.peers.entry(peer).or_default().up = true;
@@ -51,6 +51,7 @@ impl Core {
                 let message = Message::ViewChange(view_change);
                 self.send(Recipients::One(peer), message, position);
             }
+            self.tell_proofs(peer);
         }
     }
 
@@ -98,12 +99,12 @@ impl Core {
         }
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let healed = known.healed_ms.is_some_and(|healed| now < healed + HEAL_MS);
-        if healed || self.quarantined || status.epoch != self.membership.epoch {
+        if healed || self.quarantined || status.epoch > self.membership.epoch {
             return;
         }
-        if self.heal(peer, &status)
-            && let Some(known) = self.peers.get_mut(&peer)
-        {
+        let behind = status.epoch < self.membership.epoch;
+        let helped = if behind { self.heal_epoch(peer, &status) } else { self.heal(peer, &status) };
+        if helped && let Some(known) = self.peers.get_mut(&peer) {
             known.healed_ms = Some(now);
         }
     }
@@ -117,7 +118,7 @@ impl Core {
             healed = true;
         }
         if status.committed < committed
-            && let Some(certificate) = self.blocks.certificate.clone()
+            && let Some(certificate) = self.certificate_here().cloned()
         {
             self.tell(peer, Message::Certificate(certificate));
             healed = true;

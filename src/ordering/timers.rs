@@ -13,8 +13,11 @@ impl Core {
     pub(super) fn run_timers(&mut self) {
         self.send_status();
         self.run_fence();
-        if self.quarantined || !self.is_voter() {
+        if self.quarantined {
             return;
+        }
+        if !self.is_voter() {
+            return self.guard_requests();
         }
         self.rest_rejoins();
         self.repeat_view_change();

@@ -38,8 +38,8 @@ pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
 use crate::chain::{
-    BlockHeader, Genesis, Membership, StateProof, SubState, ValueError, ValueRef, ValueSource,
-    exec_root,
+    BlockHeader, Genesis, Membership, Network, StateProof, SubState, ValueError, ValueRef,
+    ValueSource, exec_root,
 };
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
@@ -75,7 +75,7 @@ pub struct State {
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
     cluster_id: ClusterId,
-    membership: Membership,
+    network: Network,
     /// The running digest over all effects: the history follows from it.
     effects: Digest,
     /// Of all sub-states, behind the last executed block.
@@ -94,7 +94,7 @@ impl State {
             alarms: Alarms::default(),
             counters: Counters::default(),
             cluster_id: genesis.cluster_id(),
-            membership: genesis.membership(),
+            network: Network::of(genesis),
             effects: Digest::ZERO,
             roots: Vec::new(),
             root: Digest::ZERO,
@@ -112,7 +112,26 @@ impl State {
     /// Members and parameters in force.
     #[must_use]
     pub fn membership(&self) -> &Membership {
-        &self.membership
+        &self.network.membership
+    }
+
+    /// Members with where they are found, organisations with their governance keys.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The network's identity.
+    #[must_use]
+    pub fn cluster_id(&self) -> &ClusterId {
+        &self.cluster_id
+    }
+
+    /// The next epoch begins behind this block.
+    pub(crate) fn start_epoch(&mut self, network: Network) {
+        assert_eq!(network.membership.epoch, self.network.membership.epoch.next(), "epochs follow");
+        self.counters.changed = true;
+        self.network = network;
     }
 
     /// Logical bytes that count towards the quota.
@@ -159,7 +178,7 @@ impl State {
             (SubState::Sessions, whole(&self.sessions.to_bytes())),
             (SubState::Alarms, whole(&self.alarms.to_bytes())),
             (SubState::Counters, whole(&self.counters.to_bytes())),
-            (SubState::Config, self.membership.config_hash()),
+            (SubState::Config, self.network.root()),
             (SubState::Effects, self.effects),
         ]
     }
@@ -178,7 +197,7 @@ impl State {
         self.effects = record.chain(self.effects);
         self.counters.changed |= !record.changes.is_empty();
         let used = self.used_bytes();
-        let wanted = checkpoint_asked || self.counters.due(&self.membership.parameters, used);
+        let wanted = checkpoint_asked || self.counters.due(&self.membership().parameters, used);
         if wanted {
             self.counters.checkpointed();
         }

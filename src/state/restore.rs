@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::{Genesis, Membership, Parameters, Value, ValueRef};
+use crate::chain::{Genesis, Network, Parameters, Value, ValueRef};
 use crate::codec::{Decode, DecodeError, Reader};
 use crate::state::kv::{Item, Kv, KvNumbers, Version};
 use crate::state::lease::Lease;
@@ -186,7 +186,7 @@ fn read_head(reader: &mut Reader, cluster_id: Digest) -> Result<Head, RestoreErr
         sessions: Sessions::decode(reader)?,
         alarms: Alarms::decode(reader)?,
         counters: Counters::decode(reader)?,
-        membership: Membership::decode(reader)?,
+        network: Network::decode(reader)?,
         effects: reader.digest("effects digest")?,
         cluster_id,
         roots: Vec::new(),

@@ -204,7 +204,7 @@ fn head(state: &State, leases: usize) -> Bytes {
     (if lost { &none } else { &state.sessions }).encode(&mut writer);
     state.alarms.encode(&mut writer);
     state.counters.encode(&mut writer);
-    state.membership.encode(&mut writer);
+    state.network.encode(&mut writer);
     writer.digest(&state.effects);
     writer.finish()
 }

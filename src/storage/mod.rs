@@ -5,6 +5,7 @@
 //! Every byte is described in `docs/storage-format.md`.
 
 pub mod disk;
+pub mod evidence;
 pub mod identity;
 pub mod log;
 pub mod checkpoint;

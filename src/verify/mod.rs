@@ -2,7 +2,9 @@
 //! neither ordering nor state nor storage, and shares no predicate with them.
 
 mod chain;
+mod evidence;
 mod proof;
 
 pub use chain::{ChainCheck, ChainCount, ChainError};
+pub use evidence::{Finding, FindingError, evidence};
 pub use proof::{ProofError, state_proof};

@@ -6,9 +6,11 @@
 
 mod answer;
 mod block;
+mod change;
 mod connection;
 mod counting;
 mod demo;
+mod evidence;
 mod health;
 mod limits;
 mod metrics;
@@ -17,6 +19,7 @@ mod repair;
 mod serve;
 mod status;
 
+pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
@@ -52,8 +55,11 @@ struct Web {
 impl Web {
     /// A replica's name: its organisation's.
     fn name(&self, id: ReplicaId) -> String {
-        let member = self.handle.genesis().members.iter().find(|member| member.id == id);
-        member.map_or_else(|| format!("replica-{id}"), |member| member.name.clone())
+        let known = self.handle.read(|shared| {
+            shared.state.network().addresses.get(&id).map(|address| address.name.clone())
+        });
+        let first = || self.handle.genesis().members.iter().find(|member| member.id == id);
+        known.or_else(|| Some(first()?.name.clone())).unwrap_or_else(|| format!("replica-{id}"))
     }
 }
 
@@ -73,11 +79,17 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .route("/althing/v1/blame", any(provenance::blame))
         .route("/althing/v1/history", any(provenance::history))
         .route("/althing/v1/block/{height}", any(block::block))
+        .route("/althing/v1/network", any(change::network))
+        .route("/althing/v1/epochs", any(change::epochs))
+        .route("/althing/v1/change", any(change::change))
+        .route("/evidence", any(evidence::list))
+        .route("/evidence/{digest}", any(evidence::one))
         .route("/althing/v1/replica/repair", any(repair::repair));
     if demo {
         router = router
             .route("/althing/v1/demo/cut", any(demo::cut))
-            .route("/althing/v1/demo/heal", any(demo::heal));
+            .route("/althing/v1/demo/heal", any(demo::heal))
+            .route("/althing/v1/demo/lie", any(demo::lie));
     }
     router.with_state(web)
 }

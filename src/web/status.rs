@@ -126,7 +126,8 @@ fn quorum_margin(quorum: Quorum, status: &NodeStatus) -> i64 {
 
 fn page(web: &Web, status: &NodeStatus) -> StatusPage {
     let genesis = web.handle.genesis();
-    let quorum = Quorum::of(genesis.members.len().max(1));
+    let membership = web.handle.read(|shared| shared.state.membership().clone());
+    let quorum = membership.quorum();
     let name = |id: ReplicaId| web.name(id);
     let core = &status.core;
     let peers: Vec<PeerStatus> = core
@@ -168,7 +169,7 @@ fn page(web: &Web, status: &NodeStatus) -> StatusPage {
         compact_revision: status.compact_revision.0,
         keys: status.keys,
         logical_bytes: status.logical_bytes,
-        quota_bytes: genesis.parameters.quota_bytes,
+        quota_bytes: membership.parameters.quota_bytes,
         checkpoint: status.checkpoint.0,
         stable_checkpoint: status.core.stable_checkpoint.0,
         erased: status.core.erased.0,

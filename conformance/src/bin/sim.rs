@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::scenarios;
 use conformance::sim::bank;
 use conformance::sim::crash_points;
 use conformance::sim::plan::{Mutant, Plan};
@@ -14,11 +15,12 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --seed N [--verbose]   one seed; --verbose prints every event
   sim --runs N [--from N]    N seeds, from 1 or from the one named
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
+  --all-seen                 fails if something that the table of scenarios needs was never seen
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
-  sim --crash-points [N]     a crash at every (N-th) operation of a disk, and inside the recovery from it
-  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production code, until a
-                             layer of the tests finds it; fails if none does
+  sim --crash-points [N]     a crash at every (N-th) operation of a disk, and in the recovery from it
+  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production
+                             code, until a layer of the tests finds it; fails if none does
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -26,17 +28,19 @@ const COMMAND: &str = "cargo run -p conformance --no-default-features --profile 
 struct Arguments {
     seeds: Vec<u64>,
     verbose: bool,
+    all_seen: bool,
     calm: Option<usize>,
     mutant: Option<Mutant>,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seed, mut runs, mut from, mut replay) = (None, None, 1, None);
-    let (mut verbose, mut calm, mut mutant) = (false, None, None);
+    let (mut verbose, mut all_seen, mut calm, mut mutant) = (false, false, None, None);
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
-        if flag == "--verbose" {
-            verbose = true;
+        if flag == "--verbose" || flag == "--all-seen" {
+            verbose |= flag == "--verbose";
+            all_seen |= flag == "--all-seen";
             continue;
         }
         let value = given.next().ok_or(format!("{flag} needs a value"))?;
@@ -62,7 +66,7 @@ fn arguments() -> Result<Arguments, String> {
         (None, None, Some(path)) => read_seeds(&path)?,
         _ => return Err("give one of --seed, --runs, --replay".to_owned()),
     };
-    Ok(Arguments { seeds, verbose, calm, mutant })
+    Ok(Arguments { seeds, verbose, all_seen, calm, mutant })
 }
 
 fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
@@ -137,11 +141,23 @@ fn main() -> ExitCode {
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("seen: {seen:?}");
+    for (what, count) in &seen {
+        println!("seen {count:>9} {what}");
+    }
     println!(
         "{} seeds, {} failed {failed:?}, {events} events in {seconds:.1} s",
         arguments.seeds.len(),
         failed.len()
     );
+    let unseen: Vec<String> = match scenarios::counters() {
+        Ok(wanted) if arguments.all_seen => {
+            wanted.into_iter().filter(|what| !seen.contains_key(what.as_str())).collect()
+        }
+        _ => Vec::new(),
+    };
+    if !unseen.is_empty() {
+        println!("never seen: {unseen:?}");
+        return ExitCode::FAILURE;
+    }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -15,7 +15,7 @@ use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::node_stable::Stable;
-use crate::sim::plan::{Micros, Mutant};
+use crate::sim::plan::{MILLI, Micros, Mutant};
 use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
@@ -150,6 +150,8 @@ pub struct Node {
     pub lost: Lost,
     /// An older copy of its disk.
     pub older: Option<SimDisk>,
+    /// How fast its monotonic clock runs, in parts of 1,000.
+    pub rate: u64,
     /// Its clients.
     pub workload: Workload,
     /// Put into it on purpose.
@@ -182,7 +184,7 @@ impl Node {
             settings: &settings,
             mutant: self.mutant,
         };
-        let Start { log, machine, mut recovery, placed, in_use, base, stable, blocks } =
+        let Start { log, machine, mut recovery, placed, in_use, base, stable, blocks, epochs } =
             start(&self.disk, &owner, &mut self.promises)?;
         if let Some(recovery) = &mut recovery {
             recovery.session_counter = self.starts;
@@ -203,7 +205,8 @@ impl Node {
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
-            membership: identity.membership.clone(),
+            network: machine.state.network().clone(),
+            epochs,
             scheme: Arc::clone(&identity.scheme),
             start_nonce: nonce,
             genesis_ms: identity.genesis.created_ms,
@@ -243,6 +246,19 @@ impl Node {
             served: false,
         });
         Ok(())
+    }
+
+    /// Its monotonic time, in ms since its process started.
+    #[must_use]
+    pub fn mono_ms(&self, now: Micros) -> u64 {
+        self.life.as_ref().map_or(0, |life| (now - life.since) * self.rate / 1_000 / MILLI)
+    }
+
+    /// When its monotonic clock shows `mono_ms`.
+    #[must_use]
+    pub fn when(&self, mono_ms: u64) -> Micros {
+        let since = self.life.as_ref().map_or(0, |life| life.since);
+        since + (mono_ms * MILLI * 1_000).div_ceil(self.rate)
     }
 
     /// The session of this process's bundles: REJOINs executed << 48 | its durable counter.

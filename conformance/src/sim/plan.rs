@@ -106,6 +106,8 @@ pub struct Plan {
     pub disk_fault_every: Micros,
     /// A crash at a fixed place, for the enumeration of all.
     pub power: Option<Power>,
+    /// Monotonic clocks run up to 30 % too fast or too slow.
+    pub drift: bool,
     /// Usual longest time of a sync.
     pub sync_max: Micros,
     /// Syncs that take up to 300 ms, in parts of 1,000.
@@ -171,6 +173,7 @@ impl Plan {
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
             disk_fault_every: 0,
             power: None,
+            drift: false,
             sync_max: every(true, 200, if slow_disk { 20 * MILLI } else { 2 * MILLI }),
             sync_slow: every(slow_disk, 1, 30),
             execute_max: every(true, 50, if slow_apply { 50 * MILLI } else { MILLI }),
@@ -185,6 +188,7 @@ impl Plan {
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
         };
+        plan.drift = random.chance(300);
         if random.chance(400) {
             plan.disk_fault_every = random.between(SECOND / 2, 5 * SECOND);
         }
@@ -239,6 +243,7 @@ impl Plan {
             pause_every: 0,
             disk_fault_every: 0,
             power: None,
+            drift: false,
             sync_max: MILLI,
             sync_slow: 0,
             execute_max: 200,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use althing::chain::{Block, Genesis, Record};
+use althing::chain::{Block, EpochProof, Genesis, Record};
 use althing::ordering::Recovery;
 use althing::state::{KeptChunk, Restore, State};
 use althing::storage::checkpoint;
@@ -50,6 +50,8 @@ pub struct Start {
     pub(super) stable: Stable,
     /// The blocks of the log, by hash: the replay may be the first to execute one of them.
     pub blocks: BTreeMap<Digest, Arc<Block>>,
+    /// How every epoch before the state's ended.
+    pub epochs: Vec<EpochProof>,
 }
 
 /// Reads checkpoint and log; `promises` sees every record of the log.
@@ -93,6 +95,7 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
         return Err(why);
     }
     let placed = replayed.placed.into_iter().map(|((_, hash), placed)| (hash, placed)).collect();
+    let epochs = replayed.epochs;
     let mut recovery = replayed.recovery;
     let stable = Stable::recovered(held, replayed.stable.iter().copied());
     recovery.checkpoints = checkpoints;
@@ -106,7 +109,7 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     let roots = recovery.exec_roots.iter().copied().collect();
     let machine = Machine::restored(replayed.state, values, owner.own, roots);
     let recovery = (log.log_end > LogPosition(0)).then_some(recovery);
-    Ok(Start { log, machine, recovery, placed, in_use, base: base_height, stable, blocks })
+    Ok(Start { log, machine, recovery, placed, in_use, base: base_height, stable, blocks, epochs })
 }
 
 fn restore(

@@ -4,7 +4,7 @@
 use althing::chain::{BlockHeader, Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
 use althing::ordering::{
-    Alarm, Input, Message, Output, PAGE_BYTES_MAX, Recipients, ShownVotes, Standing,
+    Alarm, Input, Message, Mode, Output, PAGE_BYTES_MAX, Recipients, ShownVotes, Standing,
 };
 use althing::types::{Height, LogPosition, Millis, ReplicaId};
 use bytes::Bytes;
@@ -38,15 +38,15 @@ impl World {
     /// One input for a core, and everything that follows from it at once.
     pub(super) fn step(&mut self, slot: usize, input: Input) -> Result<(), String> {
         let (now, wall) = (self.now, self.wall_ms(slot));
+        let mono_ms = self.nodes[slot].mono_ms(now);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
-        let mono_ms = (now - life.since) / MILLI;
         let mut out = Vec::new();
         if life.clocks.0 != mono_ms {
             life.clocks.0 = mono_ms;
             life.core.step(Input::Tick { mono_ms }, &mut out);
         }
-        if wall >= life.clocks.1 + WALL_EVERY_MS {
-            life.clocks.1 = wall;
+        if now / MILLI >= life.clocks.1 + WALL_EVERY_MS {
+            life.clocks.1 = now / MILLI;
             life.core.step(Input::Wall { unix_ms: Millis(wall) }, &mut out);
         }
         if !matches!(input, Input::Tick { .. }) {
@@ -77,11 +77,14 @@ impl World {
             return Err(format!("{slot} shows {shown:?} after {:?}", life.shown));
         }
         let new_view = shown.0 > life.shown.0;
+        let elsewhere = shown.1 > life.shown.1 && status.mode == Mode::ViewChange;
         life.shown = shown;
         let batch = if life.batch.is_none() { life.appender.take_batch() } else { None };
         let begun = batch.is_some();
         life.batch = life.batch.take().or(batch);
-        let deadline = life.core.next_deadline().map(|ms| life.since + ms * MILLI);
+        let deadline = life.core.next_deadline();
+        let deadline = deadline.map(|ms| self.nodes[slot].when(ms));
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let wanted = deadline.map(|at| at.max(self.now + MILLI));
         let sooner = wanted.filter(|at| life.tick_at.is_none_or(|set| *at < set));
         life.tick_at = sooner.or(life.tick_at);
@@ -96,11 +99,17 @@ impl World {
         if new_view {
             self.count("view left");
         }
+        if elsewhere {
+            self.count("committed in a view change");
+        }
         Ok(())
     }
 
     fn sync_time(&mut self) -> Micros {
         let slow = self.healed_at.is_none() && self.random.chance(self.plan.sync_slow);
+        if slow {
+            self.count("slow sync");
+        }
         let most = if slow { 300 * MILLI } else { self.plan.sync_max };
         self.random.between(100, most.max(100))
     }
@@ -150,13 +159,17 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::Epoch { .. } => Ok(()),
             Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
             Output::Transfer(step) => self.transfer(slot, step),
-            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
-                Err(format!("{id} accuses {}, who is honest", evidence.accused()))
-            }
-            Output::Evidence(_) => {
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused();
+                if let Some(wronged) = accused.iter().find(|one| !self.liars.contains(one))
+                    && honest
+                {
+                    return Err(format!("{id} accuses {wronged}, who is honest: {evidence:?}"));
+                }
                 self.count("evidence");
                 Ok(())
             }
@@ -213,7 +226,7 @@ impl World {
             }
             Record::ViewChangeSent { .. } => self.count("view change"),
             Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
-                self.count("view entered on a base");
+                self.entered(slot, *base_height);
             }
             _ => {}
         }
@@ -235,6 +248,19 @@ impl World {
         Ok(())
     }
 
+    fn entered(&mut self, slot: usize, base: Height) {
+        self.count("view entered on a base");
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        let stable: Vec<Height> = lives.map(|life| life.core.status().stable_checkpoint).collect();
+        if stable.iter().any(|one| *one != stable[0]) {
+            self.count("view entered while stable checkpoints differ");
+        }
+        let committed = self.nodes[slot].life.as_ref().map_or(Height(0), |life| life.shown.1);
+        if base > committed {
+            self.count("certificate carried over a view change");
+        }
+    }
+
     pub(super) fn transmit(
         &mut self,
         slot: usize,
@@ -248,6 +274,9 @@ impl World {
         if !self.bent.contains_key(&id) {
             self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
         }
+        if matches!(message, Message::GetBody { .. }) {
+            self.count("body asked for");
+        }
         let bytes = message.to_bytes();
         self.say(slot, || format!("send {to:?} {}", kind_of(message)));
         self.audit.note(self.now, slot, "send", &bytes);
@@ -255,7 +284,7 @@ impl World {
             let peer = self.nodes[other].identity.id;
             let addressed = match to {
                 Recipients::One(one) => peer == one,
-                Recipients::Others => peer != id,
+                Recipients::Others | Recipients::Voters => peer != id,
             };
             if !addressed || other == slot {
                 continue;
@@ -310,6 +339,7 @@ impl World {
             }
             Err(error) => return Err(format!("{from} sent what does not decode: {error}")),
         };
+        self.notice(to, &message);
         if self.bent.get(&self.nodes[to].identity.id).is_some_and(|liar| !liar.hears(&message)) {
             self.count("lie: censored bundle");
             return Ok(());
@@ -323,6 +353,24 @@ impl World {
         }
         self.say(to, || format!("from {from}: {}", kind_of(&message)));
         self.step(to, Input::Recv { peer: from, message })
+    }
+
+    /// Rare arrivals.
+    fn notice(&mut self, to: usize, message: &Message) {
+        let Some(life) = &self.nodes[to].life else { return };
+        let height = life.machine.height();
+        let window = u64::from(life.machine.state.membership().parameters.window);
+        match message {
+            Message::PrePrepare { block, .. } if block.header.height > height.plus(window) => {
+                self.count("proposal beyond the window");
+            }
+            Message::Blocks { blocks, .. }
+                if blocks.last().is_some_and(|block| block.header.height <= height) =>
+            {
+                self.count("page of known blocks");
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn synced(&mut self, slot: usize) -> Result<(), String> {
@@ -393,10 +441,11 @@ impl World {
             self.begin_checkpoint(slot, block.header.clone());
         }
         let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
+        let network = outcome.network.map(Box::new);
         if next_expiry.is_some() {
             self.count("leases exist");
         }
-        self.step(slot, Input::Executed { effects, next_expiry })?;
+        self.step(slot, Input::Executed { effects, next_expiry, network })?;
         if more {
             self.execute_next(slot);
         }
@@ -583,6 +632,12 @@ impl World {
         let Some(mut life) = self.nodes[slot].life.take() else { return };
         self.say(slot, || "crashes".to_owned());
         self.count("crash");
+        if !self.liars.is_empty() && self.honest(slot) {
+            self.count("crash beside liars");
+        }
+        if life.core.status().mode == Mode::ViewChange {
+            self.count("crash in a view change");
+        }
         let disk = self.nodes[slot].disk.clone();
         if let Some(batch) = life.batch {
             disk.fail_after(self.random.below(4));
@@ -728,6 +783,8 @@ fn kind_of(message: &Message) -> String {
         Message::Rejoin(rejoin) => format!("REJOIN of {}", rejoin.replica),
         Message::VotesQuestion { .. } => "VotesQuestion".to_owned(),
         Message::VotesAnswer(answer) => format!("VotesAnswer {:?}", answer.standing),
+        Message::GetEpochs { from } => format!("GetEpochs {from}"),
+        Message::Epochs(proofs) => format!("Epochs {}", proofs.len()),
         Message::Checkpoint(vote) => {
             format!("CHECKPOINT {} of {}", vote.id.height, vote.replica)
         }
@@ -748,5 +805,7 @@ fn kind_of(message: &Message) -> String {
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)
         }
+        Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
+        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }
 }

@@ -74,6 +74,8 @@ pub enum Event {
     Pause,
     /// An operation of some disk will fail.
     BreakDisk,
+    /// The one wrong wall clock jumps.
+    StepClock,
     /// The halves of a twin get other listeners.
     Divide,
     /// The faults end.
@@ -299,6 +301,7 @@ impl World {
                 older: None,
                 checkpoint_durable: Height(0),
                 skew_ms: skew,
+                rate: if plan.drift { random.between(770, 1_300) } else { 1_000 },
                 workload: Workload::new(id, plan.large_values, random.fork()),
                 mutant: plan.mutant,
                 salt: random.bytes(),
@@ -345,12 +348,19 @@ impl World {
         if let Some(power) = plan.power {
             self.nodes[0].disk.fail_after(power.after);
         }
+        if plan.drift {
+            self.count("clock rates differ");
+        }
+        if plan.skew_ms > 0 {
+            self.count("clocks apart");
+        }
         let nemeses = [
             (plan.crash_every, Event::Crash),
             (plan.lose_every, Event::Lose),
             (plan.cut_every, Event::Cut),
             (plan.pause_every, Event::Pause),
             (plan.disk_fault_every, Event::BreakDisk),
+            (if plan.wrong_clock_ms == 0 { 0 } else { SECOND }, Event::StepClock),
         ];
         for (every, event) in nemeses {
             self.again(every, event);
@@ -420,7 +430,10 @@ impl World {
         Failure { time: self.now, events: self.audit.events(), what }
     }
 
-    fn summary(self) -> Summary {
+    fn summary(mut self) -> Summary {
+        for (what, count) in core::mem::take(&mut self.network.seen) {
+            *self.seen.entry(what).or_default() += count;
+        }
         Summary {
             audit: self.audit.digest(),
             events: self.audit.events(),
@@ -537,7 +550,10 @@ impl World {
             }
             Event::Cut => {
                 self.count("network cut");
-                self.network.cut_at_random(slots);
+                let status =
+                    self.nodes.iter().find_map(|node| Some(node.life.as_ref()?.core.status()));
+                let primary = status.and_then(|status| status.primary).unwrap_or_default();
+                self.network.cut_at_random(slots, usize::from(primary.0));
                 let length = self.random.between(50 * MILLI, 4 * SECOND);
                 self.schedule(length, Event::Join);
                 self.again(self.plan.cut_every, Event::Cut);
@@ -556,6 +572,16 @@ impl World {
                     self.schedule(length, Event::Resume { slot });
                 }
                 self.again(self.plan.pause_every, Event::Pause);
+            }
+            Event::StepClock => {
+                let honest = |node: &&mut Node| !self.liars.contains(&node.identity.id);
+                if let Some(node) = self.nodes.iter_mut().find(honest) {
+                    // Up to ten years, to either side.
+                    let far = self.random.below(10 * 365 * 86_400_000).cast_signed();
+                    node.skew_ms = if self.random.chance(500) { far } else { -far };
+                }
+                self.count("clock stepped");
+                self.again(4 * SECOND, Event::StepClock);
             }
             Event::BreakDisk => {
                 let (_, fault) = *self.random.pick(&DiskFault::ALL);

@@ -1,14 +1,15 @@
 //! One fixed value of every type that is hashed, signed, stored or sent, rich enough to show every field.
 
 use althing::chain::{
-    AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote,
-    ChunkEntry, Compare, CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence,
-    Genesis, GenesisMember, Manifest, Membership, Op, Ownership, Parameters, Phase, Put, Range,
-    REJOIN_SHIFT, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot,
-    Vote, flags,
+    AlarmAction, AlarmKind, Attestation, Author, Block, BlockHeader, BlockParts, Bundle,
+    BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
+    CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
+    DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
+    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL,
+    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
+    possession_bytes,
 };
-use althing::crypto::{Ed25519, Signature};
+use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{
     Message, Mode, NewView, ReadAnswer, ReadNonce, ShownVotes, Standing, Status, ViewChange, VotesAnswer,
 };
@@ -231,7 +232,7 @@ pub fn checkpoint_certificate() -> CheckpointCertificate {
     }
 }
 
-pub fn evidence() -> Evidence {
+fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
     let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
@@ -314,6 +315,8 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("votes_question", Message::VotesQuestion { start_nonce: [5; 32] }),
         ("votes_answer", Message::VotesAnswer(Box::new(shown))),
         ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
+        ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
+        ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]
 }
 
@@ -371,4 +374,52 @@ pub fn window() -> SessionWindow {
     assert!(window.rejoin(&[3; 32], Millis(1_790_000_000_000)));
     window.mark((1 << REJOIN_SHIFT) | 8, 2);
     window
+}
+
+pub fn attestation() -> Attestation {
+    let at = (Height(41), Digest([6; 32]));
+    Attestation::sign(ReplicaId(4), Epoch(1), at, &cluster_id(), &key(4))
+}
+
+/// One change of each kind, two organisations' votes on each.
+pub fn changes() -> Vec<ConfigChange> {
+    let new = key(9);
+    let possession = new.sign(&possession_bytes(&cluster_id(), &new.public_key()));
+    let replica = ReplicaId(4);
+    let actions = [
+        ConfigAction::Add(NewReplica {
+            organisation: "elm".to_owned(),
+            governance_keys: vec![key(19).public_key()],
+            name: "elm".to_owned(),
+            key: new.public_key(),
+            possession,
+            client_urls: vec!["https://127.0.0.1:2479".to_owned()],
+            peer_address: "127.0.0.1:2480".to_owned(),
+            observer: false,
+        }),
+        ConfigAction::Promote { replica },
+        ConfigAction::Remove { replica, accept_smaller_f: true },
+        ConfigAction::Replace { promoted: replica, removed: ReplicaId(2) },
+        ConfigAction::RotateKey { replica, key: new.public_key(), possession },
+        ConfigAction::Parameters(Parameters { window: 16, ..Parameters::default() }),
+    ];
+    let change = |action| {
+        let mut change = ConfigChange {
+            base: membership().config_hash(),
+            not_after_ms: Millis(1_790_000_009_000),
+            action,
+            attestation: None,
+            votes: Vec::new(),
+        };
+        change.attestation = change.promoted().map(|_| attestation());
+        change.vote(OrgId(1), &key(11), &cluster_id());
+        change.vote(OrgId(0), &key(10), &cluster_id());
+        change
+    };
+    actions.into_iter().map(change).collect()
+}
+
+/// Of an ordinary block: the form counts here.
+pub fn epoch_proof() -> EpochProof {
+    EpochProof { block: Arc::new(block()), certificate: certificate(Phase::Commit) }
 }

@@ -85,6 +85,7 @@ fn votes_are_repeated_after_a_restart_and_while_a_quorum_is_away() {
 #[test]
 fn votes_of_f_liars_make_nothing_stable_and_nobody_leaves() {
     let mut world = with_checkpoints(4, 13);
+    world.blame(3);
     world.ban_expected = true;
     for height in 1..200 {
         for manifest in [1, 2] {

@@ -2,8 +2,12 @@
 //! that reorders and drops. The big simulator lives in `conformance`; this one finds most of it first.
 
 mod checkpoints;
+mod epochs;
+mod evidence;
 mod fence;
 mod lies;
+mod scenarios_liveness;
+mod scenarios_safety;
 mod tenure;
 mod transfer;
 mod world;

@@ -5,11 +5,12 @@ use bytes::Bytes;
 
 use crate::chain::{
     Author, Block, BlockParts, Bundle, BundleParts, Certificate, CheckpointCertificate,
-    CheckpointId, ChunkEntry, Effects, Entry, Manifest, Member, Membership, Op, Parameters, Phase,
-    Put, Record, SessionWindow, Skeleton, Value, ValueSlot, Vote,
+    CheckpointId, ChunkEntry, ConfigChange, Effects, Entry, EpochProof, Genesis, GenesisMember,
+    Manifest, Network, Op, Ownership, Parameters, Phase, Put, Record, SessionWindow, Skeleton,
+    Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
-use crate::crypto::{Context, PublicKey, Scheme, Signature, hash};
+use crate::crypto::{Context, Ed25519, PublicKey, Scheme, Signature, hash};
 use crate::ordering::*;
 use crate::types::*;
 
@@ -33,7 +34,11 @@ pub fn scheme(id: u16) -> impl Scheme {
     Hashed(key(id))
 }
 
-fn key(id: u16) -> PublicKey {
+pub fn governance_key(id: u16) -> Ed25519 {
+    Ed25519::from_seed(&[100 + id as u8; 32])
+}
+
+pub fn key(id: u16) -> PublicKey {
     PublicKey([id as u8 + 1; 32])
 }
 
@@ -61,23 +66,12 @@ struct State {
     roots: BTreeMap<Height, Digest>,
     windows: BTreeMap<ReplicaId, SessionWindow>,
     done: BTreeMap<(u16, u64, u64), Height>,
+    network: Network,
 }
 
-impl State {
-    fn genesis() -> Self {
-        Self {
-            height: Height(0),
-            header: None,
-            roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
-            windows: BTreeMap::new(),
-            done: BTreeMap::new(),
-        }
-    }
-}
-
-fn asked(records: &[Record]) -> View {
+fn asked(records: &[Record]) -> (Epoch, View) {
     let asked = records.iter().filter_map(|record| match record {
-        Record::ViewChangeSent { view, .. } => Some(*view),
+        Record::ViewChangeSent { epoch, view, .. } => Some((*epoch, *view)),
         _ => None,
     });
     asked.max().unwrap_or_default()
@@ -93,19 +87,30 @@ struct Node {
     snapshot: State,
     starts: u8,
     /// The highest view it asked for: it votes in none below.
-    asked: View,
+    asked: (Epoch, View),
+    /// Whom it links to, as its newest [`Output::Epoch`] says.
+    members: Vec<u16>,
+    voters: Vec<u16>,
+    epochs: Vec<EpochProof>,
+    key: PublicKey,
     session: u64,
     next_seq: u64,
     cut: bool,
     equivocates: bool,
+    /// Its VIEW-CHANGEs quote nothing.
+    forgets: bool,
+    /// What the test sends in its name may be proof against it.
+    blamed: bool,
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
     /// Its log was taken away or replaced by an older one.
     lost: bool,
+    /// It was none of those that began: nothing tells it from one that lost its disk.
+    joined: bool,
     fences: u32,
     /// Requests that wait until it admits any.
-    queued: u32,
+    queued: std::collections::VecDeque<Option<Box<ConfigChange>>>,
     waits_for: Vec<ReplicaId>,
     votes_sent: u32,
     may_halt: bool,
@@ -160,11 +165,21 @@ pub enum SourceLie {
     Everything,
 }
 
+/// Who begins, with which parameters.
+#[derive(Clone)]
+struct Founders {
+    n: u16,
+    parameters: Parameters,
+}
+
 pub struct World {
     pub options: Options,
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Keep what is sent, to send it again.
+    pub keep_sent: bool,
+    sent: Vec<(u16, u16, Bytes)>,
     /// Who was told that its clock is off, and by how much.
     pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
@@ -172,13 +187,19 @@ pub struct World {
     pub liars_named: u64,
     /// States installed.
     pub installed: u64,
+    /// Who found what about whom.
+    pub proofs: Vec<(u16, ReplicaId, &'static str)>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
     random: u64,
     submitted: Vec<(u16, u64, u64)>,
     executed: BTreeMap<Height, Digest>,
-    ledger: BTreeMap<(u16, View, Height, Phase), Digest>,
+    ledger: BTreeMap<(u16, Epoch, View, Height, Phase), Digest>,
+    founders: Founders,
+    /// When each epoch began anywhere, for stalls.
+    pub began_ms: BTreeMap<Epoch, u64>,
+    pub executed_ms: Vec<u64>,
     next_read: u64,
 }
 
@@ -198,55 +219,30 @@ impl World {
     }
 
     fn down(n: u16, seed: u64, options: Options) -> Self {
-        let state = State::genesis();
-        let node = || Node {
-            core: None,
-            records: Vec::new(),
-            durable: 0,
-            waiting: Vec::new(),
-            state: state.clone(),
-            snapshot: state.clone(),
-            starts: 0,
-            asked: View(0),
-            session: 0,
-            next_seq: 0,
-            cut: false,
-            equivocates: false,
-            diverges: false,
-            reads: BTreeMap::new(),
-            quarantined: false,
-            lost: false,
-            fences: 0,
-            queued: 0,
-            waits_for: Vec::new(),
-            votes_sent: 0,
-            may_halt: false,
-            halted: None,
-            copies: Vec::new(),
-            held: Vec::new(),
-            building: Vec::new(),
-            other_bytes: false,
-            shelf: BTreeMap::new(),
-            gathered: None,
-            floor: None,
-            source_lie: None,
-            installs: None,
-        };
+        let default = Parameters::default();
+        let tenure_blocks = options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let founders = Founders { n, parameters: Parameters { tenure_blocks, ..default } };
         Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            keep_sent: false,
+            sent: Vec::new(),
             skews: Vec::new(),
             reads_liar: None,
             liars_named: 0,
             installed: 0,
-            nodes: (0..n).map(|_| node()).collect(),
+            proofs: Vec::new(),
+            nodes: (0..n).map(|id| node(id, &founders)).collect(),
             wire: Vec::new(),
             now_ms: 1,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             submitted: Vec::new(),
             executed: BTreeMap::new(),
             ledger: BTreeMap::new(),
+            founders,
+            began_ms: BTreeMap::new(),
+            executed_ms: Vec::new(),
             next_read: 0,
         }
     }
@@ -275,22 +271,40 @@ impl World {
     }
 
     pub fn is_up(&self, id: u16) -> bool {
-        self.nodes[id as usize].core.is_some()
+        self.nodes.get(id as usize).is_some_and(|node| node.core.is_some())
     }
 
-    fn membership(&self) -> Membership {
-        let members = (0..self.nodes.len() as u16)
-            .map(|id| Member {
-                id: ReplicaId(id),
-                organisation: OrgId(id),
-                key: key(id),
-                voting: true,
-            })
-            .collect();
-        let default = Parameters::default();
-        let tenure_blocks = self.options.tenure_blocks.unwrap_or(default.tenure_blocks);
-        let parameters = Parameters { tenure_blocks, ..default };
-        Membership { epoch: Epoch(0), members, parameters, first_primary: 0 }
+    /// A replica that is to be added: its first process knows the network of epoch 0 alone.
+    pub fn join(&mut self, id: u16) {
+        assert_eq!(id as usize, self.nodes.len(), "ids follow");
+        self.nodes.push(node(id, &self.founders));
+        self.restart(id);
+    }
+
+    /// The newest network any replica has reached.
+    pub fn network(&self) -> Network {
+        let networks = self.nodes.iter().map(|node| &node.state.network);
+        networks.max_by_key(|network| network.membership.epoch).expect("a replica").clone()
+    }
+
+    pub fn state_of(&self, id: u16) -> (Epoch, (Height, Digest)) {
+        let state = &self.nodes[id as usize].state;
+        (state.network.membership.epoch, (state.height, state.roots[&state.height]))
+    }
+
+    pub fn epochs_of(&self, id: u16) -> &[EpochProof] {
+        &self.nodes[id as usize].epochs
+    }
+
+    pub fn first_network(&self) -> Network {
+        network(&self.founders)
+    }
+
+    /// Has `id` sign with another key from its next start on.
+    pub fn rekey(&mut self, id: u16, key: PublicKey) {
+        self.kill_if_up(id);
+        self.nodes[id as usize].key = key;
+        self.restart(id);
     }
 
     pub fn kill(&mut self, id: u16) {
@@ -307,7 +321,7 @@ impl World {
         } else if let Some(floor) = &node.floor {
             node.state = floor.clone();
         } else {
-            node.state = State::genesis();
+            node.state = first_state(&self.founders);
         }
         self.wire.retain(|(_, from, to, _)| *from != id && *to != id);
     }
@@ -319,14 +333,14 @@ impl World {
     }
 
     pub fn restart(&mut self, id: u16) {
-        let membership = self.membership();
-        let node = &mut self.nodes[id as usize];
-        if node.core.is_some() {
+        if self.is_up(id) {
             return;
         }
+        self.replay_epochs(id);
+        let node = &mut self.nodes[id as usize];
         node.starts += 1;
         node.session = 0;
-        node.queued = 0;
+        node.queued.clear();
         node.votes_sent = 0;
         let recovery = (!node.records.is_empty()).then(|| Recovery {
             checkpoints: node.held.clone(),
@@ -334,10 +348,11 @@ impl World {
             ..recovery(&node.records, &node.state)
         });
         let config = CoreConfig {
-            cluster_id: Digest([8; 32]),
+            cluster_id: CLUSTER,
             own: ReplicaId(id),
-            membership,
-            scheme: Arc::new(Hashed(key(id))),
+            network: node.state.network.clone(),
+            epochs: node.epochs.clone(),
+            scheme: Arc::new(Hashed(node.key)),
             start_nonce: [node.starts; 32],
             genesis_ms: Millis(UNIX_MS),
             genesis_root: Digest([1; 32]),
@@ -351,6 +366,41 @@ impl World {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
                 self.step(peer, Input::PeerUp { peer: ReplicaId(id) });
+            }
+        }
+    }
+
+    /// What the node's replay does: no core starts below a CONFIG block that its log commits.
+    fn replay_epochs(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        node.epochs.clear();
+        let records = node.records.clone();
+        let mut blocks = BTreeMap::new();
+        for record in &records {
+            match record {
+                Record::Block(block) => {
+                    blocks.insert(block.hash(), Arc::clone(block));
+                }
+                Record::Committed(certificate) => {
+                    let block = blocks.get(&certificate.block_hash);
+                    let Some(block) = block.filter(|block| block.ends_epoch()) else { continue };
+                    let node = &mut self.nodes[id as usize];
+                    let (block, certificate) = (Arc::clone(block), certificate.clone());
+                    if node.epochs.iter().any(|proof| proof.block == block) {
+                        continue;
+                    }
+                    let mut chain = Vec::new();
+                    let mut at = Some(&block);
+                    while let Some(block) = at.filter(|one| one.header.height > node.state.height) {
+                        chain.push(Arc::clone(block));
+                        at = blocks.get(&block.header.parent);
+                    }
+                    node.epochs.push(EpochProof { block: Arc::clone(&block), certificate });
+                    for block in chain.iter().rev() {
+                        self.execute(id, block);
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -374,6 +424,19 @@ impl World {
 
     pub fn equivocate(&mut self, id: ReplicaId) {
         self.nodes[id.0 as usize].equivocates = true;
+    }
+
+    pub fn blame(&mut self, id: u16) {
+        self.nodes[id as usize].blamed = true;
+    }
+
+    pub fn forget_in_view_changes(&mut self, id: u16) {
+        self.nodes[id as usize].forgets = true;
+    }
+
+    fn lies(&self, id: ReplicaId) -> bool {
+        let node = &self.nodes[id.0 as usize];
+        node.equivocates || node.forgets || node.blamed
     }
 
     /// Values of blocks up to `until` are erased at a replica.
@@ -400,7 +463,7 @@ impl World {
     }
 
     pub fn check_certificates(&self) {
-        let membership = self.membership();
+        let membership = self.network().membership;
         let q = membership.quorum().q();
         for id in 0..self.nodes.len() as u16 {
             for certificate in self.stable_in_log(id) {
@@ -415,9 +478,9 @@ impl World {
     }
 
     pub fn submit(&mut self, id: u16) {
-        let node = &mut self.nodes[id as usize];
-        if node.core.is_some() {
-            node.queued += 1;
+        if self.is_up(id) {
+            let node = &mut self.nodes[id as usize];
+            node.queued.push_back(None);
             self.admit(id);
         }
     }
@@ -428,10 +491,10 @@ impl World {
         loop {
             let node = &mut self.nodes[id as usize];
             let admits = node.core.as_ref().is_some_and(Core::admits_requests);
-            if node.queued == 0 || !admits {
+            if !admits {
                 return;
             }
-            node.queued -= 1;
+            let Some(change) = node.queued.pop_front() else { return };
             let rejoins = node.state.windows.get(&ReplicaId(id)).map_or(0, SessionWindow::rejoins);
             let session = rejoins << 48 | u64::from(node.starts);
             if session != node.session {
@@ -439,7 +502,11 @@ impl World {
             }
             let first_seq = node.next_seq;
             node.next_seq += 1;
-            let bundle = bundle(id, session, first_seq, now);
+            let numbers = (session, first_seq);
+            let bundle = match change {
+                Some(change) => change_bundle((id, node.key), numbers, change),
+                None => keyed_bundle((id, node.key), session, first_seq, now),
+            };
             self.submitted.push((id, session, first_seq));
             self.step(id, Input::Submit { bundle });
         }
@@ -467,7 +534,7 @@ impl World {
 
     fn replace(&mut self, id: u16, disk: Copied) {
         let Copied { records, held, shelf, floor } = disk;
-        let state = floor.clone().unwrap_or_else(State::genesis);
+        let state = floor.clone().unwrap_or_else(|| first_state(&self.founders));
         let node = &mut self.nodes[id as usize];
         assert!(node.core.is_none(), "only a stopped replica's disk is replaced");
         node.lost = true;
@@ -516,6 +583,15 @@ impl World {
         self.nodes[id as usize].may_halt = true;
     }
 
+    /// Submits a change of members or parameters through `id`.
+    pub fn submit_change(&mut self, id: u16, change: ConfigChange) {
+        if self.is_up(id) {
+            let node = &mut self.nodes[id as usize];
+            node.queued.push_back(Some(Box::new(change)));
+            self.admit(id);
+        }
+    }
+
     pub fn read(&mut self, id: u16) {
         self.next_read += 1;
         let acknowledged = self.executed.keys().next_back().copied().unwrap_or_default();
@@ -533,6 +609,15 @@ impl World {
         }
     }
 
+    /// Delivers all that was ever sent once more, spread over half a second.
+    pub fn replay_sent(&mut self) {
+        self.keep_sent = false;
+        for (from, to, bytes) in std::mem::take(&mut self.sent) {
+            let at = self.now_ms + 1 + self.below(500);
+            self.wire.push((at, from, to, bytes));
+        }
+    }
+
     fn run_while(&mut self, ms: u64, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now_ms + ms;
         while self.now_ms < end {
@@ -547,11 +632,14 @@ impl World {
     /// Until all that was submitted in sessions still alive is executed by everyone up.
     pub fn run_until_ordered(&mut self, ms: u64) -> bool {
         self.run_while(ms, |world| {
-            world.nodes.iter().filter(|node| node.core.is_some() && !node.quarantined).all(|node| {
-                node.queued == 0
-                    && world.submitted.iter().all(|one| {
+            let network = world.network().membership;
+            let member = |id: u16| network.member(ReplicaId(id)).is_some();
+            (0..).zip(&world.nodes).all(|(id, node)| {
+                let waited_for = node.core.is_some() && !node.quarantined && member(id);
+                !waited_for
+                    || node.queued.is_empty() && world.submitted.iter().all(|one| {
                         let alive = &world.nodes[one.0 as usize];
-                        let lost = alive.session != one.1 || alive.core.is_none();
+                        let lost = alive.session != one.1 || alive.core.is_none() || !member(one.0);
                         lost || node.state.done.contains_key(one)
                     })
             })
@@ -645,15 +733,15 @@ impl World {
         let node = &mut self.nodes[id as usize];
         match output {
             Output::Append { position, record } => {
-                if let Record::ViewChangeSent { view, .. } = &record {
-                    node.asked = *view;
+                if let Record::ViewChangeSent { epoch, view, .. } = &record {
+                    node.asked = (*epoch, *view);
                 }
                 node.records.push(record);
                 assert_eq!(position.0, node.records.len() as u64, "positions have no gap");
             }
             Output::Send { to, message, gate } => {
                 if let Message::Votes(votes) = &message {
-                    let late = votes.iter().all(|vote| vote.view >= node.asked);
+                    let late = votes.iter().all(|vote| (vote.epoch, vote.view) >= node.asked);
                     assert!(late, "replica {id} votes in a view it left");
                 }
                 if gate.0 as usize <= node.durable {
@@ -679,14 +767,25 @@ impl World {
                     self.transmit(id, Recipients::One(to), &message);
                 }
             }
+            Output::Epoch { network, left, proof } => {
+                let id_of = |member: &crate::chain::Member| member.id.0;
+                node.members = network.membership.members.iter().map(id_of).collect();
+                node.members.extend(left.iter().map(|(id, _)| id.0));
+                node.voters = network.membership.voters().map(id_of).collect();
+                let known = node.epochs.len() as u64;
+                node.epochs.extend(proof.filter(|_| network.membership.epoch.0 > known));
+                self.began_ms.entry(network.membership.epoch).or_insert(self.now_ms);
+            }
             Output::Evidence(evidence) => {
-                let accused = evidence.accused();
-                assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
+                for accused in evidence.accused() {
+                    assert!(self.lies(accused), "{accused} is correct");
+                    self.proofs.push((id, accused, evidence.kind()));
+                }
             }
             Output::Alarm(Alarm::AwaitsVoters { missing, .. }) => node.waits_for = missing,
             Output::Alarm(Alarm::Rejoined { .. }) => {}
             Output::Alarm(Alarm::RollbackDetected { reason }) => {
-                assert!(node.lost, "replica {id} lost nothing: {reason}");
+                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
                 node.fences += 1;
             }
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
@@ -726,6 +825,16 @@ impl World {
                 }
             }
         }
+        if !self.executed_ms.contains(&self.now_ms) {
+            self.executed_ms.push(self.now_ms);
+        }
+        let next = block.config_change().filter(|_| block.ends_epoch()).map(|change| {
+            let next = node.state.network.change(change, &block.header);
+            Box::new(next.expect("what q voters accepted can be made"))
+        });
+        if let Some(next) = &next {
+            node.state.network = next.as_ref().clone();
+        }
         let before = node.state.roots[&height.minus(1)];
         let twist: &[u8] = if node.diverges { b"x" } else { b"" };
         let root = hash(&Context::EXEC_ROOT, &[&before.0, &block.hash().0, twist]);
@@ -746,7 +855,7 @@ impl World {
         self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
         let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
         let effects = Effects { height, exec_root: root, changes: Vec::new() };
-        Input::Executed { effects, next_expiry }
+        Input::Executed { effects, next_expiry, network: next }
     }
 
     fn finish_checkpoints(&mut self, id: u16) {
@@ -767,8 +876,11 @@ impl World {
         self.note_votes(from, message);
         let ids: Vec<u16> = match to {
             Recipients::One(id) => vec![id.0],
-            Recipients::Others => (0..self.nodes.len() as u16).filter(|id| *id != from).collect(),
+            Recipients::Others => self.nodes[from as usize].members.clone(),
+            Recipients::Voters => self.nodes[from as usize].voters.clone(),
         };
+        let there = |id: &u16| *id != from && (*id as usize) < self.nodes.len();
+        let ids: Vec<u16> = ids.into_iter().filter(there).collect();
         for id in ids {
             let lost = self.below(100) < self.options.drop_percent;
             let cut = self.nodes[from as usize].cut || self.nodes[id as usize].cut;
@@ -780,15 +892,38 @@ impl World {
                 continue;
             }
             let mut message = message.clone();
+            if let Message::VotesAnswer(answer) = &mut message
+                && self.nodes[id as usize].blamed
+            {
+                // The test speaks with its key; it is not to find that out.
+                answer.votes = ShownVotes::default();
+            }
             if let Message::ReadAnswer(answer) = &mut message
                 && self.reads_liar == Some(from)
             {
                 answer.mark = Height(1 << 62);
             }
+            if let Message::ViewChange(honest) = &message
+                && self.nodes[from as usize].forgets
+            {
+                let round = (honest.epoch, honest.view);
+                let forgetful = ViewChange::sign(
+                    round,
+                    honest.replica,
+                    (None, None, None),
+                    &Digest([8; 32]),
+                    &Hashed(key(from)),
+                );
+                message = Message::ViewChange(Arc::new(forgetful));
+            }
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
             }
-            self.wire.push((at, from, id, message.to_bytes()));
+            let bytes = message.to_bytes();
+            if self.keep_sent {
+                self.sent.push((from, id, bytes.clone()));
+            }
+            self.wire.push((at, from, id, bytes));
         }
     }
 
@@ -934,7 +1069,7 @@ impl World {
         for vote in votes {
             for (at, hash) in (0..).zip(&vote.signed.hashes) {
                 let height = vote.signed.from_height.plus(at);
-                let place = (from, vote.view, height, vote.phase);
+                let place = (from, vote.epoch, vote.view, height, vote.phase);
                 let first = *self.ledger.entry(place).or_insert(*hash);
                 assert_eq!(first, *hash, "{place:?} was voted twice");
             }
@@ -950,8 +1085,9 @@ impl World {
             };
             let status = core.status();
             text += &format!(
-                "\n  {id}: {:?} view {} committed {} executed {} pool {} reads {} leader {:?} {:?}",
+                "\n  {id}: {:?} epoch {} view {} committed {} executed {} pool {} reads {} leader {:?} {:?}",
                 status.mode,
+                status.epoch,
                 status.view,
                 status.committed,
                 status.executed,
@@ -962,6 +1098,96 @@ impl World {
             );
         }
         text
+    }
+}
+
+const CLUSTER: Digest = Digest([8; 32]);
+
+/// The network of `n` founders.
+fn network(founders: &Founders) -> Network {
+    let member = |id: u16| GenesisMember {
+        id: ReplicaId(id),
+        organisation: OrgId(id),
+        name: format!("org{id}"),
+        key: key(id),
+        governance_keys: vec![governance_key(id).public_key()],
+        client_urls: vec![format!("https://127.0.0.1:{}", 2000 + id)],
+        peer_address: format!("127.0.0.1:{}", 3000 + id),
+    };
+    Network::of(&Genesis {
+        ownership: Ownership::Many,
+        demo: false,
+        salt: [0; 32],
+        created_ms: Millis(UNIX_MS),
+        members: (0..founders.n).map(member).collect(),
+        parameters: founders.parameters.clone(),
+    })
+}
+
+fn change_bundle((id, key): (u16, PublicKey), numbers: (u64, u64), change: Box<ConfigChange>) -> Bundle {
+    let parts = BundleParts {
+        origin: ReplicaId(id),
+        session: numbers.0,
+        first_seq: numbers.1,
+        not_after_ms: Millis(u64::MAX),
+        skeletons: vec![Skeleton { author: Author::default(), op: Op::Config(change) }],
+        values: Vec::new(),
+    };
+    Bundle::sign(parts, &CLUSTER, &Hashed(key))
+}
+
+fn first_state(founders: &Founders) -> State {
+    State {
+        height: Height(0),
+        header: None,
+        roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
+        windows: BTreeMap::new(),
+        done: BTreeMap::new(),
+        network: network(founders),
+    }
+}
+
+fn node(id: u16, founders: &Founders) -> Node {
+    let state = first_state(founders);
+    Node {
+        core: None,
+        records: Vec::new(),
+        durable: 0,
+        waiting: Vec::new(),
+        snapshot: state.clone(),
+        state,
+        starts: 0,
+        asked: (Epoch(0), View(0)),
+        lost: false,
+        joined: id >= founders.n,
+        fences: 0,
+        queued: std::collections::VecDeque::new(),
+        waits_for: Vec::new(),
+        votes_sent: 0,
+        may_halt: false,
+        halted: None,
+        copies: Vec::new(),
+        members: Vec::new(),
+        voters: Vec::new(),
+        epochs: Vec::new(),
+        key: key(id),
+        session: 0,
+        next_seq: 0,
+        cut: false,
+        equivocates: false,
+        forgets: false,
+        blamed: false,
+        diverges: false,
+        reads: BTreeMap::new(),
+        quarantined: false,
+        held: Vec::new(),
+        building: Vec::new(),
+        other_bytes: false,
+        shelf: BTreeMap::new(),
+        gathered: None,
+        floor: None,
+        source_lie: None,
+        installs: None,
     }
 }
 
@@ -988,7 +1214,11 @@ fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
     Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
 }
 
-fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+    keyed_bundle((id, key(id)), session, first_seq, now)
+}
+
+fn keyed_bundle((id, key): (u16, PublicKey), session: u64, first_seq: u64, now: u64) -> Bundle {
     let value = Value { salt: [3; 16], bytes: Bytes::from(now.to_string()) };
     let slot = ValueSlot { index: 0, commitment: value.commitment() };
     let put = Put {
@@ -1006,17 +1236,26 @@ fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
         skeletons: vec![Skeleton { author: Author::default(), op: Op::Put(put) }],
         values: vec![value],
     };
-    Bundle::sign(parts, &Digest([8; 32]), &Hashed(key(id)))
+    Bundle::sign(parts, &CLUSTER, &Hashed(key))
 }
 
 /// The same proposal a millisecond later: another block at the same height.
 fn second_face(from: u16, message: Message) -> Message {
+    if let Message::Votes(votes) = message {
+        let other = |vote: &Vote| {
+            let hashes = vote.signed.hashes.iter().map(|hash| Digest([!hash.0[0]; 32])).collect();
+            let round = (vote.phase, vote.epoch, vote.view);
+            let range = (vote.signed.from_height, hashes);
+            Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)))
+        };
+        return Message::Votes(votes.iter().map(other).collect());
+    }
     let Message::PrePrepare { block, .. } = message else { return message };
     let mut header = block.header.clone();
     header.time_ms = header.time_ms.next();
     let entries: Vec<Entry> = block.entries.clone();
     let other = BlockParts::new(entries).into_block(header);
-    let round = (Phase::Prepare, Epoch(0), other.header.view);
+    let round = (Phase::Prepare, other.header.epoch, other.header.view);
     let range = (other.header.height, vec![other.hash()]);
     let prepare = Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)));
     Message::PrePrepare { block: Arc::new(other), prepare }

@@ -160,6 +160,11 @@ pub fn remove_old(
     cluster_id: &ClusterId,
     (in_use, stable): (&[u32], &[Height]),
 ) -> Result<Vec<Height>, CheckpointError> {
+    let names = match disk.list(CHECKPOINT_DIRECTORY) {
+        // Nothing was ever written.
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
     let found = candidates(disk, cluster_id)?;
     let kept = kept(&found.whole, stable);
     let manifests: BTreeSet<String> =
@@ -167,7 +172,7 @@ pub fn remove_old(
     let mut files: BTreeSet<u32> = in_use.iter().copied().collect();
     files.extend(kept.iter().flat_map(|checkpoint| checkpoint.files()));
     // Manifests first: a manifest whose chunks are gone would look damaged.
-    for name in disk.list(CHECKPOINT_DIRECTORY)? {
+    for name in names {
         let path = format!("{CHECKPOINT_DIRECTORY}/{name}");
         if !name.ends_with(".chunks") && !manifests.contains(&path) {
             disk.remove(&path)?;

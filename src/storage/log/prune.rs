@@ -200,40 +200,61 @@ fn rewrite(
         Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let old = segment_path(segment);
-    let mut reader = match open_path(disk, settings, (segment, &old), Open::Read)? {
-        Opened::Ready(reader) => reader,
-        Opened::Unfinished => return Err(LogError::Missing { segment }),
-    };
-    let header = reader.header();
+    // The header names the file's length, and the records' chain begins with the header.
+    let mut capacity = SEGMENT_HEADER_BYTES;
+    let mut header = each(disk, settings, segment, &mut |head, payload| {
+        let length = kept(head, payload)?.map_or(0, |payload| payload.len());
+        capacity += if length > 0 { framed(length) } else { 0 };
+        Ok(())
+    })?;
+    header.capacity = capacity;
     let mut out = Output::new(disk.open(path, Open::Create)?, header);
-    loop {
-        let offset = u64::from(reader.offset());
-        match reader.step()? {
-            Step::Record { head, payload } => {
-                if let Some(payload) = kept(&head, payload)? {
-                    out.push(&head, &payload);
-                }
-            }
-            Step::End => break,
-            Step::Bad(why) => {
-                let position = LogPosition::default();
-                return Err(LogError::Rot { segment, offset, position, why });
-            }
+    each(disk, settings, segment, &mut |head, payload| {
+        if let Some(payload) = kept(head, payload)? {
+            out.push(head, &payload);
         }
         if out.unwritten.len() >= SYNC_BYTES {
             out.flush()?;
             pause();
         }
+        Ok(())
+    })?;
+    assert_eq!(out.offset, capacity, "both passes see the same records");
+    Ok(out.flush()?)
+}
+
+fn framed(payload: usize) -> u32 {
+    framed_len(payload).expect("no record grows by being rewritten")
+}
+
+/// Shows every record of a segment, and answers the segment's header.
+fn each(
+    disk: &dyn Disk,
+    settings: &LogSettings,
+    segment: u32,
+    visit: &mut dyn FnMut(&FrameHead, Bytes) -> Result<(), LogError>,
+) -> Result<SegmentHeader, LogError> {
+    let path = segment_path(segment);
+    let mut reader = match open_path(disk, settings, (segment, &path), Open::Read)? {
+        Opened::Ready(reader) => reader,
+        Opened::Unfinished => return Err(LogError::Missing { segment }),
+    };
+    loop {
+        let offset = u64::from(reader.offset());
+        match reader.step()? {
+            Step::Record { head, payload } => visit(&head, payload)?,
+            Step::End => return Ok(reader.header()),
+            Step::Bad(why) => {
+                let position = LogPosition::default();
+                return Err(LogError::Rot { segment, offset, position, why });
+            }
+        }
     }
-    out.finish()?;
-    Ok(())
 }
 
 /// A segment being written.
 struct Output {
     file: Arc<dyn DiskFile>,
-    header: SegmentHeader,
     start: Digest,
     /// Where the next frame goes.
     offset: u32,
@@ -244,10 +265,9 @@ struct Output {
 
 impl Output {
     fn new(file: Arc<dyn DiskFile>, header: SegmentHeader) -> Self {
-        let unwritten = vec![0; SEGMENT_HEADER_BYTES as usize];
         let start = header.chain_start();
-        let offset = SEGMENT_HEADER_BYTES;
-        Self { file, header, start, offset, chain: start, written: 0, unwritten }
+        let unwritten = header.encode().to_vec();
+        Self { file, start, offset: SEGMENT_HEADER_BYTES, chain: start, written: 0, unwritten }
     }
 
     /// The records keep their positions, the chain is the new segment's own.
@@ -255,21 +275,13 @@ impl Output {
         let place = (&self.start, self.offset);
         let about = (head.position, head.synced);
         self.chain = FrameHead::write(place, about, &self.chain, payload, &mut self.unwritten);
-        self.offset += framed_len(payload.len()).expect("no record grows by being rewritten");
+        self.offset += framed(payload.len());
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
         self.file.write_at(self.written, &self.unwritten)?;
         self.written += self.unwritten.len() as u64;
         self.unwritten.clear();
-        self.file.sync()
-    }
-
-    /// The header is written last: it says how long the file is.
-    fn finish(mut self) -> Result<(), DiskError> {
-        self.flush()?;
-        self.header.capacity = self.offset;
-        self.file.write_at(0, &self.header.encode())?;
         self.file.sync()
     }
 }
