@@ -80,20 +80,20 @@ impl Meters {
         }
     }
 
+    /// What operators call a replica.
+    pub(super) fn name_of(&self, id: ReplicaId) -> String {
+        self.names.get(&id).cloned().unwrap_or_else(|| format!("replica {id}"))
+    }
+
     /// An epoch begins.
     pub(super) fn follow(&mut self, network: &Network) {
         for gauge in self.peers.values() {
             gauge.set(0.0);
         }
         self.peers = peer_gauges(network, self.own);
+        self.names = names(network);
         self.quorum = network.membership.quorum();
         self.quota_bytes = network.membership.parameters.quota_bytes;
-        self.names = names(network);
-    }
-
-    /// What operators call a replica.
-    pub(super) fn name_of(&self, id: ReplicaId) -> String {
-        self.names.get(&id).cloned().unwrap_or_else(|| format!("replica {id}"))
     }
 
     pub(super) fn block(&self, n_ops: u32) {

@@ -176,11 +176,11 @@ impl Core {
             Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
             Message::GetBody { hash } => self.on_get_body(peer, &hash),
             Message::Body(block) => self.on_body(peer, block),
-            Message::GetEpochs { from } => self.on_get_epochs(peer, from),
-            Message::Epochs(proofs) => self.on_epochs(peer, proofs),
             Message::Rejoin(rejoin) => self.on_rejoin(peer, rejoin),
             Message::VotesQuestion { start_nonce } => self.on_votes_question(peer, start_nonce),
             Message::VotesAnswer(answer) => self.on_votes_answer(peer, *answer),
+            Message::GetEpochs { from } => self.on_get_epochs(peer, from),
+            Message::Epochs(proofs) => self.on_epochs(peer, proofs),
             Message::Checkpoint(vote) => self.on_checkpoint(peer, vote),
             Message::CheckpointCertificate(certificate) => {
                 self.on_checkpoint_certificate(peer, certificate);

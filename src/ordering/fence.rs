@@ -43,6 +43,8 @@ pub(super) struct Fence {
     answers: BTreeMap<ReplicaId, (Standing, [u8; 32])>,
     /// The processes this one began the network with.
     began_with: BTreeMap<ReplicaId, [u8; 32]>,
+    /// The epoch began and no view of it stands in the log.
+    pub unrecorded: bool,
     pub seen: SeenVotes,
     pub known: KnownVotes,
     /// Views from here on were entered by this process alone.
@@ -71,6 +73,7 @@ impl Fence {
             empty: true,
             answers: BTreeMap::new(),
             began_with: BTreeMap::new(),
+            unrecorded: false,
             seen: SeenVotes::default(),
             known: KnownVotes::default(),
             own_views: View(0),
@@ -99,16 +102,21 @@ impl Fence {
         self.stage == Stage::Fenced
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.empty
+    }
+
     /// Whether votes in this view are left to others: a lost vote may lie there.
     pub fn abstains(&self, epoch: Epoch, view: View) -> bool {
-        self.rejoined.is_some_and(|last| (epoch, view) <= last)
+        let planted = planted::is(Bug::RejoinSameView);
+        self.rejoined.is_some_and(|last| (epoch, view) <= last) && !planted
     }
 
     /// Takes over what the log says: `own_views` is the first view that no earlier process entered.
     pub fn recovered(&mut self, fenced: bool, rejoined: Option<&Certificate>, own_views: View) {
         self.empty = false;
         self.own_views = own_views;
-        if fenced {
+        if fenced && !planted::is(Bug::FenceForgotten) {
             self.stage = Stage::Fenced;
         }
         if let Some(certificate) = rejoined {
@@ -128,6 +136,9 @@ impl Core {
         if self.fence.empty && self.log_holds_anything() {
             // The start of a network was cut off behind its first record, or the log lost its start.
             return self.raise_fence("the log holds blocks but no view was entered".to_owned());
+        }
+        if planted::is(Bug::FenceSkipped) {
+            return if self.fence.empty { self.begin(false) } else { self.clear() };
         }
         self.settle_answers();
     }
@@ -237,7 +248,7 @@ impl Core {
     pub(super) fn on_votes_answer(&mut self, peer: ReplicaId, answer: VotesAnswer) {
         let VotesAnswer { nonce, from, standing, votes } = answer;
         let counts = nonce == self.fence.nonce && self.membership.voter(peer).is_some();
-        if !counts || self.fence.is_fenced() {
+        if !counts || self.fence.is_fenced() || planted::is(Bug::FenceSkipped) {
             return;
         }
         if let Some((what, made_here)) = self.lost_vote(&votes) {
@@ -335,10 +346,7 @@ impl Core {
         self.fence.proof_since_ms = None;
         let answers = self.fence.answers.iter();
         self.fence.began_with = answers.map(|(id, (_, from))| (*id, *from)).collect();
-        let (base_height, base_hash) = self.view.base;
-        let (epoch, view) = (self.membership.epoch, self.view.entered);
-        let record = Record::ViewEntered { epoch, view, base_height, base_hash };
-        self.view.entered_position = self.append(record);
+        self.view.entered_position = self.record_first_view();
         self.view.fresh = true;
         self.view.since_ms = self.now_ms;
         if reborn {
@@ -351,7 +359,9 @@ impl Core {
         self.fence.stage = Stage::Cleared;
         self.view.since_ms = self.now_ms;
         self.view.progress_ms = self.now_ms;
-        if let Some(certificate) = self.fence.unfollowed.take() {
+        let epoch = self.membership.epoch;
+        let unfollowed = self.fence.unfollowed.take();
+        if let Some(certificate) = unfollowed.filter(|certificate| certificate.epoch == epoch) {
             self.follow_commit(&certificate);
         }
         self.resume();
@@ -376,11 +386,15 @@ impl Core {
     /// A commit certificate came while the log is empty: the network has begun without this replica, or
     /// its own first answers are late. True if it must wait.
     pub(super) fn waits_to_begin(&mut self) -> bool {
-        if self.fence.empty && !self.fence.is_fenced() {
-            self.fence.proof_since_ms.get_or_insert(self.now_ms);
-            return true;
+        if !self.fence.empty || self.fence.is_fenced() {
+            return false;
         }
-        false
+        if !self.is_voter() {
+            self.raise_fence("the log is empty, and the network has begun".to_owned());
+            return false;
+        }
+        self.fence.proof_since_ms.get_or_insert(self.now_ms);
+        true
     }
 
     /// Keeps a commit for the time when this replica votes. True if it does not vote now.
@@ -447,7 +461,8 @@ impl Core {
     /// Leaves the fence with a commit certificate on a block that holds this process's REJOIN or
     /// descends from it: the COMMITs in it were signed after the own votes were lost.
     pub(super) fn leave_fence(&mut self, certificate: &Certificate) {
-        let held = self.fence.nonce_height.is_some_and(|height| certificate.height >= height);
+        let held = self.fence.nonce_height.is_some_and(|height| certificate.height >= height)
+            || planted::is(Bug::FenceWithoutNonce);
         let newest = certificate.height == self.blocks.committed.height
             && certificate.epoch == self.membership.epoch
             && certificate.view >= self.view.entered;
@@ -486,6 +501,7 @@ impl Core {
             self.view.fresh = false;
             return;
         }
+        self.view.fresh = false;
         let (epoch, view) = (certificate.epoch, certificate.view);
         let (base_height, base_hash) = at;
         let record = Record::ViewEntered { epoch, view, base_height, base_hash };

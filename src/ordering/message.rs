@@ -126,13 +126,6 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
-    /// Send how epochs ended.
-    GetEpochs {
-        /// The first epoch whose end is wanted.
-        from: Epoch,
-    },
-    /// How consecutive epochs ended.
-    Epochs(Vec<EpochProof>),
     /// Let the sender, or the one it relays for, vote again.
     Rejoin(Rejoin),
     /// What do you hold of mine?
@@ -142,6 +135,13 @@ pub enum Message {
     },
     /// See [`VotesAnswer`].
     VotesAnswer(Box<VotesAnswer>),
+    /// Send how epochs ended.
+    GetEpochs {
+        /// The first epoch whose end is wanted.
+        from: Epoch,
+    },
+    /// How consecutive epochs ended.
+    Epochs(Vec<EpochProof>),
     /// The sender holds a checkpoint durably.
     Checkpoint(CheckpointVote),
     /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
@@ -218,11 +218,11 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
-            Self::GetEpochs { .. } => 24,
-            Self::Epochs(_) => 25,
             Self::Rejoin(_) => 21,
             Self::VotesQuestion { .. } => 22,
             Self::VotesAnswer(_) => 23,
+            Self::GetEpochs { .. } => 24,
+            Self::Epochs(_) => 25,
             Self::Checkpoint(_) => 15,
             Self::CheckpointCertificate(_) => 16,
             Self::GetManifest { .. } => 17,
@@ -355,14 +355,14 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Rejoin(rejoin) => rejoin.encode(writer),
+            Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
+            Self::VotesAnswer(answer) => answer.encode(writer),
             Self::GetEpochs { from } => writer.u64(from.0),
             Self::Epochs(proofs) => {
                 writer.length(proofs.len());
                 proofs.iter().for_each(|proof| proof.encode(writer));
             }
-            Self::Rejoin(rejoin) => rejoin.encode(writer),
-            Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
-            Self::VotesAnswer(answer) => answer.encode(writer),
             Self::Checkpoint(vote) => vote.encode(writer),
             Self::CheckpointCertificate(certificate) => certificate.encode(writer),
             Self::GetManifest { root } => writer.digest(root),
@@ -442,6 +442,9 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            21 => Self::Rejoin(Rejoin::decode(reader)?),
+            22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
+            23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
             24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
             25 => {
                 let mut proofs = Vec::new();
@@ -450,9 +453,6 @@ impl Decode for Message {
                 }
                 Self::Epochs(proofs)
             }
-            21 => Self::Rejoin(Rejoin::decode(reader)?),
-            22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
-            23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
             15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
             16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
             17 => Self::GetManifest { root: reader.digest("manifest asked")? },

@@ -57,10 +57,10 @@ impl Core {
         if !self.note_vote(&prepare) {
             return self.refuse_votes(peer);
         }
+        self.fence.seen.note_vote(&prepare, &self.membership);
         if !in_reach || header.epoch != self.membership.epoch {
             return;
         }
-        self.fence.seen.note_vote(&prepare, &self.membership);
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
@@ -288,8 +288,8 @@ impl Core {
             let in_flight = tip.height > self.blocks.committed.height;
             let wanted = if in_flight { self.pool_is_ripe() } else { self.pool.count > 0 };
             let mut entries = self.due_rejoins(time_ms);
-            let free = wanted && entries.is_empty();
-            if free && self.pool.next_change(&self.view.windows).is_some() {
+            let wanted = wanted && entries.is_empty();
+            if wanted && self.pool.next_change(&self.view.windows).is_some() {
                 if self.blocks.executed.height == tip.height {
                     self.propose_change(time_ms);
                     continue;
@@ -297,7 +297,7 @@ impl Core {
                 // It stands on an executed block: the pipeline runs dry for it.
                 return;
             }
-            if free {
+            if wanted {
                 let mut windows = self.view.windows.clone();
                 let bundles = self.pool.take(&mut windows, BLOCK_BYTES_TARGET - 1024, self.now_ms);
                 entries.extend(bundles.into_iter().map(Entry::Bundle));

@@ -10,8 +10,8 @@ use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
-use crate::ordering::epochs::Epochs;
 use crate::ordering::fence::Fence;
+use crate::ordering::epochs::Epochs;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
@@ -20,7 +20,7 @@ use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::witness::Witness;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recovery};
-use crate::types::{Digest, Epoch, Height, LogPosition, View};
+use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
     /// A core at the end of the log that `config.recovery` describes. Its first step emits what a
@@ -107,16 +107,12 @@ impl Core {
             self.view = ViewState::new(View(0), base, tip, windows);
             self.view.chain.insert(base.0, base.1);
             self.view.mark = base.0;
-            self.view.fresh = true;
-            if fenced || self.membership.epoch > Epoch(0) {
-                let rejoined = recovery.rejoined.as_ref();
-                self.view.fresh = !fenced;
-                self.recover_known();
-                // In this epoch no view was entered durably, so no proposal left: one that others
-                // show is lost like any vote.
-                let before = Epoch(self.membership.epoch.0.saturating_sub(1));
-                self.fence.known.proposal = (before, View(u64::MAX), Height(u64::MAX));
-                self.fence.recovered(fenced, rejoined, View(0));
+            self.view.fresh = !fenced;
+            self.fence.unrecorded = true;
+            if fenced || recovery.entered.is_some() {
+                // Nothing was promised in this epoch yet.
+                self.recover_known(Height(0));
+                self.fence.recovered(fenced, recovery.rejoined.as_ref(), View(0));
             }
             return;
         };
@@ -145,13 +141,15 @@ impl Core {
             && !fenced
             && recovery.rejoined.is_none();
         let own_views = if self.view.fresh { view } else { view.next() };
-        self.recover_known();
+        self.recover_known(Height(u64::MAX));
         self.fence.recovered(fenced, recovery.rejoined.as_ref(), own_views);
     }
 
     /// The newest own vote of each kind that the log justifies: votes leave after their records, so a
     /// newer one is proof that records are gone.
-    fn recover_known(&mut self) {
+    ///
+    /// R1: proposals leave before their block is durable, in views that are: up to `proposed`.
+    fn recover_known(&mut self, proposed: Height) {
         let (epoch, view) = (self.membership.epoch, self.view.entered);
         let rank = |certificate: Option<&Certificate>| certificate.map(Certificate::rank);
         let prepared = rank(self.blocks.prepared.as_ref().map(|(certificate, _)| certificate));
@@ -164,8 +162,7 @@ impl Core {
         let known = &mut self.fence.known;
         known.commit = prepared.max(committed).unwrap_or_default();
         known.prepare = (epoch, view, accepted);
-        // R1: proposals leave before their block is durable, in views that are.
-        known.proposal = (epoch, view, Height(u64::MAX));
+        known.proposal = (epoch, view, proposed);
         known.asked = (epoch, self.view.highest());
         known.session |= rejoins << REJOIN_SHIFT;
     }
@@ -250,12 +247,14 @@ impl Core {
         if self.quarantined {
             return;
         }
-        if self.view.fresh && self.membership.epoch > Epoch(0) && !self.fence.is_fenced() {
+        if self.fence.unrecorded
+            && let Some(proof) = self.epochs.proofs.last().cloned()
+        {
             // A crash may have come between the CONFIG block's execution and these records.
-            if let Some(proof) = self.epochs.proofs.last().cloned() {
-                self.append(Record::EpochStart(proof));
+            self.append(Record::EpochStart(proof));
+            if !self.fence.is_empty() && !self.fence.is_fenced() {
+                self.view.entered_position = self.record_first_view();
             }
-            self.view.entered_position = self.record_first_view();
         }
         self.start_fence();
     }

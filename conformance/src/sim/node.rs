@@ -38,6 +38,8 @@ pub struct Life {
     pub number: u64,
     /// When it started.
     pub since: Micros,
+    /// In its questions and its REJOIN.
+    pub nonce: [u8; 32],
     /// Production ordering.
     pub core: Core,
     /// Production apply on production state.
@@ -116,7 +118,9 @@ pub enum Lost {
     /// Nothing, or it votes again.
     #[default]
     No,
-    /// It was lost or replaced, and nobody has noticed.
+    /// All of it is gone.
+    Wiped,
+    /// It was replaced by an older one, and nobody has noticed.
     Unnoticed,
     /// The replica is fenced.
     Fenced,
@@ -142,12 +146,12 @@ pub struct Node {
     pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
-    /// How fast its monotonic clock runs, in parts of 1,000.
-    pub rate: u64,
     /// How its disk was lost or replaced, until it votes again.
     pub lost: Lost,
     /// An older copy of its disk.
     pub older: Option<SimDisk>,
+    /// How fast its monotonic clock runs, in parts of 1,000.
+    pub rate: u64,
     /// Its clients.
     pub workload: Workload,
     /// Put into it on purpose.
@@ -197,13 +201,14 @@ impl Node {
             replayed.push(Arc::clone(block));
         }
         replayed.reverse();
+        let nonce = random.bytes();
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
             network: machine.state.network().clone(),
             epochs,
             scheme: Arc::clone(&identity.scheme),
-            start_nonce: random.bytes(),
+            start_nonce: nonce,
             genesis_ms: identity.genesis.created_ms,
             genesis_root: identity.genesis_root,
             recovery,
@@ -211,6 +216,7 @@ impl Node {
         self.life = Some(Life {
             number: self.starts,
             since: now,
+            nonce,
             core,
             machine,
             appender: log.appender,

@@ -126,6 +126,12 @@ impl World {
         match output {
             Output::Append { position, record } => self.append(slot, position, &record),
             Output::Send { to, message, gate } => {
+                if honest {
+                    if matches!(self.nodes[slot].lost, Lost::Wiped | Lost::Fenced) {
+                        self.fences.lost_sends(id, &message)?;
+                    }
+                    self.fences.sent(id, &message)?;
+                }
                 let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
                 if gate > life.durable && self.plan.mutant != Some(Mutant::Ungated) {
                     life.waiting.push(Waiting { gate, to, message });
@@ -224,7 +230,11 @@ impl World {
             }
             _ => {}
         }
+        let (id, honest) = (self.nodes[slot].identity.id, self.honest(slot));
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        if honest {
+            self.fences.appended(id, life.nonce, record)?;
+        }
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
@@ -770,11 +780,11 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
-        Message::GetEpochs { from } => format!("GetEpochs {from}"),
-        Message::Epochs(proofs) => format!("Epochs {}", proofs.len()),
         Message::Rejoin(rejoin) => format!("REJOIN of {}", rejoin.replica),
         Message::VotesQuestion { .. } => "VotesQuestion".to_owned(),
         Message::VotesAnswer(answer) => format!("VotesAnswer {:?}", answer.standing),
+        Message::GetEpochs { from } => format!("GetEpochs {from}"),
+        Message::Epochs(proofs) => format!("Epochs {}", proofs.len()),
         Message::Checkpoint(vote) => {
             format!("CHECKPOINT {} of {}", vote.id.height, vote.replica)
         }

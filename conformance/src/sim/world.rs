@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::sim::audit::Audit;
 use crate::sim::checkers::agreement::Agreement;
+use crate::sim::checkers::fences::Fences;
 use crate::sim::checkers::model::Model;
 use crate::sim::checkers::requests::Requests;
 use crate::sim::checkers::verifier::Verifier;
@@ -196,6 +197,7 @@ pub struct World {
     pub(super) bent: BTreeMap<ReplicaId, Liar>,
     pub(super) verifier: Verifier,
     pub(super) ledger: Ledger,
+    pub(super) fences: Fences,
     pub(super) agreement: Agreement,
     pub(super) model: Model,
     pub(super) requests: Requests,
@@ -312,6 +314,7 @@ impl World {
         let mut world = Self {
             verifier: Verifier::new(cluster_id, public, Arc::clone(&schemes[0])),
             ledger: Ledger::new(plan.n, liars.clone()),
+            fences: Fences::default(),
             agreement: Agreement::new(genesis_root),
             model: Model::new(),
             requests: Requests::default(),
@@ -618,8 +621,8 @@ impl World {
         let older = self.nodes[slot].older.take().filter(|_| self.random.chance(600));
         self.count(if older.is_some() { "disk rolled back" } else { "disk lost" });
         let node = &mut self.nodes[slot];
+        node.lost = if older.is_some() { Lost::Unnoticed } else { Lost::Wiped };
         node.disk = older.unwrap_or_default();
-        node.lost = Lost::Unnoticed;
         node.promises = Promises::default();
         let id = node.identity.id;
         self.ledger.forget(id);

@@ -11,6 +11,8 @@ use crate::{WARM_UP, roots_become_equal};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
+    let permissions = std::fs::metadata(from).expect("a directory").permissions();
+    std::fs::set_permissions(to, permissions).expect("an own directory");
     for entry in std::fs::read_dir(from).expect("a directory") {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());

@@ -13,7 +13,7 @@ const OTHER: Digest = Digest([5; 32]);
 
 fn fresh(n: u16) -> World {
     let mut world = World::begun(n, 1, Options::default());
-    // What is sent in others' names here may be proof against them.
+    // The tests speak for them.
     (0..n).for_each(|id| world.blame(id));
     world.run_ms(50);
     world
