@@ -36,7 +36,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = if prepared.genesis.genesis.members.len() == 1 {
+    let peers = if prepared.alone() {
         Vec::new()
     } else {
         let bound = bind_all(&prepared.settings.peer.listen)?;

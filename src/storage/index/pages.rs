@@ -39,7 +39,8 @@ pub(super) fn of_segment(
             }
         }
         let next = page.blocks.last().map_or(from, |block| block.header.height).next();
-        rest = (next <= until).then_some((next, until));
+        // A transferred state leaves a gap of heights in the log.
+        rest = effects.range(next..).next().map(|(from, _)| (*from, until));
     }
     // Stable: changes of one key at one revision stay in the order they were made.
     entries.sort_by(|one, two| (&one.key, one.revision).cmp(&(&two.key, two.revision)));
