@@ -16,7 +16,6 @@ impl Core {
         if self.quarantined {
             return;
         }
-        self.rest_rejoins();
         if !self.is_voter() {
             return self.guard_requests();
         }

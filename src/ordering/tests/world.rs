@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -637,11 +637,13 @@ impl World {
             (0..).zip(&world.nodes).all(|(id, node)| {
                 let waited_for = node.core.is_some() && !node.quarantined && member(id);
                 !waited_for
-                    || node.queued.is_empty() && world.submitted.iter().all(|one| {
-                        let alive = &world.nodes[one.0 as usize];
-                        let lost = alive.session != one.1 || alive.core.is_none() || !member(one.0);
-                        lost || node.state.done.contains_key(one)
-                    })
+                    || node.queued.is_empty()
+                        && world.submitted.iter().all(|one| {
+                            let alive = &world.nodes[one.0 as usize];
+                            let lost =
+                                alive.session != one.1 || alive.core.is_none() || !member(one.0);
+                            lost || node.state.done.contains_key(one)
+                        })
             })
         })
     }
@@ -1124,7 +1126,11 @@ fn network(founders: &Founders) -> Network {
     })
 }
 
-fn change_bundle((id, key): (u16, PublicKey), numbers: (u64, u64), change: Box<ConfigChange>) -> Bundle {
+fn change_bundle(
+    (id, key): (u16, PublicKey),
+    numbers: (u64, u64),
+    change: Box<ConfigChange>,
+) -> Bundle {
     let parts = BundleParts {
         origin: ReplicaId(id),
         session: numbers.0,
@@ -1180,14 +1186,6 @@ fn node(id: u16, founders: &Founders) -> Node {
         diverges: false,
         reads: BTreeMap::new(),
         quarantined: false,
-        lost: false,
-        fences: 0,
-        queued: VecDeque::new(),
-        waits_for: Vec::new(),
-        votes_sent: 0,
-        may_halt: false,
-        halted: None,
-        copies: Vec::new(),
         held: Vec::new(),
         building: Vec::new(),
         other_bytes: false,
@@ -1220,23 +1218,6 @@ fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
         chunks: chunks.iter().map(|chunk| ChunkEntry::of(chunk)).collect(),
     };
     Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
-}
-
-fn change_bundle(
-    (id, key): (u16, PublicKey),
-    session: u64,
-    first_seq: u64,
-    change: ConfigChange,
-) -> Bundle {
-    let parts = BundleParts {
-        origin: ReplicaId(id),
-        session,
-        first_seq,
-        not_after_ms: Millis(u64::MAX),
-        skeletons: vec![Skeleton { author: Author::default(), op: Op::Config(Box::new(change)) }],
-        values: Vec::new(),
-    };
-    Bundle::sign(parts, &CLUSTER, &Hashed(key))
 }
 
 pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
