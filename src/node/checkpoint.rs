@@ -53,6 +53,8 @@ pub(super) struct Checkpoints {
     pub(super) moved: Moved,
     /// Heights of the checkpoints a quorum holds.
     pub(super) stable: Vec<Height>,
+    /// How long blocks are kept, in block time; 0 for ever.
+    pub(super) retention_ms: u64,
     pub(super) bulk: Sender<BulkJob>,
     pub(super) index: Sender<IndexJob>,
     /// The state is about to be replaced: what is being written is given up.

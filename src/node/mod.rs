@@ -18,6 +18,7 @@ mod gates;
 mod handle;
 mod halt;
 mod index;
+mod intake;
 mod lie;
 mod members;
 mod metrics;

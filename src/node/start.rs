@@ -25,6 +25,7 @@ use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::intake::Intake;
 use crate::node::lie::Liar;
 use crate::node::members::{Links, Members, SharedEpochs};
 use crate::node::metrics::Meters;
@@ -66,6 +67,8 @@ pub struct NodeConfig {
     pub data_directory: PathBuf,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
+    /// Blocks older than this, in block time, leave the log; 0 for none.
+    pub history_retention_ms: u64,
     /// Where links run.
     pub runtime: tokio::runtime::Handle,
 }
@@ -237,6 +240,7 @@ impl Threads {
             in_use: core::mem::take(&mut opened.in_use),
             moved: Moved::at(opened.base),
             stable: opened.stable.certified(),
+            retention_ms: config.history_retention_ms,
             bulk: bulk.clone(),
             index: index.clone(),
             stop: stop.clone(),
@@ -384,6 +388,8 @@ fn replica(
         send: threads.send,
         evidence: board.evidence.found,
         liar,
+        intake: Intake::default(),
+        complained_ms: 0,
         bulk: threads.bulk,
         transfers: threads.transfers,
         clock: Clock::start(),
@@ -395,7 +401,8 @@ fn replica(
         bundles: BTreeMap::new(),
         outputs: Vec::new(),
         quarantined,
-        healing: fenced,
+        healing: fenced.clone(),
+        fenced,
         up: BTreeSet::new(),
         ended: Ended::Stopped,
         stop: threads.stop,

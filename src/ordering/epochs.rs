@@ -70,7 +70,7 @@ impl Core {
     }
 
     /// Whether this replica follows the chain from before the epoch that admits it.
-    fn is_joining(&self) -> bool {
+    pub(super) fn is_joining(&self) -> bool {
         self.own.0 >= self.epochs.network.next_replica
     }
 
@@ -137,6 +137,7 @@ impl Core {
         self.revalidate_pool(&old);
         self.announce_epoch();
         self.vote_checkpoints_again();
+        self.settle_answers();
         for (peer, message) in std::mem::take(&mut self.epochs.early) {
             self.on_message(peer, message);
         }

@@ -4,10 +4,11 @@ use bytes::Bytes;
 
 use crate::chain::{
     BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
-    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, ViewChange,
-    Vote,
+    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, Rejoin,
+    ViewChange, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::ordering::VotesAnswer;
 use crate::types::{Digest, Epoch, Height, Millis, View};
 
 /// What a replica is doing (protocol.md 8).
@@ -125,6 +126,15 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// Let the sender, or the one it relays for, vote again.
+    Rejoin(Rejoin),
+    /// What do you hold of mine?
+    VotesQuestion {
+        /// The asking process's.
+        start_nonce: [u8; 32],
+    },
+    /// See [`VotesAnswer`].
+    VotesAnswer(Box<VotesAnswer>),
     /// Send how epochs ended.
     GetEpochs {
         /// The first epoch whose end is wanted.
@@ -208,6 +218,9 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::Rejoin(_) => 21,
+            Self::VotesQuestion { .. } => 22,
+            Self::VotesAnswer(_) => 23,
             Self::GetEpochs { .. } => 24,
             Self::Epochs(_) => 25,
             Self::Checkpoint(_) => 15,
@@ -240,10 +253,10 @@ impl Message {
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 | 16 | 26 => Some(64 << 10),
+            3 | 6 | 16 | 23 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
             28 => Some((1 << 20) + FRAME),
-            5 | 8..=11 | 13 | 15 | 17 | 19 | 24 | 27 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 | 24 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
@@ -342,6 +355,9 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Rejoin(rejoin) => rejoin.encode(writer),
+            Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
+            Self::VotesAnswer(answer) => answer.encode(writer),
             Self::GetEpochs { from } => writer.u64(from.0),
             Self::Epochs(proofs) => {
                 writer.length(proofs.len());
@@ -426,6 +442,9 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            21 => Self::Rejoin(Rejoin::decode(reader)?),
+            22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
+            23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
             24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
             25 => {
                 let mut proofs = Vec::new();
