@@ -5,9 +5,9 @@ use althing::chain::{
     BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
     CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
     DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
-    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL,
-    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
-    possession_bytes,
+    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, REJOIN_SHIFT, Range, Rejoin,
+    SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote,
+    flags, possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{

@@ -110,7 +110,7 @@ struct Node {
     joined: bool,
     fences: u32,
     /// Requests that wait until it admits any.
-    queued: std::collections::VecDeque<Option<Box<ConfigChange>>>,
+    queued: VecDeque<Option<Box<ConfigChange>>>,
     waits_for: Vec<ReplicaId>,
     votes_sent: u32,
     may_halt: bool,
@@ -637,11 +637,13 @@ impl World {
             (0..).zip(&world.nodes).all(|(id, node)| {
                 let waited_for = node.core.is_some() && !node.quarantined && member(id);
                 !waited_for
-                    || node.queued.is_empty() && world.submitted.iter().all(|one| {
-                        let alive = &world.nodes[one.0 as usize];
-                        let lost = alive.session != one.1 || alive.core.is_none() || !member(one.0);
-                        lost || node.state.done.contains_key(one)
-                    })
+                    || node.queued.is_empty()
+                        && world.submitted.iter().all(|one| {
+                            let alive = &world.nodes[one.0 as usize];
+                            let lost =
+                                alive.session != one.1 || alive.core.is_none() || !member(one.0);
+                            lost || node.state.done.contains_key(one)
+                        })
             })
         })
     }
@@ -707,7 +709,7 @@ impl World {
     }
 
     fn step(&mut self, id: u16, input: Input) {
-        let mut inputs = std::collections::VecDeque::from([input]);
+        let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(core) = self.nodes[id as usize].core.as_mut() else { return };
             let mut outputs = Vec::new();
@@ -718,17 +720,25 @@ impl World {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        id: u16,
-        output: Output,
-        inputs: &mut std::collections::VecDeque<Input>,
-    ) {
+    fn alarm(&mut self, id: u16, alarm: Alarm) {
+        let node = &mut self.nodes[id as usize];
+        match alarm {
+            Alarm::AwaitsVoters { missing, .. } => node.waits_for = missing,
+            Alarm::Rejoined { .. } => {}
+            Alarm::RollbackDetected { reason } => {
+                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
+                node.fences += 1;
+            }
+            Alarm::ClockSkew { ahead_ms } => self.skews.push((id, ahead_ms)),
+            alarm => assert!(self.ban_expected, "unexpected {alarm:?}"),
+        }
+    }
+
+    fn carry_out(&mut self, id: u16, output: Output, inputs: &mut VecDeque<Input>) {
         if let Output::Alarm(Alarm::BadPeer { peer, .. }) = &output
             && self.nodes[peer.0 as usize].source_lie.is_some()
         {
-            self.liars_named += 1;
-            return;
+            return self.liars_named += 1;
         }
         let node = &mut self.nodes[id as usize];
         match output {
@@ -782,17 +792,10 @@ impl World {
                     self.proofs.push((id, accused, evidence.kind()));
                 }
             }
-            Output::Alarm(Alarm::AwaitsVoters { missing, .. }) => node.waits_for = missing,
-            Output::Alarm(Alarm::Rejoined { .. }) => {}
-            Output::Alarm(Alarm::RollbackDetected { reason }) => {
-                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
-                node.fences += 1;
-            }
+            Output::Alarm(alarm) => self.alarm(id, alarm),
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
             Output::Transfer(step) => self.transfer(id, step, inputs),
-            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
-            Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges || node.other_bytes, "{reason}");
                 node.quarantined = true;
@@ -1003,12 +1006,7 @@ impl World {
         self.transmit(id, Recipients::One(to), &message);
     }
 
-    fn transfer(
-        &mut self,
-        id: u16,
-        step: TransferStep,
-        inputs: &mut std::collections::VecDeque<Input>,
-    ) {
+    fn transfer(&mut self, id: u16, step: TransferStep, inputs: &mut VecDeque<Input>) {
         let node = &mut self.nodes[id as usize];
         match step {
             TransferStep::Begin { manifest, .. } => {
@@ -1124,7 +1122,11 @@ fn network(founders: &Founders) -> Network {
     })
 }
 
-fn change_bundle((id, key): (u16, PublicKey), numbers: (u64, u64), change: Box<ConfigChange>) -> Bundle {
+fn change_bundle(
+    (id, key): (u16, PublicKey),
+    numbers: (u64, u64),
+    change: Box<ConfigChange>,
+) -> Bundle {
     let parts = BundleParts {
         origin: ReplicaId(id),
         session: numbers.0,
@@ -1161,7 +1163,7 @@ fn node(id: u16, founders: &Founders) -> Node {
         lost: false,
         joined: id >= founders.n,
         fences: 0,
-        queued: std::collections::VecDeque::new(),
+        queued: VecDeque::new(),
         waits_for: Vec::new(),
         votes_sent: 0,
         may_halt: false,
@@ -1180,14 +1182,6 @@ fn node(id: u16, founders: &Founders) -> Node {
         diverges: false,
         reads: BTreeMap::new(),
         quarantined: false,
-        lost: false,
-        fences: 0,
-        queued: VecDeque::new(),
-        waits_for: Vec::new(),
-        votes_sent: 0,
-        may_halt: false,
-        halted: None,
-        copies: Vec::new(),
         held: Vec::new(),
         building: Vec::new(),
         other_bytes: false,
@@ -1220,23 +1214,6 @@ fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
         chunks: chunks.iter().map(|chunk| ChunkEntry::of(chunk)).collect(),
     };
     Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
-}
-
-fn change_bundle(
-    (id, key): (u16, PublicKey),
-    session: u64,
-    first_seq: u64,
-    change: ConfigChange,
-) -> Bundle {
-    let parts = BundleParts {
-        origin: ReplicaId(id),
-        session,
-        first_seq,
-        not_after_ms: Millis(u64::MAX),
-        skeletons: vec![Skeleton { author: Author::default(), op: Op::Config(Box::new(change)) }],
-        values: Vec::new(),
-    };
-    Bundle::sign(parts, &CLUSTER, &Hashed(key))
 }
 
 pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
