@@ -32,7 +32,7 @@ use crate::node::prune::PruneJob;
 use crate::node::stable::Stable;
 use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
-use crate::ordering::{Alarm, Core, Input, Message, Output, Recipients};
+use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
 
 /// Events taken in one turn. Frames among them only queue, and are bounded by what peers may have
@@ -379,45 +379,6 @@ impl Replica {
             Output::Alarm(alarm) => self.alarm(alarm),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
-        }
-    }
-
-    fn alarm(&mut self, alarm: Alarm) {
-        match alarm {
-            Alarm::RollbackDetected { reason } => {
-                tracing::error!(
-                    event = "ROLLBACK_DETECTED",
-                    "this replica's log is not the newest it had: {reason}; it votes again once the \
-                     others have committed its REJOIN"
-                );
-                self.pending.fail_ops(NodeError::NoLeader);
-                self.admission.refuse_all(NodeError::NoLeader);
-                self.fenced = Some(reason);
-            }
-            Alarm::Rejoined { height } => {
-                tracing::info!(event = "rejoined", height = height.0, "rejoined: votes again");
-                self.fenced = None;
-            }
-            Alarm::AwaitsVoters { missing, first_start } => {
-                let missing: Vec<String> =
-                    missing.iter().map(|id| self.meters.name_of(*id)).collect();
-                let missing = missing.join(", ");
-                if first_start {
-                    tracing::warn!(
-                        event = "awaits_first_start",
-                        missing,
-                        "the network begins when all replicas are there; waiting for: {missing}"
-                    );
-                } else {
-                    tracing::warn!(
-                        event = "awaits_voters",
-                        missing,
-                        "votes once a quorum has said what it holds of this replica; no answer from: \
-                         {missing}"
-                    );
-                }
-            }
-            alarm => tracing::warn!(event = "alarm", "{alarm:?}"),
         }
     }
 

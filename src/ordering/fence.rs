@@ -1,12 +1,11 @@
-//! Whether this replica may speak: the question for its own newest votes at every start, and the fence
-//! of one whose votes are lost (protocol.md 6.4 to 6.8).
+//! Whether this replica may speak, and how one whose votes are lost comes back (protocol.md 6.4 to 6.8).
 
 use std::collections::BTreeMap;
 
-use crate::chain::{Certificate, Entry, REJOIN_SHIFT, Record, Rejoin, SessionWindow, Vote};
+use crate::chain::{Certificate, Entry, REJOIN_SHIFT, Record, Rejoin, SessionWindow};
 use crate::ordering::blocks::Tip;
 use crate::ordering::rejoin::PooledRejoin;
-use crate::ordering::shown::{KnownVotes, SeenVotes, ShownVotes, Standing, VotesAnswer};
+use crate::ordering::shown::{KnownVotes, SeenVotes, Standing};
 use crate::ordering::{Alarm, Core, Message, Mode, Output, Recipients};
 use crate::planted::{self, Bug};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
@@ -18,12 +17,12 @@ const LATER_ASK_MS: u64 = 5000;
 /// A REJOIN is sent again until a block with it is committed.
 const REJOIN_MS: u64 = 500;
 /// So often the operator is told who is waited for.
-const SAY_MS: u64 = 5000;
+pub(super) const SAY_MS: u64 = 5000;
 /// The first start of a network takes less; then a certificate means that it began long ago.
 const BEGIN_MS: u64 = 2000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// Too few have said what they hold of this replica: it promises nothing.
     Asking,
     /// It votes.
@@ -35,22 +34,22 @@ enum Stage {
 /// What this replica knows of its own lost votes and others' (protocol.md 6.4).
 pub(super) struct Fence {
     /// This process's: in its question and its REJOIN, never read from disk.
-    nonce: [u8; 32],
-    stage: Stage,
+    pub nonce: [u8; 32],
+    pub stage: Stage,
     /// The log holds nothing a vote could rest on: only the handshake of all lets it begin.
-    empty: bool,
+    pub empty: bool,
     /// The first answer of each voter, the weakest standing it had, and its process's nonce.
-    answers: BTreeMap<ReplicaId, (Standing, [u8; 32])>,
+    pub answers: BTreeMap<ReplicaId, (Standing, [u8; 32])>,
     /// The processes this one began the network with.
-    began_with: BTreeMap<ReplicaId, [u8; 32]>,
+    pub began_with: BTreeMap<ReplicaId, [u8; 32]>,
     /// The epoch began and no view of it stands in the log.
     pub unrecorded: bool,
     pub seen: SeenVotes,
     pub known: KnownVotes,
     /// Views from here on were entered by this process alone.
-    own_views: View,
+    pub own_views: View,
     /// After a fence: no vote up to this view.
-    rejoined: Option<(Epoch, View)>,
+    pub rejoined: Option<(Epoch, View)>,
     /// The record that a ReadIndex answer and a bundle wait for.
     gate: LogPosition,
     /// The height of a committed block with this process's REJOIN.
@@ -58,10 +57,10 @@ pub(super) struct Fence {
     /// A commit that did not move the view, because this replica did not vote.
     unfollowed: Option<Certificate>,
     /// An empty log, and a commit certificate came.
-    proof_since_ms: Option<u64>,
-    next_ask_ms: u64,
+    pub proof_since_ms: Option<u64>,
+    pub next_ask_ms: u64,
     next_rejoin_ms: u64,
-    next_say_ms: u64,
+    pub next_say_ms: u64,
     pub rejoins: BTreeMap<ReplicaId, PooledRejoin>,
 }
 
@@ -143,13 +142,6 @@ impl Core {
         self.settle_answers();
     }
 
-    fn log_holds_anything(&self) -> bool {
-        self.blocks.executed.height > Height(0)
-            || self.blocks.certificate.is_some()
-            || self.blocks.prepared.is_some()
-            || !self.blocks.above(Height(0)).is_empty()
-    }
-
     /// The fence's timers.
     pub(super) fn run_fence(&mut self) {
         if self.quarantined {
@@ -177,185 +169,8 @@ impl Core {
         }
     }
 
-    fn other_voters(&self) -> Vec<ReplicaId> {
-        let voters = self.membership.voters().map(|member| member.id);
-        voters.filter(|id| *id != self.own).collect()
-    }
-
-    fn ask_votes(&mut self, pause_ms: u64) {
-        if self.now_ms < self.fence.next_ask_ms {
-            return;
-        }
-        self.fence.next_ask_ms = self.now_ms + pause_ms;
-        let later = self.fence.is_cleared();
-        for peer in self.other_voters() {
-            if later || !self.fence.answers.contains_key(&peer) {
-                self.ask_vote(peer);
-            }
-        }
-    }
-
-    /// A link came up: it costs no waiting to ask at once.
-    pub(super) fn ask_vote(&mut self, peer: ReplicaId) {
-        let start_nonce = self.fence.nonce;
-        self.tell(peer, Message::VotesQuestion { start_nonce });
-    }
-
-    /// Tells the operator whom a start waits for.
-    fn say_missing(&mut self) {
-        if self.now_ms < self.fence.next_say_ms {
-            return;
-        }
-        self.fence.next_say_ms = self.now_ms + SAY_MS;
-        let answered = |id: &ReplicaId| self.fence.answers.contains_key(id);
-        let missing = self.other_voters().into_iter().filter(|id| !answered(id)).collect();
-        let first_start = self.fence.empty;
-        self.out.push(Output::Alarm(Alarm::AwaitsVoters { missing, first_start }));
-    }
-
-    pub(super) fn on_votes_question(&mut self, peer: ReplicaId, nonce: [u8; 32]) {
-        let standing = self.standing_towards(peer, nonce);
-        let votes = self.fence.seen.of(peer);
-        let answer = VotesAnswer { nonce, from: self.fence.nonce, standing, votes };
-        self.tell(peer, Message::VotesAnswer(Box::new(answer)));
-    }
-
-    fn standing_towards(&self, peer: ReplicaId, nonce: [u8; 32]) -> Standing {
-        if self.quarantined || self.fence.is_fenced() {
-            Standing::Fenced
-        } else if self.fence.empty {
-            Standing::Empty
-        } else if self.fence.began_with.get(&peer) == Some(&nonce) {
-            Standing::Agreed
-        } else if self.has_never_voted() {
-            Standing::Begun
-        } else {
-            Standing::Started
-        }
-    }
-
-    /// Certain from the log alone too: the first block of a network is proposed only once it is durable
-    /// (protocol.md 6.6).
-    fn has_never_voted(&self) -> bool {
-        let view = &self.view;
-        view.entered == View(0)
-            && view.pending.is_none()
-            && view.tip.height == Height(0)
-            && self.fence.rejoined.is_none()
-            && !self.log_holds_anything()
-    }
-
-    pub(super) fn on_votes_answer(&mut self, peer: ReplicaId, answer: VotesAnswer) {
-        let VotesAnswer { nonce, from, standing, votes } = answer;
-        let counts = nonce == self.fence.nonce && self.membership.voter(peer).is_some();
-        if !counts || self.fence.is_fenced() || planted::is(Bug::FenceSkipped) {
-            return;
-        }
-        if let Some((what, made_here)) = self.lost_vote(&votes) {
-            if made_here {
-                return self.halt(format!(
-                    "DUPLICATE_IDENTITY: replica {peer} holds {what} of this replica that this \
-                     process did not make; another process runs with the same key: stop it"
-                ));
-            }
-            let text = format!("replica {peer} holds {what} that this log does not know");
-            return self.raise_fence(text);
-        }
-        if standing == Standing::Fenced {
-            return;
-        }
-        let kept = self.fence.answers.entry(peer).or_insert((standing, from));
-        if standing < kept.0 || from != kept.1 {
-            *kept = (standing, from);
-        }
-        self.settle_answers();
-    }
-
-    /// An own signature newer than all the log justifies and this process made, and whether it lies in a
-    /// view that only this process entered.
-    fn lost_vote(&mut self, votes: &ShownVotes) -> Option<(String, bool)> {
-        let known = self.fence.known;
-        let shown = [
-            (&votes.commit, known.commit, "a COMMIT"),
-            (&votes.prepare, known.prepare, "a PREPARE"),
-            (&votes.proposal, known.proposal, "a proposal"),
-        ];
-        for (vote, known, name) in shown {
-            let Some(vote) = vote.as_deref().filter(|vote| vote.rank() > known) else { continue };
-            if self.is_own_vote(vote) {
-                let current = vote.epoch == self.membership.epoch && vote.view <= self.view.entered;
-                let here = current && vote.view >= self.fence.own_views && self.fence.is_cleared();
-                let (_, view, height) = vote.rank();
-                return Some((format!("{name} in view {view} at height {height}"), here));
-            }
-        }
-        let (cluster_id, scheme) = (&self.cluster_id, self.scheme.as_ref());
-        let key = self.membership.member(self.own)?.key;
-        if let Some(view_change) = &votes.view_change
-            && (view_change.epoch, view_change.view) > known.asked
-            && view_change.replica == self.own
-            && view_change.signed_by(&key, cluster_id, scheme)
-        {
-            return Some((format!("a VIEW-CHANGE for view {}", view_change.view), false));
-        }
-        let bundle = votes.bundle.as_ref()?;
-        let newer = bundle.session > known.session && bundle.origin == self.own;
-        (newer && bundle.verify(cluster_id, &key, scheme))
-            .then(|| (format!("a bundle of session {}", bundle.session), false))
-    }
-
-    fn is_own_vote(&mut self, vote: &Vote) -> bool {
-        self.counters.verifications += 1;
-        let Some(member) = self.membership.member(self.own) else { return false };
-        let key = member.key;
-        vote.signed.replica == self.own
-            && vote.signed_by(&key, &self.cluster_id, self.scheme.as_ref())
-    }
-
-    /// Begins to vote once enough have answered.
-    pub(super) fn settle_answers(&mut self) {
-        if self.fence.stage != Stage::Asking || self.quarantined {
-            return;
-        }
-        let others = self.other_voters();
-        let answers: Vec<Standing> = others
-            .iter()
-            .filter_map(|id| self.fence.answers.get(id).map(|(standing, _)| *standing))
-            .collect();
-        if !self.fence.empty {
-            if answers.len() + 1 >= self.quorum.q() {
-                self.clear();
-            }
-            return;
-        }
-        let started = answers.iter().filter(|standing| **standing == Standing::Started).count();
-        if started > self.quorum.f() {
-            let text = format!("the log is empty, and {started} others have voted already");
-            return self.raise_fence(text);
-        }
-        if started == 0 && answers.len() == others.len() && self.is_voter() {
-            self.begin(answers.contains(&Standing::Begun));
-        }
-    }
-
-    /// All voters stand at the network's beginning. If one began without this process, an earlier
-    /// process of this replica may have voted in view 0: then it votes in no view before the next.
-    fn begin(&mut self, reborn: bool) {
-        self.fence.empty = false;
-        self.fence.stage = Stage::Cleared;
-        self.fence.proof_since_ms = None;
-        let answers = self.fence.answers.iter();
-        self.fence.began_with = answers.map(|(id, (_, from))| (*id, *from)).collect();
-        self.view.entered_position = self.record_first_view();
-        self.view.fresh = true;
-        self.view.since_ms = self.now_ms;
-        if reborn {
-            self.suspect();
-        }
-    }
-
     /// No lost vote was shown: the log is the newest.
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.fence.stage = Stage::Cleared;
         self.view.since_ms = self.now_ms;
         self.view.progress_ms = self.now_ms;
@@ -383,20 +198,6 @@ impl Core {
         self.after_view_changes();
     }
 
-    /// A commit certificate came while the log is empty: the network has begun without this replica, or
-    /// its own first answers are late. True if it must wait.
-    pub(super) fn waits_to_begin(&mut self) -> bool {
-        if !self.fence.empty || self.fence.is_fenced() {
-            return false;
-        }
-        if !self.is_voter() {
-            self.raise_fence("the log is empty, and the network has begun".to_owned());
-            return false;
-        }
-        self.fence.proof_since_ms.get_or_insert(self.now_ms);
-        true
-    }
-
     /// Keeps a commit for the time when this replica votes. True if it does not vote now.
     pub(super) fn postpone_follow(&mut self, certificate: &Certificate) -> bool {
         let postponed = !self.fence.is_cleared();
@@ -407,7 +208,7 @@ impl Core {
     }
 
     /// Own votes are lost: first the record, then the alarm, then no word that others count.
-    fn raise_fence(&mut self, reason: String) {
+    pub(super) fn raise_fence(&mut self, reason: String) {
         if self.fence.is_fenced() || self.quarantined {
             return;
         }

@@ -110,7 +110,7 @@ struct Node {
     joined: bool,
     fences: u32,
     /// Requests that wait until it admits any.
-    queued: std::collections::VecDeque<Option<Box<ConfigChange>>>,
+    queued: VecDeque<Option<Box<ConfigChange>>>,
     waits_for: Vec<ReplicaId>,
     votes_sent: u32,
     may_halt: bool,
@@ -709,7 +709,7 @@ impl World {
     }
 
     fn step(&mut self, id: u16, input: Input) {
-        let mut inputs = std::collections::VecDeque::from([input]);
+        let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(core) = self.nodes[id as usize].core.as_mut() else { return };
             let mut outputs = Vec::new();
@@ -720,17 +720,25 @@ impl World {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        id: u16,
-        output: Output,
-        inputs: &mut std::collections::VecDeque<Input>,
-    ) {
+    fn alarm(&mut self, id: u16, alarm: Alarm) {
+        let node = &mut self.nodes[id as usize];
+        match alarm {
+            Alarm::AwaitsVoters { missing, .. } => node.waits_for = missing,
+            Alarm::Rejoined { .. } => {}
+            Alarm::RollbackDetected { reason } => {
+                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
+                node.fences += 1;
+            }
+            Alarm::ClockSkew { ahead_ms } => self.skews.push((id, ahead_ms)),
+            alarm => assert!(self.ban_expected, "unexpected {alarm:?}"),
+        }
+    }
+
+    fn carry_out(&mut self, id: u16, output: Output, inputs: &mut VecDeque<Input>) {
         if let Output::Alarm(Alarm::BadPeer { peer, .. }) = &output
             && self.nodes[peer.0 as usize].source_lie.is_some()
         {
-            self.liars_named += 1;
-            return;
+            return self.liars_named += 1;
         }
         let node = &mut self.nodes[id as usize];
         match output {
@@ -784,17 +792,10 @@ impl World {
                     self.proofs.push((id, accused, evidence.kind()));
                 }
             }
-            Output::Alarm(Alarm::AwaitsVoters { missing, .. }) => node.waits_for = missing,
-            Output::Alarm(Alarm::Rejoined { .. }) => {}
-            Output::Alarm(Alarm::RollbackDetected { reason }) => {
-                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
-                node.fences += 1;
-            }
+            Output::Alarm(alarm) => self.alarm(id, alarm),
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
             Output::Transfer(step) => self.transfer(id, step, inputs),
-            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
-            Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges || node.other_bytes, "{reason}");
                 node.quarantined = true;
@@ -1005,12 +1006,7 @@ impl World {
         self.transmit(id, Recipients::One(to), &message);
     }
 
-    fn transfer(
-        &mut self,
-        id: u16,
-        step: TransferStep,
-        inputs: &mut std::collections::VecDeque<Input>,
-    ) {
+    fn transfer(&mut self, id: u16, step: TransferStep, inputs: &mut VecDeque<Input>) {
         let node = &mut self.nodes[id as usize];
         match step {
             TransferStep::Begin { manifest, .. } => {
@@ -1167,7 +1163,7 @@ fn node(id: u16, founders: &Founders) -> Node {
         lost: false,
         joined: id >= founders.n,
         fences: 0,
-        queued: std::collections::VecDeque::new(),
+        queued: VecDeque::new(),
         waits_for: Vec::new(),
         votes_sent: 0,
         may_halt: false,
