@@ -69,7 +69,7 @@ impl Core {
     }
 
     fn vote_checkpoint(&mut self, id: CheckpointId) {
-        if !self.is_voter() || self.quarantined {
+        if !self.is_voter() || self.quarantined || !self.fence.is_cleared() {
             return;
         }
         let (epoch, scheme) = (self.membership.epoch, self.scheme.as_ref());
@@ -168,7 +168,7 @@ impl Core {
     /// Takes in a certificate that holds.
     fn adopt_stable(&mut self, certificate: CheckpointCertificate) {
         let (height, id) = (certificate.id.height, certificate.id);
-        if height <= self.checkpoints.stable_height() {
+        if height <= self.checkpoints.stable_height() || self.waits_to_begin() {
             return;
         }
         if self.checkpoints.own.get(&height).is_some_and(|own| *own != id) {

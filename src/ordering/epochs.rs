@@ -139,6 +139,7 @@ impl Core {
         self.revalidate_pool(&old);
         self.announce_epoch();
         self.vote_checkpoints_again();
+        self.settle_answers();
         for (peer, message) in std::mem::take(&mut self.epochs.early) {
             self.on_message(peer, message);
         }

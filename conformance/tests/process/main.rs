@@ -7,6 +7,7 @@ mod demo;
 mod erasure;
 mod handover;
 mod load;
+mod lost_disk;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
