@@ -18,13 +18,9 @@ const LONG_LOOK: Duration = Duration::from_secs(120);
 
 /// Bugs whose mechanism does not exist yet: name, and what they wait for.
 pub const LATER: &[(&str, &str)] = &[
-    ("height-instead-of-nonce", "R3 and REJOIN"),
-    ("nonce-from-disk", "R3 and REJOIN"),
-    ("fence-not-durable", "R3 and REJOIN"),
-    ("same-view-after-rejoin", "R3 and REJOIN"),
-    ("r1-without-exemption", "R3 and REJOIN"),
-    ("r3-skipped", "R3 and REJOIN"),
-    ("later-epoch-certificate", "epoch changes"),
+    ("nonce-from-disk", "a plant in the shell, which draws the nonce"),
+    ("r1-without-exemption", "a plant in ordering/shown.rs"),
+    ("later-epoch-certificate", "liars that quote certificates of later epochs"),
 ];
 
 /// How a bug died.

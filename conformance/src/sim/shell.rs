@@ -471,9 +471,15 @@ impl World {
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
         let stable = life.stable.certified();
         let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
-        let done = checkpoint
-            .slice(&mut life.machine, &node.disk, keeper)
-            .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
+        let done = checkpoint.slice(&mut life.machine, &node.disk, keeper);
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // Half of it was done: it does not go on in the crash that follows.
+                life.checkpoint = None;
+                return Err(format!("{slot} makes no checkpoint: {error}"));
+            }
+        };
         if let Some(id) = done {
             let height = id.height;
             life.checkpoint = None;
