@@ -205,8 +205,7 @@ impl Act {
 
     fn submit(&self, change: &ConfigChange) -> anyhow::Result<()> {
         let http = Http::new(&self.connection.endpoint()?)?;
-        let posted =
-            http.send(Method::POST, "/althing/v1/change", (change.to_bytes(), PATIENCE));
+        let posted = http.send(Method::POST, "/althing/v1/change", (change.to_bytes(), PATIENCE));
         let answer = block_on(posted)??;
         if answer.status != 200 {
             bail!("not made ({}): {}", answer.status, answer.text());
@@ -244,7 +243,12 @@ fn read(path: &Path, genesis: &Genesis) -> anyhow::Result<ConfigChange> {
     let json: ChangeJson = serde_json::from_str(&text).with_context(shown)?;
     let id = genesis.cluster_id().to_string();
     if json.version != 1 || json.cluster_id != id {
-        bail!("{} is for network {} (version {}), not {id}", shown(), json.cluster_id, json.version);
+        bail!(
+            "{} is for network {} (version {}), not {id}",
+            shown(),
+            json.cluster_id,
+            json.version
+        );
     }
     let bytes = from_hex(&json.change).with_context(|| format!("{}: no hexadecimal", shown()))?;
     ConfigChange::from_bytes(bytes).map_err(|error| anyhow::anyhow!("{}: {error}", shown()))

@@ -213,7 +213,8 @@ fn new_replica(
 }
 
 fn set(parameters: &mut Parameters, setting: &str) -> anyhow::Result<()> {
-    let (name, value) = setting.split_once('=').with_context(|| format!("{setting}: NAME=VALUE"))?;
+    let (name, value) =
+        setting.split_once('=').with_context(|| format!("{setting}: NAME=VALUE"))?;
     let number: u64 = value.parse().with_context(|| format!("{setting}: a number is wanted"))?;
     let small = u32::try_from(number).with_context(|| format!("{setting}: too large"));
     match name {
@@ -239,13 +240,7 @@ fn network_page(connection: &Connection) -> anyhow::Result<Value> {
 fn list(connection: &Connection) -> anyhow::Result<()> {
     let page = network_page(connection)?;
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    say!(
-        "epoch {}, n = {}, f = {}, q = {}",
-        page["epoch"],
-        page["n"],
-        page["f"],
-        page["q"]
-    );
+    say!("epoch {}, n = {}, f = {}, q = {}", page["epoch"], page["n"], page["f"], page["q"]);
     for member in page["members"].as_array().into_iter().flatten() {
         let urls = member["client_urls"].as_array().into_iter().flatten().map(text);
         say!(

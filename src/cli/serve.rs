@@ -149,11 +149,7 @@ fn warn_of_small(mut prepared: Prepared) -> Prepared {
     prepared
 }
 
-fn from_genesis(
-    settings: &mut Settings,
-    member: &Address,
-    home: &Home,
-) -> anyhow::Result<()> {
+fn from_genesis(settings: &mut Settings, member: &Address, home: &Home) -> anyhow::Result<()> {
     settings.name.clone_from(&member.name);
     if settings.client.listen.is_empty() {
         settings.client.listen = listeners(&member.client_urls)?;

@@ -70,7 +70,7 @@ impl Core {
     }
 
     /// Whether this replica follows the chain from before the epoch that admits it.
-    pub(super) fn is_joining(&self) -> bool {
+    fn is_joining(&self) -> bool {
         self.own.0 >= self.epochs.network.next_replica
     }
 

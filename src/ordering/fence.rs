@@ -222,10 +222,7 @@ impl Core {
         self.view.waiting = None;
         self.view.fresh = false;
         self.pool.forget(self.own);
-        if !self.is_joining() {
-            // Who joins has nothing to lose; its first REJOIN shows that it is alive and one.
-            self.out.push(Output::Alarm(Alarm::RollbackDetected { reason }));
-        }
+        self.out.push(Output::Alarm(Alarm::RollbackDetected { reason }));
         self.commit_known();
     }
 
@@ -307,7 +304,6 @@ impl Core {
         let (base_height, base_hash) = at;
         let record = Record::ViewEntered { epoch, view, base_height, base_hash };
         self.view.entered_position = self.append(record);
-        self.view.fresh = false;
         self.view.base = at;
         let body = self.blocks.committed_at(at.0).expect("just committed");
         self.view.tip = Tip::of(&body.block.header, at.1);

@@ -16,10 +16,10 @@ impl Core {
         if self.quarantined {
             return;
         }
-        self.rest_rejoins();
         if !self.is_voter() {
             return self.guard_requests();
         }
+        self.rest_rejoins();
         self.repeat_view_change();
         self.give_up_pending();
         self.guard_requests();

@@ -79,7 +79,12 @@ impl World {
                     salt[..4].copy_from_slice(&self.ops.to_le_bytes());
                     let value = Value { salt, bytes };
                     let commitment = value.commitment();
-                    let at = ValueRef { segment: 1, offset: self.ops, length: u32::from(*length), check: 0 };
+                    let at = ValueRef {
+                        segment: 1,
+                        offset: self.ops,
+                        length: u32::from(*length),
+                        check: 0,
+                    };
                     self.values.0.insert((1, self.ops), value);
                     let lease = LeaseId(i64::from(*lease));
                     let lease = self.state.leases.get(lease).map_or(LeaseId(0), |_| lease);

@@ -6,7 +6,7 @@ mod chain;
 mod evidence;
 mod proof;
 
-pub use epochs::epochs;
 pub use chain::{ChainCheck, ChainCount, ChainError};
+pub use epochs::epochs;
 pub use evidence::{Finding, FindingError, evidence};
 pub use proof::{ProofError, state_proof};

@@ -87,14 +87,12 @@ fn different_views_asked_for_converge_and_their_timers_are_forgotten() {
     (0..3).for_each(|id| world.blame(id));
     world.run_ms(50);
     for (replica, view) in [(0, 5), (1, 6), (2, 7)] {
-        // Down, so that nothing of what they say later contradicts this.
-        world.kill(replica);
         let change = view_change(view, replica, None);
-        for to in 3..10 {
+        for to in (0..4).filter(|to| *to != replica) {
             world.deliver(replica, to, Message::ViewChange(Arc::clone(&change)));
         }
     }
-    (3..10).for_each(|id| world.submit(id));
+    (0..4).for_each(|id| world.submit(id));
     ordered(&mut world, 20_000);
     let met = views(&world);
     assert!(met.iter().all(|view| *view == met[0]), "{met:?}");
