@@ -7,6 +7,7 @@ mod demo;
 mod erasure;
 mod handover;
 mod load;
+mod members;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
