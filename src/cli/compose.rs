@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::auto_compaction;
 use super::serve::Prepared;
 use crate::config::{AutoCompaction, ClientSettings, ListenUrl};
-use crate::crypto::Scheme;
+use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig};
 use crate::observe::Metrics;
 use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls};
@@ -43,7 +43,9 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         bound.into_iter().map(|(_, socket)| socket).collect()
     };
     Metrics::install()?;
-    let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer());
+    let members = &prepared.genesis.genesis.members;
+    let keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
+    let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer().with_points(&keys));
     let node = Node::start(NodeConfig {
         genesis: prepared.genesis.genesis.clone(),
         own: prepared.own,

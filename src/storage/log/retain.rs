@@ -82,8 +82,8 @@ fn anchors(
                     kept.insert(position, Record::Block(Arc::clone(&block)));
                 }
             }
-            Record::EpochStart(membership) => {
-                kept.insert(position, Record::EpochStart(membership));
+            Record::EpochStart(proof) => {
+                kept.insert(position, Record::EpochStart(proof));
             }
             _ => {}
         }
