@@ -6,6 +6,7 @@
 //! them. Each round says how much of the machine was taken away (steal). Nothing here passes or fails
 //! by speed.
 
+mod faults;
 mod load;
 mod measure;
 mod report;
@@ -23,6 +24,7 @@ struct Plan {
     seconds: u64,
     stored_keys: u64,
     all_endpoints: bool,
+    kills: usize,
     systems: Vec<System>,
 }
 
@@ -31,6 +33,7 @@ const HELP: &str = "\
 --seconds S        length of one measurement (5)
 --stored-keys N    keys of 512 B for memory and restart (500000); 0 leaves that out
 --all-endpoints    spread connections over all servers instead of the leader's
+--faults N         instead of all that: kill the leader N times, then stop another one
 --only SYSTEM      etcd or althing
 --quick            2 rounds of 2 s, 20000 stored keys: shows that it runs";
 
@@ -40,6 +43,7 @@ fn plan() -> Plan {
         seconds: 5,
         stored_keys: 500_000,
         all_endpoints: false,
+        kills: 0,
         systems: vec![System::Etcd, System::Althing],
     };
     let mut arguments = std::env::args().skip(1);
@@ -51,6 +55,7 @@ fn plan() -> Plan {
             "--stored-keys" => {
                 plan.stored_keys = value().parse().unwrap_or_else(|_| usage(&argument));
             }
+            "--faults" => plan.kills = value().parse().unwrap_or_else(|_| usage(&argument)),
             "--all-endpoints" => plan.all_endpoints = true,
             "--only" => {
                 plan.systems = match value().as_str() {
@@ -90,6 +95,9 @@ fn main() {
         }
     }
     measure::print_machine();
+    if plan.kills > 0 {
+        return under_faults(&plan);
+    }
     let clusters: Vec<Cluster> = plan.systems.iter().map(|s| Cluster::start(*s)).collect();
     for cluster in &clusters {
         println!("{}: {}", cluster.system.program(), cluster.describe());
@@ -112,6 +120,32 @@ fn main() {
         for system in &plan.systems {
             memory_and_restart(*system, plan.stored_keys);
         }
+    }
+}
+
+/// What faults cost, system by system.
+fn under_faults(plan: &Plan) {
+    for system in &plan.systems {
+        let waits = faults::failover(*system, plan.kills);
+        println!(
+            "{}: leader killed {} times, ms to the next write: p50 {} p90 {} p99 {} longest {}",
+            system.program(),
+            waits.len(),
+            faults::percentile(&waits, 50),
+            faults::percentile(&waits, 90),
+            faults::percentile(&waits, 99),
+            faults::percentile(&waits, 100),
+        );
+    }
+    for system in &plan.systems {
+        let (healthy, silent) = faults::silent(*system, plan.rounds, plan.seconds);
+        println!(
+            "{}: puts per second, medians of {}: all {}, one silent {}",
+            system.program(),
+            plan.rounds,
+            faults::percentile(&healthy, 50),
+            faults::percentile(&silent, 50),
+        );
     }
 }
 

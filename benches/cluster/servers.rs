@@ -79,6 +79,61 @@ impl Cluster {
         }
     }
 
+    /// How many servers.
+    pub fn len(&self) -> usize {
+        self.addresses().len()
+    }
+
+    /// Where server `index` answers.
+    pub fn address(&self, index: usize) -> Address {
+        self.addresses().swap_remove(index)
+    }
+
+    /// Who leads, as the first server says.
+    pub fn leader(&self) -> usize {
+        self.leader_seen_by(0)
+    }
+
+    /// Who leads, as server `at` says.
+    pub fn leader_seen_by(&self, at: usize) -> usize {
+        let addresses = self.addresses();
+        let status = |index: usize| {
+            let (url, tls) = &addresses[index];
+            let within = Duration::from_secs(2);
+            Client::new(url, Some(tls)).call_within("Maintenance/Status", "", within).ok()
+        };
+        let mut leader = None;
+        peers::eventually("a leader is known", Duration::from_secs(30), || {
+            let Some(known) = status(at).map(|status| field(&status, "leader")) else {
+                return false;
+            };
+            leader = (0..addresses.len()).find(|index| {
+                status(*index).is_some_and(|status| field(&status, "header.member_id") == known)
+            });
+            leader.is_some()
+        });
+        leader.expect("just found")
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, index: usize) {
+        match &mut self.servers {
+            Servers::Etcd(etcd) => etcd.kill(index),
+            Servers::Althing(network) => network.kill(index),
+        }
+    }
+
+    /// Starts a killed server and waits until all answer and one leads.
+    pub fn restart(&mut self, index: usize) {
+        match &mut self.servers {
+            Servers::Etcd(etcd) => etcd.launch(index),
+            Servers::Althing(network) => network.launch(index),
+        }
+        self.wait_until_ready();
+        // Whoever came back takes part again.
+        std::thread::sleep(Duration::from_secs(2));
+    }
+
     /// All servers, or the leader alone.
     pub fn endpoints(&self, all: bool) -> Vec<Address> {
         let addresses = self.addresses();
@@ -107,7 +162,8 @@ impl Cluster {
         }
     }
 
-    fn processes(&self) -> Vec<u32> {
+    /// Process ids, in the order of the servers.
+    pub fn processes(&self) -> Vec<u32> {
         match &self.servers {
             Servers::Etcd(etcd) => etcd.process_ids(),
             Servers::Althing(network) => network.process_ids(),

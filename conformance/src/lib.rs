@@ -6,6 +6,7 @@ use althing::{apply, chain, ordering, state, storage, types};
 
 pub mod core_search;
 pub mod protocol_model;
+pub mod scenarios;
 pub mod sim;
 #[cfg(feature = "server")]
 pub mod client;

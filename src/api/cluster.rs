@@ -23,7 +23,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         }
         Ok(Response::new(pb::MemberListResponse {
             header: Some(api.names.cluster_header(&api.handle)),
-            members: api.names.members(api.handle.genesis()),
+            members: api.names.members(&api.handle.network()),
         }))
     }
 }

@@ -10,7 +10,7 @@ pub(super) use request::{delete_op, is_read_only, is_serializable, put_op, range
 use crate::api::pb::etcdserverpb::{
     AlarmMember, AlarmType, DowngradeInfo, Member, ResponseHeader, StatusResponse,
 };
-use crate::chain::{AlarmKind, Genesis};
+use crate::chain::{AlarmKind, Network};
 use crate::node::{Handle, NodeStatus};
 use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
 
@@ -54,6 +54,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// This replica's member id.
+    pub(super) fn own(&self) -> u64 {
+        self.member_id
+    }
+
     pub(super) fn new(handle: &Handle) -> Self {
         let network = handle.genesis().cluster_id();
         let member_id = member_id(&network, handle.own());
@@ -76,7 +81,7 @@ impl Names {
         &self,
         header: ResponseHeader,
         status: &NodeStatus,
-        genesis: &Genesis,
+        network: &Network,
         alarms: &[(u64, AlarmKind)],
     ) -> StatusResponse {
         let leader = status.core.primary.filter(|_| status.core.has_leader);
@@ -102,9 +107,10 @@ impl Names {
             raft_applied_index: status.core.executed.0,
             errors,
             db_size_in_use: bytes,
-            is_learner: false,
+            is_learner: network.membership.voter(status.own).is_none(),
             storage_version: STORAGE_VERSION.to_owned(),
-            db_size_quota: i64::try_from(genesis.parameters.quota_bytes).unwrap_or(i64::MAX),
+            db_size_quota: i64::try_from(network.membership.parameters.quota_bytes)
+                .unwrap_or(i64::MAX),
             downgrade_info: Some(DowngradeInfo::default()),
         }
     }
@@ -119,16 +125,18 @@ impl Names {
         handle.has_leader() && handle.status().core.primary == Some(handle.own())
     }
 
-    /// The members as the genesis names them.
-    pub(super) fn members(&self, genesis: &Genesis) -> Vec<Member> {
-        let member = |member: &crate::chain::GenesisMember| Member {
+    /// The members as this replica's state names them.
+    pub(super) fn members(&self, network: &Network) -> Vec<Member> {
+        let members = network.membership.members.iter();
+        let known = members.filter_map(|one| Some((one, network.addresses.get(&one.id)?)));
+        let member = known.map(|(member, address)| Member {
             id: member_id(&self.network, member.id),
-            name: member.name.clone(),
-            peer_ur_ls: vec![format!("https://{}", member.peer_address)],
-            client_ur_ls: member.client_urls.clone(),
-            is_learner: false,
-        };
-        genesis.members.iter().map(member).collect()
+            name: address.name.clone(),
+            peer_ur_ls: vec![format!("https://{}", address.peer_address)],
+            client_ur_ls: address.client_urls.clone(),
+            is_learner: !member.voting,
+        });
+        member.collect()
     }
 }
 

@@ -303,6 +303,8 @@ impl From<OpError> for Refusal {
             OpError::NoSpace => Self::NoSpace,
             OpError::Corrupt => Self::Corrupt,
             OpError::TimedOut => Self::Timeout,
+            // Members change by no etcd request.
+            OpError::Config(_) => Self::PermissionDenied,
             // No request that passed `validate` is; a front that sends one gets what etcd says of
             // an operation without content.
             OpError::Malformed => Self::KeyNotFound,

@@ -25,8 +25,8 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let api = &self.0;
         let alarms = api.alarms();
         let status = api.handle.status();
-        let genesis = api.handle.genesis();
-        Ok(Response::new(api.names.status(api.header_now(), &status, genesis, &alarms)))
+        let network = api.handle.network();
+        Ok(Response::new(api.names.status(api.header_now(), &status, &network, &alarms)))
     }
 
     async fn alarm(
@@ -63,13 +63,15 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         }
     }
 
-    /// There is nothing to defragment: values lie in the log, and pruning rewrites it by itself.
-    /// Like etcd's, the answer has no header.
+    /// etcd gives space back; here a checkpoint of all replicas does, for it lets what lies behind the
+    /// one before it be erased. Like etcd's, the answer has no header.
     async fn defragment(
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         identity::admit(&self.0, &request)?;
+        let author = identity::author(&request);
+        self.0.handle.checkpoint(author).await.map_err(Refusal::from)?;
         Ok(Response::new(pb::DefragmentResponse::default()))
     }
 

@@ -88,9 +88,15 @@ impl Api {
         self.names.header(&self.handle, revision)
     }
 
-    /// The alarms raised in the replicated state.
+    /// The alarms raised in the replicated state, and CORRUPT for this replica while it is
+    /// quarantined: that one is local, for a diverged replica orders nothing.
     fn alarms(&self) -> Vec<(u64, crate::chain::AlarmKind)> {
-        self.handle.read(|shared| shared.state.alarms.list().collect())
+        let mut alarms: Vec<_> = self.handle.read(|shared| shared.state.alarms.list().collect());
+        let own = (self.names.own(), crate::chain::AlarmKind::Corrupt);
+        if self.handle.is_quarantined() && !alarms.contains(&own) {
+            alarms.push(own);
+        }
+        alarms
     }
 
     /// A header at the store's revision.
@@ -119,7 +125,8 @@ impl Api {
             | Reply::LeaseRevoke { revision }
             | Reply::LeaseKeepAlive { revision, .. }
             | Reply::Alarm { revision, .. }
-            | Reply::Checkpoint { revision } => Ok(revision),
+            | Reply::Checkpoint { revision, .. }
+            | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }
     }

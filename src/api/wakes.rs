@@ -197,6 +197,9 @@ async fn run(wakes: Arc<Wakes>) {
                 if wakes.leaderless.swap(cut, Ordering::SeqCst) != cut && cut {
                     wakes.wake_all();
                 }
+                if wakes.handle.is_quarantined() {
+                    wakes.wake_all();
+                }
             }
         }
     }

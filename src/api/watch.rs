@@ -128,7 +128,8 @@ impl Session {
     /// clientv3 goes elsewhere only on Unavailable; anything else ends its watchers for good.
     fn check_end(&self) -> Result<(), Status> {
         let wakes = &self.api.wakes;
-        if wakes.is_stopped() {
+        // A diverged replica shows no event any more; another endpoint may.
+        if wakes.is_stopped() || self.api.handle.is_quarantined() {
             return Err(Refusal::Stopped.into());
         }
         if self.requires_leader && wakes.is_leaderless() {

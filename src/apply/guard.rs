@@ -8,7 +8,10 @@ use crate::state::{LEASE_CHARGE, State};
 
 /// Refuses, and raises NOSPACE with the first op that does not fit.
 pub(super) fn check(state: &mut State, op: &Op, operands: &Operands<'_>) -> Result<(), OpError> {
-    let always = matches!(op, Op::Alarm { .. } | Op::CheckpointNow | Op::LeaseKeepAlive { .. });
+    let always = matches!(
+        op,
+        Op::Alarm { .. } | Op::CheckpointNow | Op::LeaseKeepAlive { .. } | Op::Config(_)
+    );
     if !always && state.alarms.is_raised(AlarmKind::Corrupt) {
         return Err(OpError::Corrupt);
     }

@@ -2,6 +2,7 @@
 //! were ordered, every replica does the same, and a user's error is a reply. The one thing that stops it
 //! is a value of its own that cannot be read.
 
+mod config;
 mod guard;
 mod outcome;
 mod put;
@@ -15,11 +16,11 @@ pub use reply::{OpError, Reply};
 pub use txn::read as read_txn;
 
 use crate::chain::{
-    AlarmAction, Block, Bundle, DeleteRange, Effects, Entry, Op, Rejoin, Value, ValueError,
-    ValueRef, ValueSlot, ValueSource,
+    AlarmAction, Block, BlockHeader, Bundle, DeleteRange, Effects, Entry, Op, Rejoin, Value,
+    ValueError, ValueRef, ValueSlot, ValueSource,
 };
 use crate::state::{Cause, Record, Span, State};
-use crate::types::{LeaseId, Millis, ReplicaId, Revision};
+use crate::types::{LeaseId, ReplicaId, Revision};
 
 /// Why an op does not go on.
 enum Stop {
@@ -73,6 +74,7 @@ struct Step<'a> {
     /// Whether this replica answers it; else reads inside it are left out, which no state depends on.
     answered: bool,
     checkpoint: &'a mut bool,
+    header: &'a BlockHeader,
 }
 
 /// Executes a block.
@@ -101,12 +103,13 @@ pub fn execute(
         state,
         values,
         reply_for,
-        time_ms: block.header.time_ms,
+        header: &block.header,
         record: Record::default(),
         replies: Vec::new(),
         checkpoint: false,
         ordinal: 0,
     };
+    let epoch = run.state.membership().epoch;
     run.state.begin_block(&block.header);
     run.state.expire(&mut run.record);
     for (entry, refs) in block.entries.iter().zip(refs) {
@@ -124,6 +127,7 @@ pub fn execute(
         events,
         revision: state.kv.revision(),
         next_expiry: state.next_expiry(),
+        network: (state.membership().epoch > epoch).then(|| state.network().clone()),
         checkpoint_wanted,
     })
 }
@@ -133,7 +137,7 @@ struct Run<'a> {
     state: &'a mut State,
     values: &'a dyn ValueSource,
     reply_for: ReplicaId,
-    time_ms: Millis,
+    header: &'a BlockHeader,
     record: Record,
     replies: Vec<(u64, u64, Reply)>,
     checkpoint: bool,
@@ -153,7 +157,7 @@ impl Run<'_> {
         assert_eq!(refs.len(), bundle.slots().len(), "one reference per slot");
         let operands = Operands { values: &bundle.values, refs, source: self.values };
         let answered = bundle.origin == self.reply_for;
-        let late = self.time_ms > bundle.not_after_ms;
+        let late = self.header.time_ms > bundle.not_after_ms;
         for (seq, skeleton) in (bundle.first_seq..bundle.end_seq()).zip(&bundle.skeletons) {
             let ordinal = self.ordinal;
             self.ordinal += 1;
@@ -168,6 +172,7 @@ impl Run<'_> {
                 origin: bundle.origin,
                 answered,
                 checkpoint: &mut self.checkpoint,
+                header: self.header,
             };
             let reply = step.run(&skeleton.op, late)?;
             if answered {
@@ -234,8 +239,12 @@ impl Step<'_> {
             }
             Op::CheckpointNow => {
                 *self.checkpoint |= self.state.counters.ask(self.origin);
-                Ok(Reply::Checkpoint { revision: self.revision() })
+                let counters = &self.state.counters;
+                let height =
+                    if *self.checkpoint { counters.height } else { counters.checkpoint_height };
+                Ok(Reply::Checkpoint { revision: self.revision(), height })
             }
+            Op::Config(change) => self.config(change),
         }
     }
 

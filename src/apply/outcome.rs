@@ -1,5 +1,5 @@
 use crate::apply::Reply;
-use crate::chain::Effects;
+use crate::chain::{Effects, Network};
 use crate::state::Event;
 use crate::types::{Millis, Revision};
 
@@ -16,6 +16,8 @@ pub struct Outcome {
     pub revision: Revision,
     /// When the next lease expires, in block time.
     pub next_expiry: Option<Millis>,
+    /// The network of the epoch that begins behind this block, if it ends one.
+    pub network: Option<Network>,
     /// Whether every replica makes a checkpoint of the state behind this block.
     pub checkpoint_wanted: bool,
 }

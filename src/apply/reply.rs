@@ -1,6 +1,6 @@
-use crate::chain::{AlarmKind, Range};
+use crate::chain::{AlarmKind, ConfigError, Range};
 use crate::state::{CompactError, GrantError, KeyValue, RangeError, RangeResult};
-use crate::types::{LeaseId, Revision};
+use crate::types::{Epoch, Height, LeaseId, ReplicaId, Revision};
 
 /// What an executed op answers its client. Values are references, resolved by the replica that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,17 @@ pub enum Reply {
     Checkpoint {
         /// The store's revision.
         revision: Revision,
+        /// The checkpoint's height.
+        height: Height,
+    },
+    /// Members or parameters have changed: the next epoch begins.
+    Config {
+        /// The store's revision.
+        revision: Revision,
+        /// The epoch that begins.
+        epoch: Epoch,
+        /// The replica that was added, if one was.
+        added: Option<ReplicaId>,
     },
     /// The op did nothing.
     Error {
@@ -110,6 +121,8 @@ pub enum OpError {
     Corrupt,
     /// The block's time is past the request's `not_after`.
     TimedOut,
+    /// The change of members or parameters is not made.
+    Config(ConfigError),
     /// An op that no honest front sends: it does not belong where it stands.
     Malformed,
 }
@@ -117,6 +130,7 @@ pub enum OpError {
 impl core::fmt::Display for OpError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
+            Self::Config(error) => return error.fmt(f),
             Self::Compacted => "the revision has been compacted",
             Self::FutureRevision => "the revision is a future revision",
             Self::KeyNotFound => "the key was not found",
@@ -148,6 +162,12 @@ impl From<CompactError> for OpError {
             CompactError::Compacted => Self::Compacted,
             CompactError::Future => Self::FutureRevision,
         }
+    }
+}
+
+impl From<ConfigError> for OpError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::apply::{Done, OpError, Operands, Reply, Step, Stop};
 use crate::chain::{
     Compare, CompareResult, CompareTarget, Op, Range, Txn, Value, ValueError, ValueSource,
 };
+use crate::planted::{self, Bug};
 use crate::state::{KeyValue, State};
 use crate::types::Revision;
 
@@ -116,6 +117,7 @@ impl View<'_> {
         match Revision(revision) {
             Revision(0) => Ok(()),
             asked if asked > kv.revision() => Err(OpError::FutureRevision),
+            asked if planted::is(Bug::LocalCompaction) && kv.holds_change_at(asked) => Ok(()),
             asked if asked < kv.compact_revision() => Err(OpError::Compacted),
             _ => Ok(()),
         }

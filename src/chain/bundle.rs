@@ -98,6 +98,22 @@ impl Bundle {
         &self.content
     }
 
+    /// The same with its values left out.
+    #[must_use]
+    pub fn without_values(&self) -> Self {
+        Self { values: Vec::new(), ..self.clone() }
+    }
+
+    /// Reads what [`Bundle::without_values`] encodes.
+    ///
+    /// # Errors
+    /// It is no bundle.
+    pub fn decode_without_values(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let content = reader.bytes(BUNDLE_BYTES_MAX, "bundle")?;
+        let signature = Signature(reader.array("bundle signature")?);
+        Self::decode_content(content, signature)
+    }
+
     /// The sequence number behind the last op.
     #[must_use]
     pub fn end_seq(&self) -> u64 {
@@ -181,9 +197,7 @@ impl Encode for Bundle {
 impl Decode for Bundle {
     /// A bundle on its own always carries its values.
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let content = reader.bytes(BUNDLE_BYTES_MAX, "bundle")?;
-        let signature = Signature(reader.array("bundle signature")?);
-        let mut bundle = Self::decode_content(content, signature)?;
+        let mut bundle = Self::decode_without_values(reader)?;
         bundle.decode_values(reader)?;
         Ok(bundle)
     }

@@ -24,6 +24,8 @@ pub enum BundleError {
     Txn,
     /// A read outside a transaction.
     Read,
+    /// A change of members or parameters that is not alone.
+    Config,
 }
 
 impl fmt::Display for BundleError {
@@ -36,6 +38,7 @@ impl fmt::Display for BundleError {
             Self::Key => "a key of the bundle is empty or longer than 1,024 bytes",
             Self::Txn => "a transaction of the bundle is too large, too deep or malformed",
             Self::Read => "the bundle orders a read",
+            Self::Config => "a change of members or parameters is not alone in its bundle",
         })
     }
 }
@@ -70,6 +73,10 @@ pub fn bundle(
 pub fn unsigned_bundle(bundle: &Bundle, membership: &Membership) -> Result<(), BundleError> {
     if bundle.skeletons.is_empty() || bundle.skeletons.len() > crate::chain::BUNDLE_OPS_MAX {
         return Err(BundleError::Ops);
+    }
+    let config = |op: &Op| matches!(op, Op::Config(_));
+    if bundle.skeletons.len() > 1 && bundle.skeletons.iter().any(|one| config(&one.op)) {
+        return Err(BundleError::Config);
     }
     for skeleton in &bundle.skeletons {
         op(&skeleton.op, &membership.parameters)?;

@@ -5,30 +5,45 @@ mod author;
 mod block;
 mod bundle;
 mod certificate;
+mod change;
 pub mod check;
 mod checkpoint;
 mod effects;
 mod epoch;
+mod epoch_proof;
 mod evidence;
+mod evidence_check;
 mod genesis;
 mod header;
+mod manifest;
+mod network;
 mod op;
 mod record;
 mod session;
 mod state_leaf;
 mod state_proof;
+mod transition;
 mod value;
+mod view_change;
 
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
 pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleParts, Skeleton};
 pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature};
+pub use change::{
+    Attestation, ConfigAction, ConfigChange, ConfigError, GovernanceVote, NewReplica,
+    possession_bytes,
+};
 pub use checkpoint::{CheckpointCertificate, CheckpointId, CheckpointVote};
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
-pub use evidence::Evidence;
+pub use epoch_proof::{EpochError, EpochProof};
+pub use evidence::{Evidence, EvidenceError, EvidenceFile, Fork, Trust};
+pub use evidence_check::NewViewFault;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
+pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
+pub use network::{Address, Network, Organisation};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,
@@ -37,4 +52,6 @@ pub use record::Record;
 pub use session::{SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
 pub use state_proof::{PathLeaf, PathStep, StateFinding, StatePath, StateProof};
+pub use transition::ATTESTATION_HEIGHTS;
 pub use value::{Value, ValueError, ValueRef, ValueSlot, ValueSource};
+pub use view_change::{NewView, ViewChange};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::ValueSlot;
+use crate::chain::{ConfigChange, ValueSlot};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{LeaseId, Revision};
 
@@ -50,6 +50,8 @@ pub enum Op {
     },
     /// Ask every replica for a checkpoint at this block (consensus.md 8).
     CheckpointNow,
+    /// Change members or parameters: alone in its bundle, the bundle alone in its block.
+    Config(Box<ConfigChange>),
 }
 
 /// What an alarm op does.
@@ -394,6 +396,10 @@ impl Encode for Op {
                 writer.u8(*kind as u8);
             }
             Self::CheckpointNow => writer.u8(10),
+            Self::Config(change) => {
+                writer.u8(12);
+                change.encode(writer);
+            }
         }
     }
 }
@@ -458,6 +464,7 @@ fn decode_op(reader: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
             },
         },
         10 => Op::CheckpointNow,
+        12 => Op::Config(Box::new(ConfigChange::decode(reader)?)),
         _ => return Err(DecodeError::Invalid("op kind")),
     })
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, Certificate, CheckpointCertificate, Effects, Membership};
+use crate::chain::{Block, Certificate, CheckpointCertificate, Effects, EpochProof};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Epoch, Height, View};
 
@@ -39,8 +39,8 @@ pub enum Record {
     Effects(Effects),
     /// A quorum holds this checkpoint.
     CheckpointStable(CheckpointCertificate),
-    /// An epoch begins.
-    EpochStart(Membership),
+    /// An epoch begins: how the one before ended.
+    EpochStart(EpochProof),
     /// This replica found that its log was rolled back: no vote until it rejoins.
     Fenced {
         /// Why.
@@ -102,7 +102,7 @@ impl Encode for Record {
             | Self::Rejoined(certificate) => certificate.encode(writer),
             Self::Effects(effects) => effects.encode(writer),
             Self::CheckpointStable(certificate) => certificate.encode(writer),
-            Self::EpochStart(membership) => membership.encode(writer),
+            Self::EpochStart(proof) => proof.encode(writer),
             Self::Fenced { reason } | Self::Quarantined { reason } => writer.bytes(reason),
             Self::Session { counter } => writer.u64(*counter),
         }
@@ -131,7 +131,7 @@ impl Decode for Record {
             5 => Self::Committed(Certificate::decode(reader)?),
             6 => Self::Effects(Effects::decode(reader)?),
             7 => Self::CheckpointStable(CheckpointCertificate::decode(reader)?),
-            8 => Self::EpochStart(Membership::decode(reader)?),
+            8 => Self::EpochStart(EpochProof::decode(reader)?),
             9 => Self::Fenced { reason: reader.bytes(REASON_MAX, "record reason")? },
             10 => Self::Rejoined(Certificate::decode(reader)?),
             11 => Self::Quarantined { reason: reader.bytes(REASON_MAX, "record reason")? },

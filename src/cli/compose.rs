@@ -47,6 +47,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     let node = Node::start(NodeConfig {
         genesis: prepared.genesis.genesis.clone(),
         own: prepared.own,
+        known: prepared.known.clone(),
         scheme,
         data_directory: prepared.settings.data_dir.clone(),
         peer_listeners: peers,

@@ -12,9 +12,12 @@ mod genesis;
 mod http;
 mod identity;
 mod kv;
+mod log;
+mod misbehaviour;
 mod org;
 mod output;
 mod provenance;
+mod replica;
 mod serve;
 mod status;
 mod version;
@@ -60,6 +63,15 @@ enum Command {
     /// Show a block.
     #[command(subcommand)]
     Block(block::Block),
+    /// Look at a data directory offline.
+    #[command(subcommand)]
+    Log(log::Log),
+    /// Heal one replica.
+    #[command(subcommand)]
+    Replica(replica::Replica),
+    /// List, show, export and verify proofs that a replica lied.
+    #[command(subcommand)]
+    Misbehaviour(misbehaviour::Misbehaviour),
     /// Make an organisation's keys and certificates.
     #[command(subcommand)]
     Org(org::Org),
@@ -123,6 +135,9 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Blame(command) => provenance::blame(&command),
         Command::History(command) => provenance::history(&command),
         Command::Block(command) => block::run(&command),
+        Command::Log(command) => log::run(&command),
+        Command::Replica(command) => replica::run(&command),
+        Command::Misbehaviour(command) => misbehaviour::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
         Command::Version => {

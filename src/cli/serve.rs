@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::output::{Failure, say};
 use super::{compose, drop_in, version};
-use crate::chain::{GenesisMember, Ownership};
+use crate::chain::{GenesisMember, Network, Ownership};
 use crate::config::{
     GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
 };
@@ -24,6 +24,8 @@ pub(super) struct Prepared {
     pub genesis: GenesisFile,
     /// Which member this is.
     pub own: ReplicaId,
+    /// The network of the epoch file, if there is one: who joins finds its peers in it.
+    pub known: Option<Network>,
     /// Signs for it.
     pub secret: SecretSeed,
 }
@@ -85,7 +87,7 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
              crash"
         ));
     }
-    Ok(Prepared { settings, genesis, own, secret })
+    Ok(Prepared { settings, genesis, own, known: None, secret })
 }
 
 fn from_genesis(

@@ -30,6 +30,14 @@ impl Context {
     pub const TLS_KEY: Self = Self::named("althing v1 tls-key");
     /// Members and parameters in force.
     pub const CONFIG: Self = Self::named("althing v1 config");
+    /// Members, parameters and where they are found: a sub-state.
+    pub const NETWORK: Self = Self::named("althing v1 network");
+    /// A change of members or parameters.
+    pub const CONFIG_CHANGE: Self = Self::named("althing v1 config-change");
+    /// A new replica key, signed by itself.
+    pub const POSSESSION: Self = Self::named("althing v1 possession");
+    /// A learner's word for its state.
+    pub const ATTESTATION: Self = Self::named("althing v1 attestation");
     /// A leaf of a state trie.
     pub const STATE_LEAF: Self = Self::named("althing v1 state-leaf");
     /// A pair inside a page of a state trie.
@@ -48,6 +56,8 @@ impl Context {
     pub const CHUNK: Self = Self::named("althing v1 chunk");
     /// A checkpoint's manifest.
     pub const MANIFEST: Self = Self::named("althing v1 manifest");
+    /// A proof of misbehaviour: its name.
+    pub const EVIDENCE: Self = Self::named("althing v1 evidence");
     /// An entry of the index.
     pub const INDEX: Self = Self::named("althing v1 index");
 

@@ -2,6 +2,8 @@ use core::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
+use crate::planted::{self, Bug};
+
 /// A signer's public key, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);
@@ -72,7 +74,11 @@ impl Scheme for Ed25519 {
 #[must_use]
 pub fn verify_ed25519(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     let Ok(key) = VerifyingKey::from_bytes(&key.0) else { return false };
-    key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    if planted::is(Bug::LaxVerify) {
+        return ed25519_dalek::Verifier::verify(&key, message, &signature).is_ok();
+    }
+    key.verify_strict(message, &signature).is_ok()
 }
 
 /// Whether a key must be refused at registration: not a point, or of small order.

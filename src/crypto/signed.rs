@@ -1,3 +1,4 @@
+use crate::planted::{self, Bug};
 use crate::types::{ClusterId, Digest, Epoch};
 
 /// What kind of thing a signature is over.
@@ -20,6 +21,13 @@ pub enum SignedKind {
     Genesis = 7,
     /// A peer's TLS key, vouched for by its replica key.
     TlsKey = 8,
+    /// An organisation's approval of a change of members or parameters. Its epoch is 0: the change
+    /// names its base.
+    ConfigChange = 12,
+    /// A new replica key's proof that somebody holds it. Its epoch is 0.
+    Possession = 13,
+    /// A learner's word for its state, before it is promoted.
+    Attestation = 14,
 }
 
 /// Length of every signed message.
@@ -37,8 +45,30 @@ pub fn signed_bytes(
     let name = b"althing v1 signed";
     out[..name.len()].copy_from_slice(name);
     out[32..64].copy_from_slice(&cluster_id.0);
-    out[64..72].copy_from_slice(&epoch.0.to_le_bytes());
+    if !planted::is(Bug::EpochUnsigned) {
+        out[64..72].copy_from_slice(&epoch.0.to_le_bytes());
+    }
     out[72] = kind as u8;
     out[73..].copy_from_slice(&body.0);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_signed_names_its_kind_its_network_and_its_epoch() {
+        let bytes = |kind, cluster, epoch, body| {
+            signed_bytes(kind, &Digest([cluster; 32]), Epoch(epoch), &Digest([body; 32]))
+        };
+        let one = bytes(SignedKind::Vote, 1, 1, 1);
+        let others = [
+            bytes(SignedKind::ViewChange, 1, 1, 1),
+            bytes(SignedKind::Vote, 2, 1, 1),
+            bytes(SignedKind::Vote, 1, 2, 1),
+            bytes(SignedKind::Vote, 1, 1, 2),
+        ];
+        assert!(others.iter().all(|other| *other != one));
+    }
 }

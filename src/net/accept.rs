@@ -69,6 +69,7 @@ async fn serve(
     let reason = tokio::select! {
         error = receive(&shared, &peer, stream) => error.to_string(),
         () = token.cancelled() => "superseded by a newer connection".to_owned(),
+        () = peer.gone.cancelled() => "it is a peer no more".to_owned(),
         () = shared.ended() => "this replica ended the link".to_owned(),
     };
     tracing::info!(event = "peer_closed", peer = %peer.address.name, %address, %reason);
@@ -90,7 +91,7 @@ async fn shake_hands(
     let accepted = shared.tls.acceptor().accept(stream).await;
     let mut stream = accepted.map_err(|error| error.to_string())?;
     let id = shared.tls.peer_of(stream.get_ref().1).ok_or("it is no member")?;
-    let peer = shared.peers.get(&id).ok_or("it is no peer of this replica")?;
+    let peer = shared.peer(id).ok_or("it is no peer of this replica")?;
     // The greeting that the dialler waits for.
     let mut out = BytesMut::new();
     put_ping(&mut out, 0);
@@ -99,7 +100,7 @@ async fn shake_hands(
         stream.flush().await
     };
     greeted.await.map_err(|error: io::Error| error.to_string())?;
-    Ok((stream, Arc::clone(peer)))
+    Ok((stream, peer))
 }
 
 /// Hands over the peer's frames, in order, until its connection ends; says why it did.

@@ -17,14 +17,15 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// The slowest link that still counts as alive: what was written before a ping may take this long.
 const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Keeps a link to one peer until the process stops.
+/// Keeps a link to one peer until the process stops or it is a peer no more.
 pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
     let mut backoff = BACKOFF_FIRST;
     let mut last_error = String::new();
-    while shared.may_link().await {
+    while shared.may_link().await && !peer.gone.is_cancelled() {
         let connected = tokio::select! {
             connected = connect(&shared, &peer) => connected,
             () = shared.ended() => continue,
+            () = peer.gone.cancelled() => break,
         };
         let error = match connected {
             Ok((stream, decoder)) => {
@@ -124,6 +125,7 @@ async fn link(
         error = read_answers(peer, &pulse, reader, decoder) => error.to_string(),
         () = beat(peer, &pulse) => "it answers no pings".to_owned(),
         () = shared.ended() => "this replica ended the link".to_owned(),
+        () = peer.gone.cancelled() => "it is a peer no more".to_owned(),
     };
     peer.lanes.close();
     peer.counters.set_up(false);

@@ -19,19 +19,20 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::crypto::PublicKey;
 use crate::tls::PeerTls;
 use crate::types::ReplicaId;
 use lanes::Lanes;
 use traffic::Counters;
 
 /// A peer to keep a link to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Who; whoever else answers there is refused.
     pub id: ReplicaId,
@@ -41,6 +42,8 @@ pub struct PeerAddress {
     pub label: String,
     /// host:port, resolved anew for each attempt.
     pub address: String,
+    /// Its replica key: links made with another one end when it changes.
+    pub key: PublicKey,
 }
 
 /// What [`PeerNet::start`] needs.
@@ -86,7 +89,10 @@ pub struct PeerNet {
 
 struct Shared {
     tls: Arc<PeerTls>,
-    peers: BTreeMap<ReplicaId, Arc<Peer>>,
+    peers: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
+    runtime: tokio::runtime::Handle,
+    queue_bytes_max: usize,
+    unsettled_bytes_max: usize,
     frame_limits: FrameLimits,
     handler: Box<Handler>,
     /// Whether the demo has cut this replica off.
@@ -101,6 +107,8 @@ struct Peer {
     unsettled: Arc<Semaphore>,
     /// The newest accepted connection; cancelled by its successor.
     accepted: Mutex<CancellationToken>,
+    /// Cancelled once it is a peer no more.
+    gone: CancellationToken,
 }
 
 impl PeerNet {
@@ -119,19 +127,12 @@ impl PeerNet {
         let queue_bytes_max = config.queue_bytes_max.max(frame_bytes_max);
         let unsettled_bytes_max =
             config.unsettled_bytes_max.max(frame_bytes_max + accept::FRAME_OVERHEAD_BYTES);
-        let peers = config.peers.into_iter().map(|address| {
-            let peer = Peer {
-                lanes: Lanes::new(config.frame_limits, queue_bytes_max),
-                counters: Counters::new(&address.label),
-                unsettled: Arc::new(Semaphore::new(unsettled_bytes_max)),
-                accepted: Mutex::new(CancellationToken::new()),
-                address,
-            };
-            (peer.address.id, Arc::new(peer))
-        });
         let shared = Arc::new(Shared {
             tls: config.tls,
-            peers: peers.collect(),
+            peers: RwLock::default(),
+            runtime: runtime.clone(),
+            queue_bytes_max,
+            unsettled_bytes_max,
             frame_limits: config.frame_limits,
             handler: Box::new(handler),
             cut: watch::Sender::new(false),
@@ -143,17 +144,40 @@ impl PeerNet {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             runtime.spawn(accept::run(Arc::clone(&shared), listener));
         }
-        for peer in shared.peers.values() {
-            runtime.spawn(dial::run(Arc::clone(&shared), Arc::clone(peer)));
-        }
         drop(guard);
-        Ok(Self { shared })
+        let net = Self { shared };
+        net.set_peers(config.peers);
+        Ok(net)
+    }
+
+    /// Links to exactly these from now on; those that stay as they are keep their links.
+    pub fn set_peers(&self, wanted: Vec<PeerAddress>) {
+        let shared = &self.shared;
+        let mut peers = shared.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = std::mem::take(&mut *peers);
+        for address in wanted {
+            let id = address.id;
+            let known = old.remove(&id).filter(|known| {
+                let same = known.address == address;
+                if !same {
+                    known.gone.cancel();
+                }
+                same
+            });
+            let peer = known.unwrap_or_else(|| {
+                let peer = Arc::new(shared.new_peer(address));
+                shared.runtime.spawn(dial::run(Arc::clone(shared), Arc::clone(&peer)));
+                peer
+            });
+            peers.insert(id, peer);
+        }
+        old.into_values().for_each(|peer| peer.gone.cancel());
     }
 
     /// Queues a frame; never waits. False if it was dropped: no link, queue full, unknown peer, or
     /// longer than its lane allows.
     pub fn send(&self, to: ReplicaId, frame: Bytes, lane: Lane) -> bool {
-        let Some(peer) = self.shared.peers.get(&to) else { return false };
+        let Some(peer) = self.shared.peer(to) else { return false };
         let queued = peer.lanes.push(frame, lane);
         if !queued {
             peer.counters.failed();
@@ -175,7 +199,8 @@ impl PeerNet {
     /// What went over each link so far.
     #[must_use]
     pub fn traffic(&self) -> BTreeMap<ReplicaId, Traffic> {
-        self.shared.peers.iter().map(|(id, peer)| (*id, peer.counters.snapshot())).collect()
+        let peers = self.shared.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().map(|(id, peer)| (*id, peer.counters.snapshot())).collect()
     }
 }
 
@@ -186,6 +211,21 @@ impl Drop for PeerNet {
 }
 
 impl Shared {
+    fn new_peer(&self, address: PeerAddress) -> Peer {
+        Peer {
+            lanes: Lanes::new(self.frame_limits, self.queue_bytes_max),
+            counters: Counters::new(&address.label),
+            unsettled: Arc::new(Semaphore::new(self.unsettled_bytes_max)),
+            accepted: Mutex::new(CancellationToken::new()),
+            gone: CancellationToken::new(),
+            address,
+        }
+    }
+
+    fn peer(&self, id: ReplicaId) -> Option<Arc<Peer>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     /// Resolves once links must end: the process stops, or the demo cuts this replica off.
     async fn ended(&self) {
         let mut cut = self.cut.subscribe();

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::*;
-use crate::crypto::Ed25519;
+use crate::crypto::{Ed25519, PublicKey};
 use crate::tls::PeerTable;
 use crate::types::Digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,6 +51,7 @@ impl World {
             .take()
             .unwrap_or_else(|| TcpListener::bind(self.addresses[n]).expect("its old port"));
         let peers = (0..self.addresses.len()).filter(|m| *m != n).map(|m| PeerAddress {
+            key: PublicKey([0; 32]),
             id: id(m),
             name: format!("replica-{m}"),
             label: format!("{m:x}"),

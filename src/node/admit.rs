@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::chain::{BUNDLE_OPS_MAX, Bundle, BundleParts, SESSION_WINDOW, Skeleton, Value};
+use crate::chain::{BUNDLE_OPS_MAX, Bundle, BundleParts, Op, SESSION_WINDOW, Skeleton, Value};
 use crate::crypto::Scheme;
 use crate::node::NodeError;
 use crate::node::event::Request;
@@ -72,7 +72,8 @@ impl Admission {
         while skeletons.len() < room {
             let Some(next) = self.queue.front() else { break };
             let size: usize = next.values.iter().map(bytes::Bytes::len).sum();
-            if !skeletons.is_empty() && bytes + size > BUNDLE_VALUE_BYTES {
+            let change = matches!(next.op, Op::Config(_));
+            if !skeletons.is_empty() && (change || bytes + size > BUNDLE_VALUE_BYTES) {
                 break;
             }
             let request = self.queue.pop_front().expect("the front was there");
@@ -94,6 +95,9 @@ impl Admission {
                 values.push(value);
             });
             skeletons.push(Skeleton { author: request.author, op });
+            if change {
+                break;
+            }
         }
         if skeletons.is_empty() {
             return None;

@@ -1,13 +1,20 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::codec::Encode;
 use crate::net::Lane;
 use crate::ordering::{Message, PAGE_BYTES_MAX};
+use crate::storage::checkpoint::{Checkpoint, candidates};
+use crate::storage::disk::Disk;
 use crate::storage::log::{BlockReader, FoundBlock, Placed};
-use crate::types::{Height, ReplicaId};
+use crate::types::{ClusterId, Digest, Height, ReplicaId};
+
+/// Between two looks for a checkpoint that is not known.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the bulk thread is asked: it reads the log so that the protocol thread does not.
 pub(super) enum BulkJob {
@@ -20,8 +27,26 @@ pub(super) enum BulkJob {
         /// Last height wanted.
         until: Height,
     },
+    /// Send a peer a checkpoint's manifest.
+    Manifest {
+        /// Who asked.
+        to: ReplicaId,
+        /// Its root.
+        root: Digest,
+    },
+    /// Send a peer a chunk of a checkpoint.
+    Chunk {
+        /// Who asked.
+        to: ReplicaId,
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk.
+        number: u32,
+    },
     /// More of the log is durable.
     Advance(Placed),
+    /// A segment was pruned.
+    Pruned(u32),
     /// Find one committed block.
     Find(Height, tokio::sync::oneshot::Sender<Result<Option<FoundBlock>, String>>),
 }
@@ -29,13 +54,78 @@ pub(super) enum BulkJob {
 /// Sends frames; what it cannot queue is asked for again.
 pub(super) type SendFrame = Arc<dyn Fn(ReplicaId, Bytes, Lane) + Send + Sync>;
 
-/// Serves pages and single blocks until every sender is gone.
-pub(super) fn bulk_thread(mut reader: BlockReader, jobs: &Receiver<BulkJob>, send: &SendFrame) {
+/// Checkpoints on disk, for peers that fetch one.
+pub(super) struct Shelf {
+    disk: Arc<dyn Disk>,
+    cluster_id: ClusterId,
+    held: BTreeMap<Digest, Checkpoint>,
+    looked: Option<Instant>,
+}
+
+impl Shelf {
+    pub(super) fn new(disk: Arc<dyn Disk>, cluster_id: ClusterId) -> Self {
+        Self { disk, cluster_id, held: BTreeMap::new(), looked: None }
+    }
+
+    /// The checkpoint whose manifest has this root. The directory is looked at for one not known, at
+    /// most once in a while, so that nobody keeps this thread busy by asking for nonsense.
+    fn find(&mut self, root: Digest) -> Option<&Checkpoint> {
+        let recent = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
+        if !self.held.contains_key(&root) && !recent {
+            self.looked = Some(Instant::now());
+            match candidates(self.disk.as_ref(), &self.cluster_id) {
+                Ok(found) => {
+                    let named = found.whole.into_iter().map(|one| (one.manifest.root(), one));
+                    self.held = named.collect();
+                }
+                Err(error) => tracing::warn!(event = "serve_checkpoint", "{error}"),
+            }
+        }
+        self.held.get(&root)
+    }
+
+    fn manifest(&mut self, root: Digest) -> Message {
+        let found = self.find(root);
+        let content = found.map(|one| (one.header.clone(), Arc::new(one.manifest.clone())));
+        Message::Manifest { root, content }
+    }
+
+    fn chunk(&mut self, root: Digest, number: u32) -> Message {
+        let disk = self.disk.clone();
+        let found = self.find(root).and_then(|one| one.chunk(&disk, number));
+        let bytes = match found {
+            Some(Ok(bytes)) => Some(bytes),
+            Some(Err(error)) => {
+                tracing::warn!(event = "serve_checkpoint", "{error}");
+                None
+            }
+            None => None,
+        };
+        Message::Chunk { root, number, bytes }
+    }
+}
+
+/// Serves pages, single blocks, manifests and chunks until every sender is gone.
+pub(super) fn bulk_thread(
+    mut reader: BlockReader,
+    mut shelf: Shelf,
+    jobs: &Receiver<BulkJob>,
+    send: &SendFrame,
+) {
     for job in jobs {
         match job {
+            BulkJob::Manifest { to, root } => {
+                send(to, shelf.manifest(root).to_bytes(), Lane::Bulk);
+            }
+            BulkJob::Chunk { to, root, number } => {
+                send(to, shelf.chunk(root, number).to_bytes(), Lane::Bulk);
+            }
             BulkJob::Advance(end) => reader.advance(end),
+            BulkJob::Pruned(segment) => reader.pruned(segment),
             BulkJob::Serve { to, from, until } => {
                 match reader.read_blocks(from, until, PAGE_BYTES_MAX) {
+                    // Pruned after the core let the question through: the next one gets an answer.
+                    Ok(Some(page)) if !page.blocks.iter().all(|block| block.has_values()) => {}
                     Ok(Some(page)) => {
                         let message =
                             Message::Blocks { blocks: page.blocks, certificate: page.certificate };

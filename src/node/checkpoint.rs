@@ -1,26 +1,38 @@
 //! Checkpoints in the background, in slices: a slice is planned under the read lock, values are read
 //! and written without it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::chain::{BlockHeader, ValueSource};
+use crate::chain::{BlockHeader, CheckpointId};
 use crate::node::Shared;
+use crate::node::bulk::BulkJob;
 use crate::node::event::Event;
+use crate::node::index::IndexJob;
+use crate::node::prune::{Moved, PruneJob};
 use crate::node::values::SharedValues;
 use crate::observe;
 use crate::state::Snapshotter;
-use crate::storage::checkpoint::{CheckpointParts, CheckpointWriter, remove_old};
+use crate::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter};
 use crate::storage::disk::Disk;
-use crate::storage::log::ReplayMark;
+use crate::storage::log::{LogSettings, ReplayMark};
 use crate::types::{ClusterId, Digest, Height};
 
 /// Pause between two slices, so that flushes of the log go first.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
+
+/// What the checkpoint thread is asked.
+pub(super) enum CheckpointJob {
+    /// Write one.
+    Write(Box<WriteJob>),
+    /// Erase what stable checkpoints make needless.
+    Prune(PruneJob),
+}
 
 /// A checkpoint to be written.
-pub(super) struct CheckpointJob {
+pub(super) struct WriteJob {
     pub(super) snapshotter: Snapshotter,
     pub(super) header: BlockHeader,
     pub(super) exec_root: Digest,
@@ -34,26 +46,39 @@ pub(super) struct Checkpoints {
     pub(super) cluster_id: ClusterId,
     pub(super) shared: Arc<RwLock<Shared>>,
     pub(super) values: SharedValues,
-    /// Files of the checkpoint this process was restored from: its values are still read there.
+    pub(super) settings: LogSettings,
+    /// Files of the checkpoint that the state refers to.
     pub(super) in_use: Vec<u32>,
+    pub(super) moved: Moved,
+    /// Heights of the checkpoints a quorum holds.
+    pub(super) stable: Vec<Height>,
+    pub(super) bulk: Sender<BulkJob>,
+    pub(super) index: Sender<IndexJob>,
+    /// The state is about to be replaced: what is being written is given up.
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 impl Checkpoints {
-    /// Writes checkpoints until every sender is gone.
-    pub(super) fn run(self, jobs: &Receiver<CheckpointJob>, events: &Sender<Event>) {
+    /// Writes checkpoints and prunes until every sender is gone.
+    pub(super) fn run(mut self, jobs: &Receiver<CheckpointJob>, events: &Sender<Event>) {
         // Known from the start, so that /metrics shows it before the first checkpoint.
         drop(observe::histogram(&observe::table::BACKEND_COMMIT_SECONDS, &[]));
         for job in jobs {
-            let height = job.header.height;
-            let done = self.write(job).map(|()| height);
+            let done = match job {
+                CheckpointJob::Write(job) => self.write(*job),
+                CheckpointJob::Prune(job) => {
+                    self.prune(&job, events);
+                    continue;
+                }
+            };
             if events.send(Event::Checkpointed(done)).is_err() {
                 return;
             }
         }
     }
 
-    fn write(&self, job: CheckpointJob) -> Result<(), String> {
-        let CheckpointJob { mut snapshotter, header, exec_root, exec_roots, replay } = job;
+    fn write(&mut self, job: WriteJob) -> Result<CheckpointId, String> {
+        let WriteJob { mut snapshotter, header, exec_root, exec_roots, replay } = job;
         let mut writer = CheckpointWriter::begin(self.disk.clone()).map_err(said)?;
         let seconds = observe::histogram(&observe::table::BACKEND_COMMIT_SECONDS, &[]);
         loop {
@@ -63,19 +88,27 @@ impl Checkpoints {
                 snapshotter.plan_chunk(&shared.state)
             };
             let Some(plan) = plan else { break };
-            let values: &dyn ValueSource = &self.values;
-            writer.push(&plan.write(values).map_err(said)?).map_err(said)?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Err("the replica starts over".to_owned());
+            }
+            writer.push(&plan.write(self.source()).map_err(said)?).map_err(said)?;
             seconds.record(began.elapsed());
             std::thread::sleep(PAUSE);
         }
         drop(snapshotter);
         let cluster_id = self.cluster_id;
         let parts = CheckpointParts { cluster_id, header, exec_root, exec_roots, replay };
-        writer.finish(parts).map_err(said)?;
-        remove_old(self.disk.as_ref(), &self.cluster_id, &self.in_use).map_err(said)
+        let checkpoint: Checkpoint = writer.finish(parts).map_err(said)?;
+        self.relocate(&checkpoint)?;
+        self.remove_checkpoints();
+        Ok(checkpoint.manifest.id())
+    }
+
+    pub(super) fn write_shared<R>(&self, f: impl FnOnce(&mut Shared) -> R) -> R {
+        f(&mut self.shared.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn said(error: impl core::fmt::Display) -> String {
+pub(super) fn said(error: impl core::fmt::Display) -> String {
     error.to_string()
 }

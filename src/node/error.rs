@@ -19,6 +19,15 @@ pub enum NodeError {
     Corrupt,
 }
 
+/// Why a change of members or parameters was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    /// Ordered and refused; says why and what to do.
+    Refused(String),
+    /// Not ordered, or not known to be.
+    Node(NodeError),
+}
+
 impl fmt::Display for NodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -2,11 +2,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::apply::Reply;
-use crate::chain::{Author, Op};
+use crate::chain::{Author, CheckpointId, Op};
 use crate::net::NetEvent;
 use crate::node::NodeError;
+use crate::node::transfer::Transferred;
+use crate::ordering::TransferEvent;
 use crate::storage::log::Placed;
-use crate::types::{Height, LogPosition};
+use crate::types::LogPosition;
 
 /// Everything that can happen to the protocol thread.
 pub(super) enum Event {
@@ -20,10 +22,20 @@ pub(super) enum Event {
     Durable(LogPosition, Placed),
     /// A write or fsync failed: the process ends (README decision 10).
     LogFailed(String),
-    /// A checkpoint up to this height is on disk, or why it is not.
-    Checkpointed(Result<Height, String>),
+    /// A checkpoint is on disk, or why it is not.
+    Checkpointed(Result<CheckpointId, String>),
+    /// How a state transfer goes on.
+    Transfer(TransferEvent),
+    /// A transferred state is complete and waits to be installed.
+    Transferred(Box<Transferred>),
+    /// Something this replica rests on is damaged: it stops voting and serving.
+    Damaged(String),
+    /// Lie for a while; only a demo network's endpoint asks for it.
+    Lie,
     /// Hand the lead over, if this replica has it.
     HandOver,
+    /// Set the damaged log and state aside and begin again (protocol.md 19.4).
+    Repair(oneshot::Sender<Result<(), String>>),
     /// Hand the lead over, then stop.
     Stop,
 }

@@ -3,15 +3,19 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::apply::Outcome;
-use crate::chain::{Block, BlockHeader, Record, ValueError};
-use crate::node::checkpoint::CheckpointJob;
+use crate::chain::{Block, BlockHeader, CheckpointId, Record, ValueError};
+use crate::node::checkpoint::{CheckpointJob, WriteJob};
 use crate::node::index::IndexJob;
+use crate::node::prune::PruneJob;
 use crate::node::recover::value_refs;
 use crate::node::values::SharedValues;
 use crate::node::{NodeStatus, Shared};
 use crate::state::Snapshotter;
 use crate::storage::log::{Appender, Placed};
-use crate::types::{Digest, Height, Millis, ReplicaId};
+use crate::types::{Digest, Epoch, Height, Millis, ReplicaId};
+
+/// One being written, and one behind it.
+const CHECKPOINTS_RUNNING_MAX: usize = 2;
 
 /// Executes committed blocks on the shared state.
 pub(super) struct Executor {
@@ -24,7 +28,8 @@ pub(super) struct Executor {
     pub(super) exec_roots: VecDeque<(Height, Digest)>,
     pub(super) window: usize,
     pub(super) checkpoints: Sender<CheckpointJob>,
-    pub(super) checkpoint_running: bool,
+    /// Checkpoints begun and not finished.
+    pub(super) checkpoints_running: usize,
     /// Height of the newest checkpoint on disk.
     pub(super) checkpoint: Height,
     pub(super) index: Sender<IndexJob>,
@@ -36,6 +41,13 @@ impl Executor {
     /// Block time of the newest executed block.
     pub(super) fn time_ms(&self) -> Millis {
         self.header.as_ref().map_or(Millis(0), |header| header.time_ms)
+    }
+
+    /// Epoch, height and root of the state.
+    pub(super) fn tip(&self) -> (Epoch, (Height, Digest)) {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let state = &shared.state;
+        (state.membership().epoch, (state.counters.height, state.exec_root()))
     }
 
     /// A record was planned: a block's values can be read from now on, though they may not be on disk
@@ -100,34 +112,49 @@ impl Executor {
         status.checkpoint = self.checkpoint;
     }
 
-    /// Begins a checkpoint of the state as it is, unless one is being written.
-    pub(super) fn begin_checkpoint(&mut self, appender: &Appender) {
+    /// Begins a checkpoint of the state as it is, unless one is being written and another waits. The
+    /// log goes on in a new segment, so that this one can be pruned.
+    pub(super) fn begin_checkpoint(&mut self, appender: &mut Appender) {
         let Some(header) = self.header.clone() else { return };
-        if self.checkpoint_running {
+        if self.checkpoints_running >= CHECKPOINTS_RUNNING_MAX {
             return;
         }
-        self.checkpoint_running = true;
+        self.checkpoints_running += 1;
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        let job = CheckpointJob {
+        let job = WriteJob {
             snapshotter: Snapshotter::begin(&mut shared.state),
             exec_root: shared.state.exec_root(),
             exec_roots: self.exec_roots.iter().copied().collect(),
             replay: appender.replay_mark(header.height),
             header,
         };
-        drop(self.checkpoints.send(job));
+        appender.rotate();
+        drop(self.checkpoints.send(CheckpointJob::Write(Box::new(job))));
+    }
+
+    pub(super) fn prune(&self, job: PruneJob) {
+        drop(self.checkpoints.send(CheckpointJob::Prune(job)));
     }
 
     /// A checkpoint is on disk; the log in front of the one before it is not replayed any more.
-    pub(super) fn checkpointed(&mut self, done: Result<Height, String>, appender: &mut Appender) {
-        self.checkpoint_running = false;
+    pub(super) fn checkpointed(
+        &mut self,
+        done: Result<CheckpointId, String>,
+        appender: &mut Appender,
+    ) -> Option<CheckpointId> {
+        self.checkpoints_running -= 1;
         match done {
-            Ok(height) => {
+            Ok(id) => {
+                let height = id.height;
                 appender.forget_below(self.checkpoint);
                 self.checkpoint = height;
                 tracing::info!(event = "checkpoint", height = height.0, "a checkpoint is on disk");
+                Some(id)
             }
-            Err(why) => tracing::warn!(event = "checkpoint", "no checkpoint was made: {why}"),
+            Err(why) => {
+                tracing::warn!(event = "checkpoint", "no checkpoint was made: {why}");
+                None
+            }
         }
     }
 }

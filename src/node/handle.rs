@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,12 +8,14 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::Reply;
-use crate::chain::{Author, Genesis, Op, ValueSource};
+use crate::chain::{Author, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource};
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
+use crate::node::evidence::EvidenceStore;
 use crate::node::index::IndexReader;
-use crate::node::{NodeError, NodeStatus};
+use crate::node::members::SharedEpochs;
+use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus};
 use crate::observe;
 use crate::state::State;
 use crate::storage::index::Provenance;
@@ -36,19 +39,31 @@ pub struct Handle {
 
 pub(super) struct Inner {
     pub(super) events: Sender<Event>,
-    pub(super) bulk: Sender<BulkJob>,
+    pub(super) services: Arc<RwLock<Services>>,
     pub(super) shared: Arc<RwLock<Shared>>,
-    pub(super) values: Arc<dyn ValueSource>,
     pub(super) applied: watch::Receiver<i64>,
     pub(super) status: Arc<RwLock<NodeStatus>>,
     pub(super) signals: Arc<Signals>,
     pub(super) genesis: Arc<Genesis>,
     pub(super) own: ReplicaId,
-    pub(super) index: IndexReader,
+    pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
+    pub(super) epochs: SharedEpochs,
+}
+
+/// What belongs to one state and one log, and is replaced with them.
+#[derive(Clone)]
+pub(super) struct Services {
+    pub(super) bulk: Sender<BulkJob>,
+    pub(super) index: IndexReader,
+    pub(super) values: Arc<dyn ValueSource>,
 }
 
 impl Handle {
+    fn services(&self) -> Services {
+        self.inner.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Orders a write and returns its reply once this replica has executed it. The slots of `op` index
     /// into `values`; their commitments are filled at admission.
     ///
@@ -78,6 +93,23 @@ impl Handle {
         result
     }
 
+    /// Orders a change of members or parameters; the epoch it begins, and the replica it adds.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change(
+        &self,
+        change: ConfigChange,
+    ) -> Result<(Epoch, Option<ReplicaId>), ChangeError> {
+        let op = Op::Config(Box::new(change));
+        match self.propose(Author::default(), op, Vec::new()).await {
+            Ok(Reply::Config { epoch, added, .. }) => Ok((epoch, added)),
+            Ok(Reply::Error { error, .. }) => Err(ChangeError::Refused(error.to_string())),
+            Ok(_) => unreachable!("a change is answered as one"),
+            Err(error) => Err(ChangeError::Node(error)),
+        }
+    }
+
     /// Returns once this replica has executed everything that was acknowledged anywhere before the
     /// call (consensus.md 11).
     ///
@@ -91,6 +123,20 @@ impl Handle {
             Ok(Err(_)) => Err(NodeError::Stopped),
             Err(_) if !self.has_leader() => Err(NodeError::NoLeader),
             Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    /// Has all replicas make a checkpoint and answers its height, or that of the one made within the
+    /// last minute. It is stable once [`crate::ordering::CoreStatus::stable_checkpoint`] reaches the
+    /// height; what lies behind the one before it is erased from then on (protocol.md 16).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn checkpoint(&self, author: Author) -> Result<Height, NodeError> {
+        match self.propose(author, Op::CheckpointNow, Vec::new()).await? {
+            Reply::Checkpoint { height, .. } => Ok(height),
+            // An op that was too late to be executed.
+            _ => Err(NodeError::Timeout),
         }
     }
 
@@ -136,7 +182,7 @@ impl Handle {
     /// Resolves the references that [`Handle::read`] finds.
     #[must_use]
     pub fn values(&self) -> Arc<dyn ValueSource> {
-        self.inner.values.clone()
+        self.services().values
     }
 
     /// Changes to the current revision once per executed block.
@@ -154,14 +200,36 @@ impl Handle {
     /// Whether this replica's state is not the network's: then it serves no key.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
-        let status = self.inner.status.read().unwrap_or_else(PoisonError::into_inner);
-        status.quarantined.is_some()
+        self.inner.signals.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the damaged log and state of a quarantined replica and begins again, fenced, with
+    /// those of the others. Returns once it has begun.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn repair(&self) -> Result<(), String> {
+        let (begun, answer) = oneshot::channel();
+        self.send(Event::Repair(begun)).map_err(|error| error.to_string())?;
+        answer.await.map_err(|_| NodeError::Stopped.to_string())?
     }
 
     /// The network's genesis.
     #[must_use]
     pub fn genesis(&self) -> &Genesis {
         &self.inner.genesis
+    }
+
+    /// Members and parameters in force, as this replica has executed them.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.read(|shared| shared.state.network().clone())
+    }
+
+    /// How every epoch before this one ended.
+    #[must_use]
+    pub fn epochs(&self) -> Vec<EpochProof> {
+        self.inner.epochs.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// This replica.
@@ -177,7 +245,7 @@ impl Handle {
     pub async fn block(&self, height: Height) -> Result<Option<FoundBlock>, String> {
         let (answer, found) = oneshot::channel();
         let stopped = || NodeError::Stopped.to_string();
-        self.inner.bulk.send(BulkJob::Find(height, answer)).map_err(|_| stopped())?;
+        self.services().bulk.send(BulkJob::Find(height, answer)).map_err(|_| stopped())?;
         found.await.map_err(|_| stopped())?
     }
 
@@ -186,7 +254,27 @@ impl Handle {
     /// # Errors
     /// What the index could not read, as text.
     pub async fn provenance(&self, key: Bytes, limit: usize) -> Result<Vec<Provenance>, String> {
-        self.inner.index.history(key, limit).await
+        self.services().index.history(key, limit).await
+    }
+
+    /// The proofs of misbehaviour that this replica keeps, by name.
+    #[must_use]
+    pub fn evidence(&self) -> BTreeMap<String, KeptEvidence> {
+        self.inner.evidence.list()
+    }
+
+    /// The file of one of them.
+    ///
+    /// # Errors
+    /// What the disk could not read, as text.
+    pub fn evidence_file(&self, name: &str) -> Result<Bytes, String> {
+        self.inner.evidence.read(name)
+    }
+
+    /// Makes this replica lie for some seconds. Does nothing outside a demo network.
+    pub fn lie(&self) {
+        // A replica that has stopped tells no more lies.
+        let _ = self.send(Event::Lie);
     }
 
     /// Drops all peer frames, or stops doing so. Only a demo network's endpoint calls it.
@@ -201,4 +289,5 @@ pub(super) struct Signals {
     pub(super) has_leader: AtomicBool,
     pub(super) epoch: AtomicU64,
     pub(super) view: AtomicU64,
+    pub(super) quarantined: AtomicBool,
 }

@@ -20,6 +20,8 @@ pub(super) enum IndexJob {
     Executed(u32, Arc<Block>, Effects),
     /// Every byte in front of this place is durable; segments below its own are sealed.
     Durable(Placed),
+    /// A segment was pruned.
+    Pruned(u32),
     /// The last changes of a key.
     History(Bytes, usize, oneshot::Sender<Result<Vec<Provenance>, String>>),
 }
@@ -72,6 +74,7 @@ pub(super) fn index_thread(
                     index = index.and_then(|index| catch_up(index, &mut reader, sealed));
                 }
             }
+            IndexJob::Pruned(segment) => reader.pruned(segment),
             IndexJob::History(key, limit, answer) => {
                 let found = match &index {
                     Some(index) => index.history(&key, limit).map_err(|error| error.to_string()),

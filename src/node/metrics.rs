@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::chain::Genesis;
+use crate::chain::Network;
 use crate::node::NodeStatus;
 use crate::observe::table;
 use crate::observe::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -38,9 +38,7 @@ pub(super) struct Meters {
 }
 
 impl Meters {
-    pub(super) fn new(genesis: &Genesis, own: ReplicaId) -> Self {
-        let peer = |id: ReplicaId, name: &str| (id, gauge(&table::PEER_UP, &[name]));
-        let others = genesis.members.iter().filter(|member| member.id != own);
+    pub(super) fn new(network: &Network, own: ReplicaId) -> Self {
         Self {
             has_leader: gauge(&table::SERVER_HAS_LEADER, &[]),
             is_leader: gauge(&table::SERVER_IS_LEADER, &[]),
@@ -59,7 +57,7 @@ impl Meters {
             epoch: gauge(&table::EPOCH, &[]),
             view: gauge(&table::VIEW, &[]),
             margin: gauge(&table::QUORUM_MARGIN, &[]),
-            peers: others.map(|member| peer(member.id, &member.name)).collect(),
+            peers: peer_gauges(network, own),
             signatures: counter(&table::SIGNATURES, &[]),
             verifications: counter(&table::VERIFICATIONS, &[]),
             syncs: counter(&table::DISK_SYNCS, &[]),
@@ -72,10 +70,20 @@ impl Meters {
             checkpoint: gauge(&table::CHECKPOINT_HEIGHT, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
-            quorum: genesis.membership().quorum(),
-            quota_bytes: genesis.parameters.quota_bytes,
+            quorum: network.membership.quorum(),
+            quota_bytes: network.membership.parameters.quota_bytes,
             own,
         }
+    }
+
+    /// An epoch begins.
+    pub(super) fn follow(&mut self, network: &Network) {
+        for gauge in self.peers.values() {
+            gauge.set(0.0);
+        }
+        self.peers = peer_gauges(network, self.own);
+        self.quorum = network.membership.quorum();
+        self.quota_bytes = network.membership.parameters.quota_bytes;
     }
 
     pub(super) fn block(&self, n_ops: u32) {
@@ -115,6 +123,11 @@ impl Meters {
         self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
     }
+}
+
+fn peer_gauges(network: &Network, own: ReplicaId) -> BTreeMap<ReplicaId, Gauge> {
+    let others = network.addresses.iter().filter(|(id, _)| **id != own);
+    others.map(|(id, address)| (*id, gauge(&table::PEER_UP, &[&address.name]))).collect()
 }
 
 /// Prometheus counts in floats: exact up to 2^53, which no count here reaches.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Certificate, Effects, Entry, Record, ValueRef, ValueSource,
+    Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, EpochProof, Network,
+    Record, ValueRef, ValueSource,
 };
 use crate::ordering::Recovery;
 use crate::state::State;
@@ -33,9 +34,15 @@ pub(super) struct Replay<'a> {
     executed: BTreeMap<Height, (Arc<Block>, Option<Digest>)>,
     /// What was executed in the newest segment: the index knows it from memory alone.
     tail: Vec<(u32, Arc<Block>, Effects)>,
+    /// Certificates of checkpoints.
+    stable: BTreeMap<Height, CheckpointCertificate>,
     session: u64,
     replayed: u64,
+    /// How every epoch before the state's ended.
+    epochs: Vec<EpochProof>,
     quarantined: Option<String>,
+    /// A fence stands: `Fenced` without `Rejoined` behind it.
+    fenced: Option<String>,
     failed: Option<String>,
 }
 
@@ -47,9 +54,17 @@ pub(super) struct Replayed {
     pub(super) placed: BTreeMap<(Height, Digest), Placed>,
     /// What was executed in the newest segment of the log.
     pub(super) tail: Vec<(u32, Arc<Block>, Effects)>,
+    /// Heights of the checkpoints a quorum is known to hold.
+    pub(super) stable: Vec<Height>,
     /// Blocks executed again.
     pub(super) replayed: u64,
+    /// How every epoch before the state's ended.
+    pub(super) epochs: Vec<EpochProof>,
+    /// Members and parameters where the state stands.
+    pub(super) network: Network,
     pub(super) quarantined: Option<String>,
+    /// Why the votes of this replica are lost, while it has not rejoined.
+    pub(super) fenced: Option<String>,
 }
 
 /// Where the replay starts: genesis, or a checkpoint's header and the roots up to it.
@@ -75,9 +90,12 @@ impl<'a> Replay<'a> {
             blocks: BTreeMap::new(),
             executed: BTreeMap::new(),
             tail: Vec::new(),
+            stable: BTreeMap::new(),
             session: 0,
             replayed: 0,
+            epochs: Vec::new(),
             quarantined: None,
+            fenced: None,
             failed: None,
         }
     }
@@ -101,24 +119,31 @@ impl<'a> Replay<'a> {
             }
             Record::Prepared(certificate) => keep_newest(&mut self.prepared, certificate),
             Record::Committed(certificate) => {
-                self.execute_through(certificate.block_hash);
+                self.execute_through(&certificate);
                 keep_newest(&mut self.committed, certificate);
             }
+            Record::EpochStart(proof) => self.end_of_epoch(proof),
             Record::Effects(effects) => self.compare(placed.segment, effects),
+            Record::CheckpointStable(certificate) => {
+                self.stable.insert(certificate.id.height, certificate);
+            }
             Record::Session { counter } => self.session = self.session.max(counter),
             Record::Quarantined { reason } => {
                 self.quarantined = Some(String::from_utf8_lossy(&reason).into_owned());
             }
-            _ => {}
+            Record::Fenced { reason } => {
+                self.fenced = Some(String::from_utf8_lossy(&reason).into_owned());
+            }
+            Record::Rejoined(_) => self.fenced = None,
         }
     }
 
     /// Executes the certified block and its ancestors that are not executed yet. A certificate whose
     /// chain is not held waits for one that is.
-    fn execute_through(&mut self, certified: Digest) {
+    fn execute_through(&mut self, certificate: &Certificate) {
         let tip_hash = self.tip.as_ref().map_or(Digest::ZERO, BlockHeader::hash);
         let mut chain = Vec::new();
-        let mut hash = certified;
+        let mut hash = certificate.block_hash;
         while hash != tip_hash {
             let Some((placed, block)) = self.blocks.get(&hash) else { break };
             hash = block.header.parent;
@@ -131,8 +156,19 @@ impl<'a> Replay<'a> {
         for (placed, block) in chain.into_iter().rev() {
             let height = block.header.height;
             let root = (height > self.base).then(|| self.execute(&block, placed)).flatten();
+            if block.ends_epoch() && block.hash() == certificate.block_hash {
+                let (block, certificate) = (block.clone(), certificate.clone());
+                self.end_of_epoch(EpochProof { block, certificate });
+            }
             self.executed.insert(height, (block, root));
             self.blocks.retain(|_, (_, other)| other.header.height > height);
+        }
+    }
+
+    /// Keeps the first proof of each epoch's end; they come in order.
+    fn end_of_epoch(&mut self, proof: EpochProof) {
+        if proof.block.header.epoch.0 == self.epochs.len() as u64 {
+            self.epochs.push(proof);
         }
     }
 
@@ -184,6 +220,14 @@ impl<'a> Replay<'a> {
         if let Some(why) = self.failed {
             return Err(why);
         }
+        let epoch = self.state.membership().epoch;
+        if self.epochs.len() as u64 != epoch.0 {
+            let known = self.epochs.len();
+            return Err(format!(
+                "the state is of epoch {epoch}, but the log proves the end of {known} epochs; run \
+                 `althing replica repair`"
+            ));
+        }
         let executed = self.tip.as_ref().map_or(Height(0), |header| header.height);
         let above = || self.blocks.iter().filter(|(_, (_, block))| block.header.height > executed);
         let placed = above()
@@ -200,16 +244,23 @@ impl<'a> Replay<'a> {
             exec_roots: self.exec_roots,
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
+            stable: self.stable.values().next_back().cloned(),
+            checkpoints: Vec::new(),
+            erased: Height(0),
             quarantined: self.quarantined.is_some(),
             log_end,
         };
         Ok(Replayed {
-            state: self.state,
             recovery,
             placed,
             tail: self.tail,
+            stable: self.stable.into_keys().collect(),
             replayed: self.replayed,
+            epochs: self.epochs,
+            network: self.state.network().clone(),
+            state: self.state,
             quarantined: self.quarantined,
+            fenced: self.fenced,
         })
     }
 }

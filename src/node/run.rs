@@ -1,14 +1,18 @@
 //! The loop: take what happened, tell the core, carry out what it asks.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::{Attestation, Evidence, Op, Record};
 use crate::codec::{Decode, Encode};
+use crate::crypto::Scheme;
 use crate::net::{Lane, NetEvent};
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
 use crate::node::bulk::{BulkJob, SendFrame};
@@ -18,9 +22,14 @@ use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
+use crate::node::lie::Liar;
+use crate::node::members::Members;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
+use crate::node::prune::PruneJob;
+use crate::node::stable::Stable;
+use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
@@ -38,7 +47,9 @@ const HAND_OVER_MS: u64 = 1000;
 
 /// One replica's protocol thread.
 pub(super) struct Replica {
-    pub(super) others: Vec<ReplicaId>,
+    pub(super) members: Members,
+    /// Signs as this replica.
+    pub(super) scheme: Arc<dyn Scheme>,
     pub(super) core: Core,
     pub(super) admission: Admission,
     pub(super) pending: Pending,
@@ -46,7 +57,10 @@ pub(super) struct Replica {
     pub(super) persist: Persist,
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
+    pub(super) evidence: Sender<Arc<Evidence>>,
+    pub(super) liar: Option<Liar>,
     pub(super) bulk: Sender<BulkJob>,
+    pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
     pub(super) status: Arc<RwLock<NodeStatus>>,
     pub(super) signals: Arc<Signals>,
@@ -56,14 +70,35 @@ pub(super) struct Replica {
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
     pub(super) quarantined: Option<String>,
+    /// Why it serves no key while it catches up after a repair.
+    pub(super) healing: Option<String>,
+    /// Peers whose link stands.
+    pub(super) up: BTreeSet<ReplicaId>,
+    pub(super) ended: Ended,
+    /// Tells the threads to give up what takes long.
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) joins: Vec<JoinHandle<()>>,
     pub(super) status_at_ms: u64,
+    pub(super) stable: Stable,
+    /// The segment that records go to: its first one is durable.
+    pub(super) open_segment: u32,
     /// When to stop although the lead is not handed over yet.
     pub(super) stop_at_ms: Option<u64>,
 }
 
+/// Why [`Replica::run`] returned.
+pub(super) enum Ended {
+    /// The process stops.
+    Stopped,
+    /// The damaged log and state are to be set aside.
+    Repair,
+    /// A transferred state is to be installed.
+    Install(Box<Transferred>),
+}
+
 impl Replica {
-    /// Runs until `Stop` or until every sender is gone.
-    pub(super) fn run(mut self, events: &Receiver<Event>) {
+    /// Runs until it is told to stop or to start over, or until every sender is gone.
+    pub(super) fn run(&mut self, events: &Receiver<Event>) -> Ended {
         self.advance_time();
         loop {
             self.carry_out();
@@ -77,16 +112,43 @@ impl Replica {
             match events.recv_timeout(self.pause()) {
                 Ok(event) => {
                     self.advance_time();
-                    self.take(event);
-                    for event in events.try_iter().take(EVENTS_PER_TURN) {
-                        self.take(event);
+                    if !self.take(event) {
+                        break;
+                    }
+                    if !events.try_iter().take(EVENTS_PER_TURN).all(|event| self.take(event)) {
+                        break;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.advance_time(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.pending.fail_all(NodeError::Stopped);
+        // Starting over, what was admitted may still be executed: unknown, as after a time-out.
+        let ended = core::mem::replace(&mut self.ended, Ended::Stopped);
+        let stopped = matches!(ended, Ended::Stopped);
+        self.pending.fail_all(if stopped { NodeError::Stopped } else { NodeError::Timeout });
+        ended
+    }
+
+    /// Ends all threads behind this one; what they were given is on disk then. The peers whose link
+    /// stands.
+    pub(super) fn close(self) -> BTreeSet<ReplicaId> {
+        let Self { persist, executor, bulk, transfers, stop, joins, up, .. } = self;
+        stop.store(true, Ordering::Relaxed);
+        drop((persist, executor, bulk, transfers));
+        for thread in joins {
+            // A thread that panicked has ended the process, or was one that can be spared.
+            drop(thread.join());
+        }
+        up
+    }
+
+    /// Tells a new core of the links that stand.
+    pub(super) fn greet(&mut self, up: BTreeSet<ReplicaId>) {
+        self.advance_time();
+        for peer in up {
+            self.take(Event::Net(NetEvent::Up(peer)));
+        }
     }
 
     fn pause(&self) -> Duration {
@@ -112,18 +174,30 @@ impl Replica {
         self.stop_at_ms.is_some_and(|at| late(at) || !self.core.is_handing_over())
     }
 
-    fn take(&mut self, event: Event) {
+    /// False to end at once.
+    fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::Request(request) => match &self.quarantined {
+            Event::Request(request) => match self.closed() {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
-                None => self.admission.queue(request),
+                None => {
+                    let mut request = request;
+                    self.attest(&mut request.op);
+                    self.admission.queue(request);
+                }
             },
-            Event::Barrier(waiter) => match &self.quarantined {
+            Event::Barrier(waiter) => match self.closed() {
                 Some(_) => drop(waiter.send(Err(NodeError::Corrupt))),
                 None => self.barriers.push(waiter),
             },
-            Event::Net(NetEvent::Up(peer)) => self.step(Input::PeerUp { peer }),
-            Event::Net(NetEvent::Down(peer)) => self.step(Input::PeerDown { peer }),
+            Event::Net(NetEvent::Up(peer)) => {
+                self.up.insert(peer);
+                self.step(Input::PeerUp { peer });
+            }
+            Event::Net(NetEvent::Down(peer)) => {
+                self.up.remove(&peer);
+                self.step(Input::PeerDown { peer });
+            }
+            Event::Repair(begun) => return !self.begin_repair(begun),
             Event::Net(NetEvent::Frame(peer, frame, _receipt)) => {
                 match Message::from_bytes(frame) {
                     Ok(message) => self.step(Input::Recv { peer, message }),
@@ -140,17 +214,47 @@ impl Replica {
                     self.send(to, &message);
                 }
                 self.step(Input::Durable { position });
+                self.stable.durable(position);
+                self.open_segment = end.segment;
+                self.prune();
             }
             Event::Checkpointed(done) => {
-                self.executor.checkpointed(done, self.persist.appender());
+                if let Some(id) = self.executor.checkpointed(done, self.persist.appender()) {
+                    self.stable.built(id.height);
+                    self.step(Input::CheckpointBuilt { id });
+                    self.prune();
+                }
             }
+            Event::Transfer(event) => self.step(Input::Transfer(event)),
+            Event::Transferred(done) => {
+                self.ended = Ended::Install(done);
+                return false;
+            }
+            Event::Damaged(reason) => self.step(Input::Damaged { reason }),
             Event::LogFailed(why) => halt(EXIT_LOG_FAILED, &format!("the log failed: {why}")),
+            Event::Lie => {
+                let now = self.clock.mono_ms();
+                if let Some(liar) = &mut self.liar {
+                    liar.begin(now);
+                }
+            }
             Event::HandOver => self.step(Input::HandOver),
             Event::Stop => {
                 self.stop_at_ms = Some(self.clock.mono_ms() + HAND_OVER_MS);
                 self.step(Input::HandOver);
             }
         }
+        true
+    }
+
+    /// Has erased what a newly stable checkpoint makes needless. The core is told first, so that no page
+    /// of it is promised.
+    fn prune(&mut self) {
+        let Some((stable, horizon)) = self.stable.take() else { return };
+        if let Some(until) = horizon {
+            self.step(Input::Erased { until });
+        }
+        self.executor.prune(PruneJob { stable, horizon, open: self.open_segment });
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.
@@ -162,7 +266,7 @@ impl Replica {
         self.forget_executed_bundles();
         while self.admission.queued() > 0
             && self.bundles.len() as u64 <= BUNDLES_OUTSTANDING
-            && self.quarantined.is_none()
+            && self.closed().is_none()
         {
             let not_after = self.not_after();
             let Some(bundle) = self.admission.next_bundle(&mut self.pending, not_after) else {
@@ -195,6 +299,9 @@ impl Replica {
         match output {
             Output::Append { position, record } => {
                 let placed = self.persist.append(position, &record);
+                if let Record::CheckpointStable(certificate) = &record {
+                    self.stable.appended(position, certificate.id.height);
+                }
                 self.executor.remember(placed, &record);
             }
             Output::Send { to, message, gate } => {
@@ -208,17 +315,26 @@ impl Replica {
             Output::ServeBlocks { to, from, until } => {
                 drop(self.bulk.send(BulkJob::Serve { to, from, until }));
             }
-            Output::Evidence(evidence) => {
-                let accused = evidence.accused().0;
-                let bytes = evidence.to_bytes();
-                tracing::error!(
-                    event = "evidence",
-                    accused,
-                    proof = %hex(&bytes),
-                    "replica {accused} provably broke the protocol"
+            Output::Epoch { network, left, proof } => {
+                tracing::info!(
+                    event = "epoch",
+                    epoch = network.membership.epoch.0,
+                    members = network.membership.members.len(),
+                    voters = network.membership.voters().count(),
+                    "an epoch begins"
                 );
-                crate::observe::evidence();
+                self.members.follow(&network, &left, proof);
+                self.meters.follow(&network);
+                self.executor.window = network.membership.parameters.window as usize;
             }
+            Output::ServeManifest { to, root } => {
+                drop(self.bulk.send(BulkJob::Manifest { to, root }));
+            }
+            Output::ServeChunk { to, root, number } => {
+                drop(self.bulk.send(BulkJob::Chunk { to, root, number }));
+            }
+            Output::Transfer(step) => self.transfer(step),
+            Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
             Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
@@ -242,22 +358,19 @@ impl Replica {
                 }
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
-                self.step(Input::Executed { effects, next_expiry });
+                let network = outcome.network.map(Box::new);
+                self.step(Input::Executed { effects, next_expiry, network });
                 if outcome.checkpoint_wanted {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }
             }
-            Err(error) => self.quarantine(format!(
-                "block {} could not be executed: {error}",
-                block.header.height
-            )),
+            Err(error) => {
+                let height = block.header.height;
+                let reason = format!("block {height} could not be executed: {error}");
+                // The core writes it down: the next start must know that this state is half written.
+                self.step(Input::Damaged { reason });
+            }
         }
-    }
-
-    fn quarantine(&mut self, reason: String) {
-        tracing::error!(event = "quarantine", "{reason}");
-        self.pending.fail_all(NodeError::Corrupt);
-        self.quarantined = Some(reason);
     }
 
     fn send(&self, to: Recipients, message: &Message) {
@@ -265,12 +378,32 @@ impl Replica {
         let frame = message.to_bytes();
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
-            Recipients::Others => {
-                for peer in &self.others {
-                    (self.send)(*peer, frame.clone(), lane);
-                }
-            }
+            Recipients::Others => self.send_all(&self.members.others, message, &frame),
+            Recipients::Voters => self.send_all(&self.members.voters, message, &frame),
         }
+    }
+
+    fn send_all(&self, peers: &[ReplicaId], message: &Message, frame: &Bytes) {
+        let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
+        let now = self.clock.mono_ms();
+        let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
+        let other = other.map(|message| message.to_bytes());
+        for (at, peer) in peers.iter().enumerate() {
+            let lie = other.as_ref().filter(|_| at % 2 == 1);
+            (self.send)(*peer, lie.unwrap_or(frame).clone(), lane);
+        }
+    }
+
+    /// The own promotion carries this replica's word for its state as it is now.
+    fn attest(&self, op: &mut Op) {
+        let Op::Config(change) = op else { return };
+        if change.promoted() != Some(self.members.own) || change.attestation.is_some() {
+            return;
+        }
+        let cluster_id = self.core.cluster_id();
+        let (epoch, tip) = self.executor.tip();
+        change.attestation =
+            Some(Attestation::sign(self.members.own, epoch, tip, &cluster_id, &*self.scheme));
     }
 
     fn publish_status(&mut self) {
@@ -280,6 +413,8 @@ impl Replica {
         }
         self.status_at_ms = now;
         let core = self.core.status();
+        self.notice_healed(&core);
+        self.signals.quarantined.store(self.closed().is_some(), Ordering::Relaxed);
         self.signals.has_leader.store(core.has_leader, Ordering::Relaxed);
         self.signals.epoch.store(core.epoch.0, Ordering::Relaxed);
         self.signals.view.store(core.view.0, Ordering::Relaxed);
@@ -288,12 +423,8 @@ impl Replica {
         status.pending = self.pending.ops() as u64 + self.admission.queued() as u64;
         status.log_bytes = self.persist.bytes;
         status.syncs = self.persist.syncs;
-        status.quarantined.clone_from(&self.quarantined);
+        status.quarantined = self.closed().cloned();
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

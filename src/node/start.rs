@@ -1,45 +1,48 @@
 //! Brings a replica up: data directory, recovery, threads, links.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::chain::{Genesis, Record};
+use crate::chain::{EpochProof, Genesis, Network};
 use crate::crypto::Scheme;
-use crate::net::{FrameLimits, PeerAddress, PeerNet, PeerNetConfig};
+use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bulk::{BulkJob, SendFrame, bulk_thread};
+use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
+use crate::node::evidence::{EvidenceKeeper, EvidenceStore};
 use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
-use crate::node::handle::{Handle, Inner, Shared, Signals};
+use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::lie::Liar;
+use crate::node::members::{Links, Members, SharedEpochs};
 use crate::node::metrics::Meters;
+use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
-use crate::node::recover::{Base, Replay, Replayed};
-use crate::node::run::Replica;
-use crate::node::values::SharedValues;
+use crate::node::prune::Moved;
+use crate::node::recover::Replayed;
+use crate::node::reopen::Life;
+use crate::node::run::{Ended, Replica};
+use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
-use crate::state::{KeptChunk, Restore, State};
-use crate::storage::checkpoint::{self, Checkpoint};
+use crate::state::State;
 use crate::storage::disk::Disk;
-use crate::storage::disk::os::OsDisk;
-use crate::storage::identity::claim;
-use crate::storage::log::{BlockReader, LogSettings, Placed, ReplayMark, recover};
-use crate::storage::values::Values;
+use crate::storage::log::{BlockReader, Placed};
 use crate::tls::{PeerTable, PeerTls};
-use crate::types::{Height, LogPosition, ReplicaId};
+use crate::types::ReplicaId;
 use crate::watch::Ring;
 
 /// Bytes that may wait for one peer: a few blocks; what does not fit is sent again by the protocol.
@@ -54,6 +57,8 @@ pub struct NodeConfig {
     pub genesis: Genesis,
     /// This replica.
     pub own: ReplicaId,
+    /// The newest network known beside the data directory's: who joins finds its peers in it.
+    pub known: Option<Network>,
     /// Signs with its key.
     pub scheme: Arc<dyn Scheme>,
     /// Where log and checkpoints lie.
@@ -78,11 +83,14 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing was promised to anyone.
     pub fn start(config: NodeConfig) -> Result<Self, StartError> {
-        let opened = open(&config)?;
+        let disk = data_directory(&config)?;
+        let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
-        let links = links(&config, &events)?;
-        let (handle, replica) = assemble(&config, opened, &events, links)?;
-        let protocol = spawn("protocol", move || replica.run(&inbox))?;
+        let net = links(&config, opened.replayed.state.network(), &events)?;
+        let (board, replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
+        let handle = handle(&config, &board, events.clone(), net.clone());
+        let life = Life { config, disk, events: events.clone(), net, board };
+        let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
         Ok(Self { handle, events, protocol })
     }
 
@@ -99,148 +107,27 @@ impl Node {
     }
 }
 
-/// What recovery leaves behind.
-struct Opened {
-    disk: Arc<dyn Disk>,
-    settings: LogSettings,
-    appender: crate::storage::log::Appender,
-    values: SharedValues,
-    replayed: Replayed,
-    session: u64,
-    genesis_root: crate::types::Digest,
-    /// Checkpoint files that values are read from.
-    in_use: Vec<u32>,
-    /// Height of the checkpoint that was restored.
-    base: Height,
-}
-
-fn open(config: &NodeConfig) -> Result<Opened, StartError> {
-    let cluster_id = config.genesis.cluster_id();
-    let disk = OsDisk::open(&config.data_directory)
-        .map_err(|error| StartError::Data(format!("the data directory cannot be used: {error}")))?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    claim(disk.as_ref(), &cluster_id, config.own)
-        .map_err(|error| StartError::Data(error.to_string()))?;
-    let salt = crate::node::admit::fresh_salt();
-    let settings = LogSettings::new(cluster_id, config.own, salt);
-    let values = SharedValues::new(Values::new(disk.clone()));
-    let state = State::genesis(&config.genesis);
-    let genesis_root = state.exec_root();
-    let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
-    let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
-    if let Some((checkpoint, state)) = restore(&disk, &config.genesis)? {
-        in_use = checkpoint.files();
-        mark = checkpoint.replay;
-        let (header, exec_roots) = (Some(checkpoint.header), checkpoint.exec_roots);
-        base = Base { state, header, exec_roots };
-    }
-    let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
-    let mut replay = Replay::new(base, &values, config.own);
-    for (_, record) in mark.carried.records() {
-        replay.note(Placed::default(), record);
-    }
-    let recovered = recover(disk.as_ref(), &settings, mark, &mut |_, placed, record| {
-        replay.note(placed, record);
-    })
-    .map_err(|error| StartError::Recovery(error.to_string()))?;
-    if recovered.cut_bytes > 0 {
-        tracing::info!(
-            event = "torn_tail",
-            bytes = recovered.cut_bytes,
-            "cut a torn tail of the log; nothing in it was promised"
-        );
-    }
-    let mut appender = recovered.appender;
-    let session = replay.session() + 1;
-    let log_end = start_session(disk.as_ref(), &mut appender, recovered.log_end, session)?;
-    let replayed = replay.finish(log_end).map_err(StartError::Recovery)?;
-    Ok(Opened {
-        disk,
-        settings,
-        appender,
-        values,
-        replayed,
-        session,
-        genesis_root,
-        in_use,
-        base: base_height,
-    })
-}
-
-/// The newest checkpoint that is whole, and the state in it.
-fn restore(
-    disk: &Arc<dyn Disk>,
-    genesis: &Genesis,
-) -> Result<Option<(Checkpoint, State)>, StartError> {
-    let said = |error: &dyn core::fmt::Display| StartError::Recovery(error.to_string());
-    let (found, damaged) =
-        checkpoint::newest(disk, &genesis.cluster_id()).map_err(|error| said(&error))?;
-    for error in damaged {
-        tracing::warn!(event = "damaged_checkpoint", "{error}");
-    }
-    let Some(found) = found else { return Ok(None) };
-    let mut restore = Restore::new(genesis);
-    for chunk in found.chunks(disk) {
-        let chunk = chunk.map_err(|error| said(&error))?;
-        let (segment, base) = (chunk.place.segment(), chunk.place.base);
-        let kept = KeptChunk { bytes: chunk.bytes, segment, base };
-        restore.push(&kept).map_err(|error| said(&error))?;
-    }
-    let state = restore.finish().map_err(|error| said(&error))?;
-    if state.exec_root() != found.manifest.exec_root {
-        return Err(said(&format_args!(
-            "the checkpoint at height {} gives root {}, its manifest says {}; \
-             run `althing replica repair`",
-            found.manifest.height,
-            state.exec_root(),
-            found.manifest.exec_root
-        )));
-    }
-    Ok(Some((found, state)))
-}
-
-/// A session's counter is durable before its first bundle, so that no sequence number is used twice.
-fn start_session(
-    disk: &dyn Disk,
-    appender: &mut crate::storage::log::Appender,
-    log_end: LogPosition,
-    session: u64,
-) -> Result<LogPosition, StartError> {
-    let position = log_end.next();
-    appender.append(position, &Record::Session { counter: session });
-    let batch = appender.take_batch().expect("a record was appended");
-    batch.write(disk).map_err(|error| StartError::Data(error.to_string()))?;
-    Ok(position)
-}
-
-fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerNet>>, StartError> {
-    let members = &config.genesis.members;
-    if members.len() == 1 {
+fn links(
+    config: &NodeConfig,
+    at_start: &Network,
+    events: &Sender<Event>,
+) -> Result<Option<Links>, StartError> {
+    if at_start.membership.members.len() == 1 && config.peer_listeners.is_empty() {
         return Ok(None);
     }
     let network = |error: &dyn core::fmt::Display| StartError::Network(error.to_string());
-    let table = PeerTable::new(members.iter().map(|member| (member.id, member.key)).collect());
+    let table = PeerTable::new(BTreeMap::new());
     let cluster_id = config.genesis.cluster_id();
-    let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table)
+    let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table.clone())
         .map_err(|error| network(&error))?;
     let mut listeners = Vec::new();
     for listener in &config.peer_listeners {
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
-    let peers = members
-        .iter()
-        .filter(|member| member.id != config.own)
-        .map(|member| PeerAddress {
-            id: member.id,
-            name: member.name.clone(),
-            label: format!("{:x}", member.id.0),
-            address: member.peer_address.clone(),
-        })
-        .collect();
     let net_config = PeerNetConfig {
         tls: Arc::new(tls),
         listeners,
-        peers,
+        peers: Vec::new(),
         frame_limits: FrameLimits {
             control_bytes: CONTROL_FRAME_BYTES,
             bulk_bytes: Message::BYTES_MAX,
@@ -253,36 +140,58 @@ fn links(config: &NodeConfig, events: &Sender<Event>) -> Result<Option<Arc<PeerN
         // The protocol thread is gone only while the process ends.
         drop(events.send(Event::Net(event)));
     });
-    net.map(|net| Some(Arc::new(net))).map_err(|error| network(&error))
+    let net = Arc::new(net.map_err(|error| network(&error))?);
+    let links = Links::new(net, table, config.own, config.known.clone());
+    links.follow(at_start, &[]);
+    Ok(Some(links))
 }
 
-/// What readers share with the protocol thread.
-struct Board {
-    shared: Arc<RwLock<Shared>>,
-    status: Arc<RwLock<NodeStatus>>,
-    signals: Arc<Signals>,
-    applied: watch::Sender<i64>,
+/// What readers share with the protocol thread. It outlives a state that is replaced.
+#[derive(Clone)]
+pub(super) struct Board {
+    pub(super) shared: Arc<RwLock<Shared>>,
+    pub(super) status: Arc<RwLock<NodeStatus>>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) applied: watch::Sender<i64>,
+    pub(super) services: Arc<RwLock<Services>>,
+    pub(super) epochs: SharedEpochs,
+    pub(super) evidence: EvidenceKeeper,
 }
 
 impl Board {
-    fn new(own: ReplicaId, state: State, core: &Core) -> Self {
+    /// Readers reach no thread of the replica that ends, so that all of them can end.
+    pub(super) fn disconnect(&self) {
+        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
+        services.bulk = channel().0;
+        services.index = IndexReader(channel().0);
+    }
+
+    fn set_epochs(&self, proofs: &[EpochProof]) {
+        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
+        proofs.clone_into(&mut epochs);
+    }
+
+    /// Readers see the new state, its events and its values from here on.
+    fn replace(&self, state: State, services: Services) {
         let revision = state.kv.revision();
-        Self {
-            shared: Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) })),
-            status: Arc::new(RwLock::new(NodeStatus::new(own, core.status()))),
-            signals: Arc::new(Signals::default()),
-            applied: watch::Sender::new(revision.0),
-        }
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        *shared = Shared { state, ring: Ring::new(revision) };
+        *self.services.write().unwrap_or_else(PoisonError::into_inner) = services;
+        drop(shared);
+        self.applied.send_replace(revision.0);
     }
 }
 
-/// The ends of the threads behind the protocol thread.
+/// The threads behind the protocol thread, and the ends of what they listen to.
 struct Threads {
     log: Sender<LogJob>,
     bulk: Sender<BulkJob>,
+    transfers: Sender<TransferJob>,
     index: Sender<IndexJob>,
     checkpoints: Sender<CheckpointJob>,
     send: SendFrame,
+    stop: Arc<AtomicBool>,
+    joins: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
@@ -290,38 +199,77 @@ impl Threads {
         config: &NodeConfig,
         opened: &mut Opened,
         events: &Sender<Event>,
-        (board, net): (&Board, Option<Arc<PeerNet>>),
+        (shared, net): (&Arc<RwLock<Shared>>, Option<Links>),
     ) -> Result<Self, StartError> {
         let (log, log_inbox) = channel();
-        start_log_thread(opened.disk.clone(), log_inbox, events.clone())?;
+        let (disk, log_events) = (opened.disk.clone(), events.clone());
+        let mut joins = vec![spawn("log", move || log_thread(&disk, &log_inbox, &log_events))?];
         let send = frame_sender(net);
         let end = opened.appender.end();
         let reader = || BlockReader::new(opened.disk.clone(), opened.settings, end);
         let (bulk, bulk_inbox) = channel();
         let (pages, bulk_send) = (reader(), send.clone());
-        spawn("bulk", move || bulk_thread(pages, &bulk_inbox, &bulk_send))?;
-        let index = start_index_thread(config, reader(), end)?;
+        let shelf = Shelf::new(opened.disk.clone(), config.genesis.cluster_id());
+        let serve = move || bulk_thread(pages, shelf, &bulk_inbox, &bulk_send);
+        joins.push(spawn("bulk", serve)?);
+        let (transfers, transfer_inbox) = channel();
+        let work = Transfers {
+            disk: opened.disk.clone(),
+            genesis: config.genesis.clone(),
+            events: events.clone(),
+        };
+        joins.push(spawn("transfer", move || work.run(&transfer_inbox))?);
+        let (index, index_inbox) = channel();
+        if !opened.detached {
+            joins.push(start_index_thread(config, reader(), end, index_inbox)?);
+        }
         for (segment, block, effects) in core::mem::take(&mut opened.replayed.tail) {
             drop(index.send(IndexJob::Executed(segment, block, effects)));
         }
-        let checkpoints = Checkpoints {
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = Checkpoints {
             disk: opened.disk.clone(),
             cluster_id: config.genesis.cluster_id(),
-            shared: board.shared.clone(),
+            shared: shared.clone(),
             values: opened.values.clone(),
+            settings: opened.settings,
             in_use: core::mem::take(&mut opened.in_use),
+            moved: Moved::at(opened.base),
+            stable: opened.stable.certified(),
+            bulk: bulk.clone(),
+            index: index.clone(),
+            stop: stop.clone(),
         };
-        let checkpoints = start_checkpoint_thread(checkpoints, events.clone())?;
-        Ok(Self { log, bulk, index, checkpoints, send })
+        let (checkpoints, jobs) = channel();
+        let done = events.clone();
+        joins.push(spawn("checkpoint", move || work.run(&jobs, &done))?);
+        Ok(Self { log, bulk, transfers, index, checkpoints, send, stop, joins })
+    }
+
+    fn services(&self, opened: &Opened) -> Services {
+        Services {
+            bulk: self.bulk.clone(),
+            index: IndexReader(self.index.clone()),
+            values: Arc::new(opened.values.clone()),
+        }
     }
 }
 
-fn assemble(
-    config: &NodeConfig,
-    mut opened: Opened,
-    events: &Sender<Event>,
-    net: Option<Arc<PeerNet>>,
-) -> Result<(Handle, Replica), StartError> {
+fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
+    Core::new(CoreConfig {
+        cluster_id: config.genesis.cluster_id(),
+        own: config.own,
+        network: opened.replayed.network.clone(),
+        epochs: opened.replayed.epochs.clone(),
+        scheme: config.scheme.clone(),
+        start_nonce: fresh_nonce(),
+        genesis_ms: config.genesis.created_ms,
+        genesis_root: opened.genesis_root,
+        recovery: Some(opened.replayed.recovery.clone()),
+    })
+}
+
+fn take_state(config: &NodeConfig, opened: &mut Opened) -> State {
     let state = core::mem::replace(&mut opened.replayed.state, State::genesis(&config.genesis));
     tracing::info!(
         event = "recovered",
@@ -330,64 +278,96 @@ fn assemble(
         revision = state.kv.revision().0,
         "recovered"
     );
-    let core = Core::new(CoreConfig {
-        cluster_id: config.genesis.cluster_id(),
-        own: config.own,
-        membership: config.genesis.membership(),
-        scheme: config.scheme.clone(),
-        start_nonce: fresh_nonce(),
-        genesis_ms: config.genesis.created_ms,
-        genesis_root: opened.genesis_root,
-        recovery: Some(opened.replayed.recovery.clone()),
-    });
-    let board = Board::new(config.own, state, &core);
-    let threads = Threads::start(config, &mut opened, events, (&board, net.clone()))?;
+    state
+}
+
+fn first_start(
+    config: &NodeConfig,
+    mut opened: Opened,
+    events: &Sender<Event>,
+    (net, disk): (Option<Links>, &Arc<dyn Disk>),
+) -> Result<(Board, Replica), StartError> {
+    let state = take_state(config, &mut opened);
+    let core = new_core(config, &opened);
+    let revision = state.kv.revision();
+    let shared = Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) }));
+    let threads = Threads::start(config, &mut opened, events, (&shared, net.clone()))?;
+    let board = Board {
+        status: Arc::new(RwLock::new(NodeStatus::new(config.own, core.status()))),
+        signals: Arc::new(Signals::default()),
+        applied: watch::Sender::new(revision.0),
+        services: Arc::new(RwLock::new(threads.services(&opened))),
+        epochs: Arc::new(RwLock::new(opened.replayed.epochs.clone())),
+        evidence: start_evidence_thread(config, disk)?,
+        shared,
+    };
+    let replica = replica(config, opened, core, (board.clone(), threads, net));
+    Ok((board, replica))
+}
+
+/// Starts over on what the disk holds now: the state, its values and the threads are new; readers,
+/// watchers and links to peers stay and see the new ones.
+pub(super) fn start_again(life: &Life, mut opened: Opened) -> Result<Replica, StartError> {
+    let config = &life.config;
+    let state = take_state(config, &mut opened);
+    let core = new_core(config, &opened);
+    let board = &life.board;
+    let threads =
+        Threads::start(config, &mut opened, &life.events, (&board.shared, life.net.clone()))?;
+    board.replace(state, threads.services(&opened));
+    board.set_epochs(&opened.replayed.epochs);
+    Ok(replica(config, opened, core, (board.clone(), threads, life.net.clone())))
+}
+
+fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option<Links>) -> Handle {
     let cut = move |cut| {
-        if let Some(net) = &net {
-            net.cut(cut);
+        if let Some(links) = &net {
+            links.net.cut(cut);
         }
     };
     let inner = Inner {
-        events: events.clone(),
-        bulk: threads.bulk.clone(),
+        events,
+        services: board.services.clone(),
+        evidence: board.evidence.store.clone(),
         shared: board.shared.clone(),
-        values: Arc::new(opened.values.clone()),
         applied: board.applied.subscribe(),
         status: board.status.clone(),
         signals: board.signals.clone(),
         genesis: Arc::new(config.genesis.clone()),
         own: config.own,
-        index: IndexReader(threads.index.clone()),
         cut: Box::new(cut),
+        epochs: board.epochs.clone(),
     };
-    let replica = replica(config, opened, core, (board, threads));
-    Ok((Handle { inner: Arc::new(inner) }, replica))
+    Handle { inner: Arc::new(inner) }
 }
 
 fn replica(
     config: &NodeConfig,
     opened: Opened,
     core: Core,
-    (board, threads): (Board, Threads),
+    (board, threads, links): (Board, Threads, Option<Links>),
 ) -> Replica {
-    let Replayed { recovery, placed, quarantined, .. } = opened.replayed;
+    let Replayed { recovery, placed, quarantined, fenced, network, .. } = opened.replayed;
     let executor = Executor {
         own: config.own,
         shared: board.shared,
         values: opened.values,
         header: recovery.tip,
         exec_roots: recovery.exec_roots.into(),
-        window: config.genesis.parameters.window as usize,
+        window: network.membership.parameters.window as usize,
         checkpoints: threads.checkpoints,
-        checkpoint_running: false,
+        checkpoints_running: 0,
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
-    let members = config.genesis.members.iter().map(|member| member.id);
+    let (others, voters) = (Vec::new(), Vec::new());
+    let demo = config.genesis.demo;
+    let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
-        others: members.filter(|id| *id != config.own).collect(),
+        members: Members { own: config.own, others, voters, links, epochs: board.epochs },
+        scheme: scheme.clone(),
         core,
         admission: Admission::new(config.own, cluster_id, scheme, opened.session),
         pending: Pending::default(),
@@ -395,53 +375,56 @@ fn replica(
         persist: Persist::new(opened.appender, threads.log, placed),
         executor,
         send: threads.send,
+        evidence: board.evidence.found,
+        liar,
         bulk: threads.bulk,
+        transfers: threads.transfers,
         clock: Clock::start(),
         status: board.status,
         signals: board.signals,
-        meters: Meters::new(&config.genesis, config.own),
+        meters: Meters::new(&network, config.own),
         applied: board.applied,
         barriers: Vec::new(),
         bundles: BTreeMap::new(),
         outputs: Vec::new(),
         quarantined,
+        healing: fenced,
+        up: BTreeSet::new(),
+        ended: Ended::Stopped,
+        stop: threads.stop,
+        joins: threads.joins,
         status_at_ms: 0,
+        stable: opened.stable,
+        open_segment: 0,
         stop_at_ms: None,
     }
 }
 
-fn start_log_thread(
-    disk: Arc<dyn Disk>,
-    inbox: Receiver<LogJob>,
-    events: Sender<Event>,
-) -> Result<(), StartError> {
-    spawn("log", move || log_thread(&disk, &inbox, &events)).map(drop)
-}
-
-fn start_checkpoint_thread(
-    checkpoints: Checkpoints,
-    events: Sender<Event>,
-) -> Result<Sender<CheckpointJob>, StartError> {
-    let (jobs, inbox) = channel();
-    spawn("checkpoint", move || checkpoints.run(&inbox, &events))?;
-    Ok(jobs)
+fn start_evidence_thread(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+) -> Result<EvidenceKeeper, StartError> {
+    let store = Arc::new(EvidenceStore::open(Arc::clone(disk), config.genesis.cluster_id()));
+    let (found, inbox) = channel();
+    let keeper = Arc::clone(&store);
+    drop(spawn_spare("evidence", move || keeper.run(&inbox))?);
+    Ok(EvidenceKeeper { store, found })
 }
 
 fn start_index_thread(
     config: &NodeConfig,
     reader: BlockReader,
     end: Placed,
-) -> Result<Sender<IndexJob>, StartError> {
-    let (jobs, inbox) = channel();
+    inbox: Receiver<IndexJob>,
+) -> Result<JoinHandle<()>, StartError> {
     let directory = config.data_directory.clone();
     let cluster_id = config.genesis.cluster_id();
-    spawn_spare("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))?;
-    Ok(jobs)
+    spawn_spare("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))
 }
 
-fn frame_sender(net: Option<Arc<PeerNet>>) -> SendFrame {
+fn frame_sender(net: Option<Links>) -> SendFrame {
     Arc::new(move |peer, frame, lane| {
-        if let Some(net) = &net {
+        if let Some(Links { net, .. }) = &net {
             // A frame that finds no room is lost like one on the wire: the protocol sends again.
             let _queued = net.send(peer, frame, lane);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, BlockHeader, Certificate, SessionWindow};
+use crate::chain::{Block, BlockHeader, Certificate, SessionWindow, flags};
 use crate::types::{Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// The end of a chain.
@@ -12,11 +12,19 @@ pub(super) struct Tip {
     pub height: Height,
     pub hash: Digest,
     pub time_ms: Millis,
+    /// A CONFIG block: nothing stands on it in its epoch.
+    pub ends_epoch: bool,
 }
 
 impl Tip {
+    /// Before the first block.
+    pub fn genesis(time_ms: Millis) -> Self {
+        Self { height: Height(0), hash: Digest::ZERO, time_ms, ends_epoch: false }
+    }
+
     pub fn of(header: &BlockHeader, hash: Digest) -> Self {
-        Self { height: header.height, hash, time_ms: header.time_ms }
+        let ends_epoch = header.flags & flags::CONFIG != 0;
+        Self { height: header.height, hash, time_ms: header.time_ms, ends_epoch }
     }
 }
 

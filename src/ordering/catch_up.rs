@@ -44,14 +44,23 @@ pub(super) fn body_is_whole(block: &Block) -> bool {
 impl Core {
     /// Asks for what is missing, if nobody has been asked or the one asked is late.
     pub(super) fn fetch_missing(&mut self) {
-        if self.quarantined {
+        if self.quarantined || self.has_left() {
             return;
         }
         self.fetch_page();
         self.fetch_body();
     }
 
+    /// Whether this peer was asked for the page that is wanted now.
+    pub(super) fn page_asked_of(&self, peer: ReplicaId) -> bool {
+        self.catch_up.page.as_ref().is_some_and(|asked| asked.peer == peer)
+    }
+
     fn fetch_page(&mut self) {
+        if !self.transfer.is_idle() {
+            self.catch_up.page = None;
+            return;
+        }
         let committed = self.blocks.committed.height;
         let target = self.blocks.certificate.as_ref().filter(|cert| cert.height > committed);
         let Some(target) = target else {
@@ -111,6 +120,11 @@ impl Core {
         let mut candidates: Vec<ReplicaId> =
             others.iter().filter(trusted).filter(up).copied().collect();
         if candidates.is_empty() {
+            // The signers of an epoch long ago may all have left.
+            let linked = self.peers.iter().filter(|(id, peer)| peer.up && self.is_known(**id));
+            candidates = linked.map(|(id, _)| *id).filter(|id| trusted(&id)).collect();
+        }
+        if candidates.is_empty() {
             candidates = others.iter().filter(trusted).copied().collect();
         }
         if candidates.is_empty() {
@@ -131,10 +145,15 @@ impl Core {
     /// A certificate shown by a peer, as healing or as the proof of a height it claimed.
     pub(super) fn on_certificate(&mut self, peer: ReplicaId, certificate: Certificate) {
         let known = self.blocks.certificate.as_ref().map(Certificate::rank);
+        if certificate.epoch != self.membership.epoch {
+            // Of an epoch before: nothing new. Of a later one: not to be judged before it is reached.
+            return;
+        }
         let newer = known.is_none_or(|known| certificate.rank() > known);
         let doubted = self.peers.get(&peer).is_some_and(|peer| peer.doubted.is_some());
         let useful = newer && certificate.phase == Phase::Commit || doubted;
-        if !useful {
+        let cost = certificate.signatures.len() as u64;
+        if !useful || !self.may_verify(peer, cost) {
             return;
         }
         if !self.certificate_holds(&certificate) {
@@ -148,8 +167,11 @@ impl Core {
     }
 
     pub(super) fn on_get_blocks(&mut self, peer: ReplicaId, from: Height, until: Height) {
-        let until = until.min(self.blocks.committed.height);
-        if from <= until && from > Height(0) {
+        // Who left may see its last epoch's blocks to the end, and no more (protocol.md 20.6).
+        let member = self.membership.member(peer).is_some();
+        let end = if member { self.blocks.committed.height } else { self.epochs.start.0 };
+        let until = until.min(end);
+        if from <= until && from > Height(0) && !self.refuse_erased(peer, from) {
             self.out.push(Output::ServeBlocks { to: peer, from, until });
         }
     }
@@ -167,6 +189,10 @@ impl Core {
         let last = blocks.last().map(|block| (block.header.height, block.hash()));
         let committed = self.blocks.committed;
         if last.is_some_and(|(height, _)| height <= committed.height) {
+            return;
+        }
+        if certificate.epoch != self.membership.epoch {
+            self.catch_up.page = None;
             return;
         }
         let linked = blocks.windows(2).all(|pair| {

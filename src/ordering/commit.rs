@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::chain::{Certificate, Effects, Evidence, Phase, Record, Vote};
+use crate::chain::{Certificate, Effects, Network, Phase, Record, Vote};
 use crate::ordering::blocks::NoPath;
 use crate::ordering::votes::Slot;
 use crate::ordering::{Core, Output};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, Millis, ReplicaId, View};
 
 impl Core {
     pub(super) fn on_votes(&mut self, peer: ReplicaId, votes: Vec<Vote>) {
         for vote in votes {
+            if self.are_votes_refused(peer) {
+                return;
+            }
             let wanted = vote.signed.replica == peer
                 && vote.epoch == self.membership.epoch
                 && vote.signed.hashes.len() as u64 <= self.window + 1
@@ -19,6 +23,9 @@ impl Core {
                 continue;
             }
             let vote = Arc::new(vote);
+            if !self.note_vote(&vote) {
+                return self.refuse_votes(peer);
+            }
             self.file_vote(&vote, false);
             let heights: Vec<(View, Height)> = (0..vote.signed.hashes.len() as u64)
                 .map(|at| (vote.view, vote.signed.from_height.plus(at)))
@@ -27,8 +34,8 @@ impl Core {
         }
     }
 
-    /// Files a vote if it can still help a certificate of higher rank than what is known, and looks
-    /// for evidence. Bounded in views and heights.
+    /// Files a vote if it can still help a certificate of higher rank than what is known. Bounded in
+    /// views and heights.
     pub(super) fn file_vote(&mut self, vote: &Arc<Vote>, verified: bool) {
         let newest = self.view.highest().next();
         let oldest = match vote.phase {
@@ -38,20 +45,14 @@ impl Core {
         if vote.view < oldest || vote.view > newest {
             return;
         }
-        let certified = self.blocks.certificate.as_ref().map(|cert| (cert.view, cert.height));
+        let certified = self.certificate_here().map(|cert| (cert.view, cert.height));
         let (low, high) = self.vote_heights();
         let wanted = |height: Height| {
             height >= low
                 && height <= high
                 && certified.is_none_or(|known| (vote.view, height) > known)
         };
-        let Some(other) = self.votes.insert(vote, verified, &wanted) else { return };
-        if let Some(evidence) = Evidence::double_vote(&other, vote)
-            && self.verify_vote(&other)
-            && self.verify_vote(vote)
-        {
-            self.out.push(Output::Evidence(evidence));
-        }
+        self.votes.insert(vote, verified, &wanted);
     }
 
     fn vote_heights(&self) -> (Height, Height) {
@@ -91,7 +92,11 @@ impl Core {
     pub(super) fn adopt_prepared(&mut self, certificate: Certificate) {
         let known = self.blocks.prepared.as_ref().map(|(known, _)| known.rank());
         if known.is_none_or(|known| certificate.rank() > known) {
-            let position = self.append(Record::Prepared(certificate.clone()));
+            let position = if planted::is(Bug::VoteNotPersisted) {
+                self.log.durable
+            } else {
+                self.append(Record::Prepared(certificate.clone()))
+            };
             self.blocks.prepared = Some((certificate, position));
         }
     }
@@ -117,7 +122,7 @@ impl Core {
         };
         let about = (slot, hash, membership.epoch);
         let (certificate, liars) = self.votes.certify(about, self.quorum.q(), &mut verify);
-        self.counters.bad_signatures += liars.len() as u64;
+        liars.into_iter().for_each(|liar| self.refuse_votes(liar));
         certificate
     }
 
@@ -134,7 +139,7 @@ impl Core {
     }
 
     fn votes_after_commit(&mut self) {
-        let Some(certificate) = &self.blocks.certificate else { return };
+        let Some(certificate) = self.certificate_here() else { return };
         let known = (certificate.view, certificate.height);
         self.votes.retain(&|slot| (slot.view, slot.height) > known);
     }
@@ -155,6 +160,7 @@ impl Core {
                 Err(NoPath::Missing(height, hash)) if self.body_from_proposals(height, &hash) => {}
                 Err(NoPath::Missing(..)) => return false,
                 Err(NoPath::Conflict(height)) => {
+                    self.note_fork(certificate);
                     self.halt(format!("two certified chains differ at height {height}"));
                     return false;
                 }
@@ -167,6 +173,7 @@ impl Core {
             self.log_block(&block);
         }
         self.append(Record::Committed(certificate.clone()));
+        self.witness.committed = Some(certificate.clone());
         self.blocks.logged = self.blocks.logged.max(Some(certificate.rank()));
         if !path.is_empty() {
             self.blocks.commit(&path);
@@ -213,11 +220,17 @@ impl Core {
         }
     }
 
-    pub(super) fn on_executed(&mut self, effects: Effects, next_expiry: Option<Millis>) {
+    pub(super) fn on_executed(
+        &mut self,
+        effects: Effects,
+        next_expiry: Option<Millis>,
+        network: Option<Box<Network>>,
+    ) {
         let height = self.blocks.executed.height.next();
         assert_eq!(effects.height, height, "blocks are executed in order");
         assert!(height <= self.blocks.executing, "only what was handed out is executed");
         self.blocks.executed(effects.exec_root, next_expiry, self.window);
+        self.forget_old_votes();
         self.append(Record::Effects(effects));
         let body = self.blocks.committed_at(height).expect("just executed").clone();
         let origins: Vec<ReplicaId> = body.block.bundles().map(|bundle| bundle.origin).collect();
@@ -225,5 +238,12 @@ impl Core {
         let committed = self.blocks.committed.height;
         let done = |height: &Height| *height <= committed;
         self.proposals.retain(|(_, height), _| !done(height));
+        match network {
+            Some(network) => self.start_epoch(*network, &body.block),
+            None if body.block.ends_epoch() => {
+                self.halt(format!("block {height} ends its epoch, but its change cannot be made"));
+            }
+            None => {}
+        }
     }
 }

@@ -6,12 +6,18 @@ use std::sync::Arc;
 use crate::chain::{Block, Membership, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
+use crate::ordering::budget::Account;
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::checkpoints::Checkpoints;
+use crate::ordering::epochs::Epochs;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
 use crate::ordering::status::Peer;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
 use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
 
@@ -32,6 +38,7 @@ pub struct Core {
     pub(super) cluster_id: ClusterId,
     pub(super) own: ReplicaId,
     pub(super) membership: Membership,
+    pub(super) epochs: Epochs,
     pub(super) config_hash: Digest,
     pub(super) quorum: Quorum,
     pub(super) scheme: Arc<dyn Scheme>,
@@ -50,10 +57,15 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
+    pub(super) transfer: Transfer,
+    pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
+    pub(super) witness: Witness,
+    pub(super) accounts: BTreeMap<ReplicaId, Account>,
     /// Since when a quorum has been heard without a break; timers that accuse wait for it.
     pub(super) quorum_since_ms: Option<u64>,
     pub(super) next_status_ms: u64,
+    pub(super) pace: Pace,
     /// The own clock was last seen further from the others' than D.
     pub(super) clock_is_off: bool,
     pub(super) started: bool,
@@ -83,10 +95,18 @@ impl Core {
                 assert!(position <= self.log.end, "only what was appended becomes durable");
                 self.log.durable = self.log.durable.max(position);
             }
-            Input::Executed { effects, next_expiry } => self.on_executed(effects, next_expiry),
+            Input::Executed { effects, next_expiry, network } => {
+                self.on_executed(effects, next_expiry, network);
+            }
+            Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),
+            Input::Erased { until } => {
+                self.checkpoints.erased = self.checkpoints.erased.max(until);
+            }
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
             Input::HandOver => self.hand_over(),
+            Input::Damaged { reason } => self.quarantine(reason),
+            Input::Transfer(event) => self.on_transfer(event),
             Input::PeerUp { peer } => self.on_peer_up(peer),
             Input::PeerDown { peer } => self.on_peer_down(peer),
             Input::Recv { peer, message } => self.on_message(peer, message),
@@ -94,6 +114,18 @@ impl Core {
         self.advance();
         self.check_invariants();
         out.append(&mut self.out);
+    }
+
+    /// The network's identity.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    /// W, the window of this epoch.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.membership.parameters.window as usize
     }
 
     /// Everything that has become possible, in the order in which one thing enables the next.
@@ -109,14 +141,17 @@ impl Core {
         }
         self.advance_reads();
         self.fetch_missing();
+        self.advance_transfer();
     }
 
-    fn on_message(&mut self, peer: ReplicaId, message: Message) {
-        let known = self.membership.member(peer).is_some() && peer != self.own;
-        if !known {
+    pub(super) fn on_message(&mut self, peer: ReplicaId, message: Message) {
+        if !self.is_known(peer) {
             return;
         }
         self.heard(peer);
+        if self.is_from_outside(peer, &message) || self.is_early(peer, &message) {
+            return;
+        }
         if self.quarantined && !matches!(message, Message::Status(_) | Message::GetBlocks { .. }) {
             return;
         }
@@ -135,6 +170,23 @@ impl Core {
             Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
             Message::GetBody { hash } => self.on_get_body(peer, &hash),
             Message::Body(block) => self.on_body(peer, block),
+            Message::GetEpochs { from } => self.on_get_epochs(peer, from),
+            Message::Epochs(proofs) => self.on_epochs(peer, proofs),
+            Message::Checkpoint(vote) => self.on_checkpoint(peer, vote),
+            Message::CheckpointCertificate(certificate) => {
+                self.on_checkpoint_certificate(peer, certificate);
+            }
+            Message::Erased { from, certificate } => self.on_erased(peer, from, certificate),
+            Message::GetManifest { root } => {
+                self.out.push(Output::ServeManifest { to: peer, root });
+            }
+            Message::Manifest { root, content } => self.on_manifest(peer, root, content),
+            Message::GetChunk { root, number } => {
+                self.out.push(Output::ServeChunk { to: peer, root, number });
+            }
+            Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
+            Message::Shown(vote) => self.on_shown(peer, &vote),
+            Message::Evidence(evidence) => self.on_evidence(peer, evidence.as_ref().clone()),
         }
     }
 

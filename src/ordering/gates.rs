@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crate::chain::{Phase, Vote};
 use crate::ordering::{Core, Message, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
     pub(super) fn cast_votes(&mut self) {
         let entered = self.view.entered_position;
-        if !self.is_normal() || !self.is_voter() || entered > self.log.durable {
+        let left = !self.is_normal() && !planted::is(Bug::VoteAfterViewChange);
+        if left || !self.is_voter() || entered > self.log.durable {
             return;
         }
         self.skip_committed();
@@ -28,7 +30,7 @@ impl Core {
             return;
         }
         let gate = self.log.durable;
-        self.send(Recipients::Others, Message::Votes(votes.clone()), gate);
+        self.send(Recipients::Voters, Message::Votes(votes.clone()), gate);
         self.view.own_votes.extend(votes.iter().cloned());
         for vote in votes {
             self.count_own(vote);
@@ -45,11 +47,28 @@ impl Core {
 
     /// What is committed in this view needs no vote: who missed it gets the certificate.
     fn skip_committed(&mut self) {
-        let Some(certificate) = &self.blocks.certificate else { return };
+        self.skip_restored();
+        let Some(certificate) = self.certificate_here() else { return };
         if certificate.view == self.view.entered {
             let next = certificate.height.next();
             self.view.prepare_next = self.view.prepare_next.max(next);
             self.view.commit_next = self.view.commit_next.max(next);
+        }
+    }
+
+    /// A restored state stands above the base without the bodies in between, nor their hashes: what
+    /// it holds is committed, and voting goes on above it.
+    fn skip_restored(&mut self) {
+        let (base, committed) = (self.view.base.0, self.blocks.committed.height);
+        let next = self.view.prepare_next;
+        let hash = self.view.chain.get(&next);
+        let absent = hash.is_none_or(|hash| self.blocks.get(hash).is_none());
+        if absent && next > base && next <= committed {
+            self.view.prepare_next = committed.next();
+        }
+        let next = self.view.commit_next;
+        if next > base && next <= committed && !self.view.chain.contains_key(&next) {
+            self.view.commit_next = committed.next();
         }
     }
 
@@ -63,7 +82,11 @@ impl Core {
                 break;
             }
             let Some(hash) = self.view.chain.get(&height) else { break };
-            if self.block_position(height, hash) > self.log.durable {
+            if height > self.view.base.0 && self.blocks.get(hash).is_none() {
+                break;
+            }
+            let waits = !planted::is(Bug::VoteBeforeDurable) && !planted::is(Bug::UngatedPrepare);
+            if waits && self.block_position(height, hash) > self.log.durable {
                 break;
             }
             hashes.push(*hash);
@@ -83,10 +106,11 @@ impl Core {
 
     /// The next heights to COMMIT: up to the highest prepared certificate of this view.
     fn durable_prepared(&self) -> Option<(Height, Vec<Digest>)> {
-        let (prepared, position) = self.blocks.prepared.as_ref()?;
+        let (_, position) = self.blocks.prepared.as_ref()?;
+        let prepared = self.prepared_here()?;
         let from = self.view.commit_next;
         if prepared.view != self.view.entered
-            || *position > self.log.durable
+            || *position > self.log.durable && !planted::is(Bug::VoteBeforeDurable)
             || prepared.height < from
             || self.view.chain.get(&prepared.height) != Some(&prepared.block_hash)
         {
@@ -112,7 +136,7 @@ impl Core {
         }
         let gate = self.log.durable.max(self.view.entered_position);
         for votes in self.view.own_votes.clone().chunks(2) {
-            self.send(Recipients::Others, Message::Votes(votes.to_vec()), gate);
+            self.send(Recipients::Voters, Message::Votes(votes.to_vec()), gate);
         }
     }
 
@@ -127,7 +151,7 @@ impl Core {
             }
             if let Some(body) = known {
                 let block = Arc::clone(&body.block);
-                self.send(Recipients::Others, Message::PrePrepare { block, prepare }, gate);
+                self.send(Recipients::Voters, Message::PrePrepare { block, prepare }, gate);
             }
         }
     }

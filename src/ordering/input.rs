@@ -3,9 +3,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, BlockHeader, Bundle, Certificate, Effects, Membership, SessionWindow};
+use crate::chain::{
+    Block, BlockHeader, Bundle, Certificate, CheckpointCertificate, CheckpointId, Effects,
+    EpochProof, Network, SessionWindow,
+};
 use crate::crypto::Scheme;
-use crate::ordering::Message;
+use crate::ordering::{Message, TransferEvent};
 use crate::types::{ClusterId, Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Everything the core is ever told. Time, randomness, disk and network reach it only here.
@@ -39,6 +42,18 @@ pub enum Input {
         effects: Effects,
         /// Earliest lease expiry in block time after it; none without leases.
         next_expiry: Option<Millis>,
+        /// The next epoch's network, if the block ends its epoch.
+        network: Option<Box<Network>>,
+    },
+    /// A checkpoint's chunks and manifest are durable here.
+    CheckpointBuilt {
+        /// What it is.
+        id: CheckpointId,
+    },
+    /// Values of blocks are about to be erased from the log: pages from there are not served.
+    Erased {
+        /// The highest of them.
+        until: Height,
     },
     /// This replica admitted and signed a bundle.
     Submit {
@@ -53,6 +68,13 @@ pub enum Input {
     /// This replica is about to stop, or an operator wants another primary: if it leads, it hands its
     /// view over.
     HandOver,
+    /// The shell found the own state or what it rests on damaged: the core votes no more.
+    Damaged {
+        /// Says what and where.
+        reason: String,
+    },
+    /// How a state transfer goes on.
+    Transfer(TransferEvent),
     /// The link to a peer stands.
     PeerUp {
         /// Who.
@@ -71,8 +93,10 @@ pub struct CoreConfig {
     pub cluster_id: ClusterId,
     /// This replica.
     pub own: ReplicaId,
-    /// Members and parameters in force.
-    pub membership: Membership,
+    /// Members and parameters in force where the state stands.
+    pub network: Network,
+    /// How every epoch before that one ended, from the first on.
+    pub epochs: Vec<EpochProof>,
     /// Signs with this replica's key and checks everyone's.
     pub scheme: Arc<dyn Scheme>,
     /// Drawn at every start of the process, never read from disk.
@@ -108,6 +132,12 @@ pub struct Recovery {
     pub windows: BTreeMap<ReplicaId, SessionWindow>,
     /// Earliest lease expiry in block time after `tip`.
     pub next_expiry: Option<Millis>,
+    /// The newest `CheckpointStable` record.
+    pub stable: Option<CheckpointCertificate>,
+    /// Checkpoints held on disk.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Values of blocks up to here may be erased from the log.
+    pub erased: Height,
     /// Whether a `Quarantined` record stands: the core then casts no vote.
     pub quarantined: bool,
     /// Position of the last record.

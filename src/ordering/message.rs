@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::chain::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, Bundle, Certificate, Membership, Vote,
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
+    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, ViewChange,
+    Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
-use crate::types::{ClusterId, Digest, Epoch, Height, Millis, ReplicaId, View};
+use crate::types::{Digest, Epoch, Height, Millis, View};
 
 /// What a replica is doing (protocol.md 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,166 +28,6 @@ pub enum Mode {
     Observer = 6,
 }
 
-/// A replica leaves its view (protocol.md 7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewChange {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The view asked for.
-    pub view: View,
-    /// Who.
-    pub replica: ReplicaId,
-    /// Its highest prepared certificate.
-    pub prepared: Option<Certificate>,
-    /// Its highest commit certificate.
-    pub committed: Option<Certificate>,
-    /// Its own, over all of it.
-    pub signature: Signature,
-}
-
-impl ViewChange {
-    /// Signs a VIEW-CHANGE for `view`.
-    #[must_use]
-    pub fn sign(
-        round: (Epoch, View),
-        replica: ReplicaId,
-        certificates: (Option<Certificate>, Option<Certificate>),
-        cluster_id: &ClusterId,
-        scheme: &dyn Scheme,
-    ) -> Self {
-        let (epoch, view) = round;
-        let (prepared, committed) = certificates;
-        let signature = Signature([0; 64]);
-        let mut message = Self { epoch, view, replica, prepared, committed, signature };
-        message.signature = scheme.sign(&message.signed_bytes(cluster_id));
-        message
-    }
-
-    fn signed_bytes(&self, cluster_id: &ClusterId) -> [u8; crate::crypto::SIGNED_BYTES] {
-        let mut writer = Writer::new();
-        self.encode_body(&mut writer);
-        let digest = hash(&Context::VIEW_CHANGE, &[writer.as_slice()]);
-        signed_bytes(SignedKind::ViewChange, cluster_id, self.epoch, &digest)
-    }
-
-    /// Whether the named voter signed it; says nothing about the certificates.
-    #[must_use]
-    pub fn verify(
-        &self,
-        cluster_id: &ClusterId,
-        membership: &Membership,
-        scheme: &dyn Scheme,
-    ) -> bool {
-        membership.voter(self.replica).is_some_and(|member| {
-            scheme.verify(&member.key, &self.signed_bytes(cluster_id), &self.signature)
-        })
-    }
-
-    fn encode_body(&self, writer: &mut Writer) {
-        writer.u64(self.epoch.0);
-        writer.u64(self.view.0);
-        writer.u16(self.replica.0);
-        put_option(self.prepared.as_ref(), writer);
-        put_option(self.committed.as_ref(), writer);
-    }
-}
-
-impl Encode for ViewChange {
-    fn encode(&self, writer: &mut Writer) {
-        self.encode_body(writer);
-        writer.raw(&self.signature.0);
-    }
-}
-
-impl Decode for ViewChange {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            epoch: Epoch(reader.u64("view change epoch")?),
-            view: View(reader.u64("view change view")?),
-            replica: ReplicaId(reader.u16("view change replica")?),
-            prepared: get_option(reader)?,
-            committed: get_option(reader)?,
-            signature: Signature(reader.array("view change signature")?),
-        })
-    }
-}
-
-/// The primary's proof that a view may begin: q VIEW-CHANGEs. Everyone recomputes the base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewView {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The view that begins.
-    pub view: View,
-    /// q of them, for this view, in ascending order of replica.
-    pub view_changes: Vec<Arc<ViewChange>>,
-    /// The view's primary's, over all of it.
-    pub signature: Signature,
-}
-
-impl NewView {
-    /// Signs a NEW-VIEW.
-    #[must_use]
-    pub fn sign(
-        round: (Epoch, View),
-        view_changes: Vec<Arc<ViewChange>>,
-        cluster_id: &ClusterId,
-        scheme: &dyn Scheme,
-    ) -> Self {
-        let (epoch, view) = round;
-        let mut message = Self { epoch, view, view_changes, signature: Signature([0; 64]) };
-        message.signature = scheme.sign(&message.signed_bytes(cluster_id));
-        message
-    }
-
-    fn signed_bytes(&self, cluster_id: &ClusterId) -> [u8; crate::crypto::SIGNED_BYTES] {
-        let mut writer = Writer::new();
-        self.encode_body(&mut writer);
-        let digest = hash(&Context::NEW_VIEW, &[writer.as_slice()]);
-        signed_bytes(SignedKind::NewView, cluster_id, self.epoch, &digest)
-    }
-
-    /// Whether the view's primary signed it; says nothing about what is inside.
-    #[must_use]
-    pub fn verify(
-        &self,
-        cluster_id: &ClusterId,
-        membership: &Membership,
-        scheme: &dyn Scheme,
-    ) -> bool {
-        membership.voter(membership.primary(self.view)).is_some_and(|member| {
-            scheme.verify(&member.key, &self.signed_bytes(cluster_id), &self.signature)
-        })
-    }
-
-    fn encode_body(&self, writer: &mut Writer) {
-        writer.u64(self.epoch.0);
-        writer.u64(self.view.0);
-        writer.length(self.view_changes.len());
-        self.view_changes.iter().for_each(|view_change| view_change.encode(writer));
-    }
-}
-
-impl Encode for NewView {
-    fn encode(&self, writer: &mut Writer) {
-        self.encode_body(writer);
-        writer.raw(&self.signature.0);
-    }
-}
-
-impl Decode for NewView {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let epoch = Epoch(reader.u64("new view epoch")?);
-        let view = View(reader.u64("new view view")?);
-        let mut view_changes = Vec::new();
-        for _ in 0..reader.length(MEMBERS_MAX, "new view signers")? {
-            view_changes.push(Arc::new(ViewChange::decode(reader)?));
-        }
-        let signature = Signature(reader.array("new view signature")?);
-        Ok(Self { epoch, view, view_changes, signature })
-    }
-}
-
 /// What a replica says of itself every 200 ms (protocol.md 8). Unsigned: its channel names it, and a
 /// height in it moves nothing without a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +44,8 @@ pub struct Status {
     pub committed: Height,
     /// Highest block executed.
     pub executed: Height,
+    /// Height of the newest checkpoint it knows a quorum to hold; 0 for none.
+    pub stable: Height,
 }
 
 /// Names one ReadIndex question for ever: the process's start nonce and a counter.
@@ -280,14 +125,66 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// Send how epochs ended.
+    GetEpochs {
+        /// The first epoch whose end is wanted.
+        from: Epoch,
+    },
+    /// How consecutive epochs ended.
+    Epochs(Vec<EpochProof>),
+    /// The sender holds a checkpoint durably.
+    Checkpoint(CheckpointVote),
+    /// A quorum holds a checkpoint: shown to a replica that has not heard of it.
+    CheckpointCertificate(CheckpointCertificate),
+    /// Send the manifest of a stable checkpoint.
+    GetManifest {
+        /// Its root, as the certificate names it.
+        root: Digest,
+    },
+    /// The answer to [`Message::GetManifest`].
+    Manifest {
+        /// The root asked for.
+        root: Digest,
+        /// Header of the checkpoint's block, and the manifest; none if the sender does not hold it.
+        content: Option<(BlockHeader, Arc<Manifest>)>,
+    },
+    /// Send a chunk of a checkpoint.
+    GetChunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk of it, from 0.
+        number: u32,
+    },
+    /// The answer to [`Message::GetChunk`].
+    Chunk {
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk.
+        number: u32,
+        /// As the manifest names it; none if the sender does not hold it.
+        bytes: Option<Bytes>,
+    },
+    /// The answer to [`Message::GetBlocks`] when values from there on are erased.
+    Erased {
+        /// The first height asked for.
+        from: Height,
+        /// The checkpoint to use instead.
+        certificate: CheckpointCertificate,
+    },
+    /// A vote of somebody else that contradicts a third replica's, both checked (protocol.md 13.3).
+    Shown(Arc<Vote>),
+    /// A proof of misbehaviour.
+    Evidence(Arc<Evidence>),
 }
 
-const MEMBERS_MAX: usize = 128;
 /// Most votes of one [`Message::Votes`]: a PREPARE and a COMMIT range, twice over on a repeat.
 const VOTES_MAX: usize = 4;
 /// Most bytes of one page, unless a single block is larger (protocol.md 11).
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 const PAGE_BLOCKS_MAX: usize = 4096;
+
+/// Most proofs of one [`Message::Epochs`].
+pub(super) const EPOCHS_MAX: usize = 64;
 
 const FRAME: usize = 64 << 10;
 
@@ -311,38 +208,47 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::GetEpochs { .. } => 24,
+            Self::Epochs(_) => 25,
+            Self::Checkpoint(_) => 15,
+            Self::CheckpointCertificate(_) => 16,
+            Self::GetManifest { .. } => 17,
+            Self::Manifest { .. } => 18,
+            Self::GetChunk { .. } => 19,
+            Self::Chunk { .. } => 20,
+            Self::Erased { .. } => 26,
+            Self::Shown(_) => 27,
+            Self::Evidence(_) => 28,
         }
     }
 
     /// Whether the message is bulk: large and late is better than in the way of votes.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Blocks { .. } | Self::Body(_))
+        matches!(
+            self,
+            Self::Blocks { .. }
+                | Self::Body(_)
+                | Self::Manifest { .. }
+                | Self::Chunk { .. }
+                | Self::Epochs(_)
+                | Self::Evidence(_)
+        )
     }
 
     /// Most bytes of a message with this tag, checked before anything is decoded (protocol.md 10).
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 => Some(64 << 10),
+            3 | 6 | 16 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
-            5 | 8..=11 | 13 => Some(4 << 10),
+            28 => Some((1 << 20) + FRAME),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 24 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
-            1 | 12 | 14 => Some(Self::BYTES_MAX),
+            1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
         }
     }
-}
-
-fn put_option(certificate: Option<&Certificate>, writer: &mut Writer) {
-    writer.bool(certificate.is_some());
-    if let Some(certificate) = certificate {
-        certificate.encode(writer);
-    }
-}
-
-fn get_option(reader: &mut Reader) -> Result<Option<Certificate>, DecodeError> {
-    Ok(if reader.bool("certificate tag")? { Some(Certificate::decode(reader)?) } else { None })
 }
 
 fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
@@ -382,6 +288,7 @@ impl Encode for Status {
         writer.u64(self.unix_ms.0);
         writer.u64(self.committed.0);
         writer.u64(self.executed.0);
+        writer.u64(self.stable.0);
     }
 }
 
@@ -394,6 +301,7 @@ impl Decode for Status {
             unix_ms: Millis(reader.u64("status time")?),
             committed: Height(reader.u64("status committed")?),
             executed: Height(reader.u64("status executed")?),
+            stable: Height(reader.u64("status stable")?),
         })
     }
 }
@@ -434,6 +342,40 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::GetEpochs { from } => writer.u64(from.0),
+            Self::Epochs(proofs) => {
+                writer.length(proofs.len());
+                proofs.iter().for_each(|proof| proof.encode(writer));
+            }
+            Self::Checkpoint(vote) => vote.encode(writer),
+            Self::CheckpointCertificate(certificate) => certificate.encode(writer),
+            Self::GetManifest { root } => writer.digest(root),
+            Self::Manifest { root, content } => {
+                writer.digest(root);
+                writer.bool(content.is_some());
+                if let Some((header, manifest)) = content {
+                    header.encode(writer);
+                    manifest.encode(writer);
+                }
+            }
+            Self::GetChunk { root, number } => {
+                writer.digest(root);
+                writer.u32(*number);
+            }
+            Self::Chunk { root, number, bytes } => {
+                writer.digest(root);
+                writer.u32(*number);
+                writer.bool(bytes.is_some());
+                if let Some(bytes) = bytes {
+                    writer.bytes(bytes);
+                }
+            }
+            Self::Erased { from, certificate } => {
+                writer.u64(from.0);
+                certificate.encode(writer);
+            }
+            Self::Shown(vote) => vote.encode(writer),
+            Self::Evidence(evidence) => evidence.encode(writer),
         }
     }
 }
@@ -484,6 +426,44 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
+            25 => {
+                let mut proofs = Vec::new();
+                for _ in 0..reader.length(EPOCHS_MAX, "epoch proofs")? {
+                    proofs.push(EpochProof::decode(reader)?);
+                }
+                Self::Epochs(proofs)
+            }
+            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
+            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            17 => Self::GetManifest { root: reader.digest("manifest asked")? },
+            18 => {
+                let root = reader.digest("manifest asked")?;
+                let content = if reader.bool("manifest held")? {
+                    let header = BlockHeader::decode(reader)?;
+                    Some((header, Arc::new(Manifest::decode(reader)?)))
+                } else {
+                    None
+                };
+                Self::Manifest { root, content }
+            }
+            19 => Self::GetChunk {
+                root: reader.digest("chunk's manifest")?,
+                number: reader.u32("chunk number")?,
+            },
+            20 => {
+                let root = reader.digest("chunk's manifest")?;
+                let number = reader.u32("chunk number")?;
+                let held = reader.bool("chunk held")?;
+                let bytes = if held { Some(reader.bytes(CHUNK_BYTES_MAX, "chunk")?) } else { None };
+                Self::Chunk { root, number, bytes }
+            }
+            26 => Self::Erased {
+                from: Height(reader.u64("erased from")?),
+                certificate: CheckpointCertificate::decode(reader)?,
+            },
+            27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
+            28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -496,11 +476,11 @@ mod tests {
 
     use super::*;
     use crate::chain::{
-        Author, BlockHeader, BlockParts, BundleParts, Entry, Op, Phase, Put, Skeleton, Value,
-        ValueSlot, VoteSignature,
+        Author, BlockParts, BundleParts, CheckpointId, ChunkEntry, Entry, Op, Phase, Put, Skeleton,
+        Value, ValueSlot, VoteSignature,
     };
-    use crate::crypto::Ed25519;
-    use crate::types::LeaseId;
+    use crate::crypto::{Ed25519, Signature};
+    use crate::types::{LeaseId, ReplicaId};
 
     fn certificate(seed: u64, signers: u16) -> Certificate {
         let hashes = vec![Digest([7; 32]); 1 + (seed % 4) as usize];
@@ -565,6 +545,18 @@ mod tests {
         Arc::new(BlockParts::new(vec![Entry::Bundle(bundle(seed, value))]).into_block(header))
     }
 
+    fn manifest(seed: u64) -> Manifest {
+        let chunks = vec![ChunkEntry { length: 9, hash: Digest([2; 32]) }; (seed % 3) as usize];
+        Manifest {
+            cluster_id: Digest::ZERO,
+            height: Height(seed),
+            block_hash: Digest([1; 32]),
+            exec_root: Digest([3; 32]),
+            exec_roots: vec![(Height(seed), Digest([3; 32]))],
+            chunks,
+        }
+    }
+
     fn messages(seed: u64, value: Vec<u8>) -> Vec<Message> {
         let scheme = Ed25519::from_seed(&[1; 32]);
         let range = (Height(seed + 1), vec![Digest([7; 32]); 1 + (seed % 4) as usize]);
@@ -572,10 +564,27 @@ mod tests {
         let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
         let nonce = ReadNonce { start: [5; 32], counter: seed };
         let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
+        let id = CheckpointId {
+            height: Height(seed),
+            block_hash: Digest([2; 32]),
+            exec_root: Digest([3; 32]),
+            manifest_root: Digest([4; 32]),
+        };
+        let checkpoint =
+            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
+        let stable = CheckpointCertificate {
+            epoch: Epoch(seed),
+            id,
+            signatures: vec![(ReplicaId(1), checkpoint.signature)],
+        };
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
-            ((!seed.is_multiple_of(3)).then_some(prepared), Some(committed.clone())),
+            (
+                (!seed.is_multiple_of(3)).then_some(prepared),
+                Some(committed.clone()),
+                seed.is_multiple_of(2).then_some(id),
+            ),
             &Digest::ZERO,
             &scheme,
         ));
@@ -589,6 +598,7 @@ mod tests {
             unix_ms: Millis(seed),
             committed: Height(seed),
             executed: Height(seed),
+            stable: Height(seed / 2),
         };
         let answer =
             ReadAnswer { nonce, epoch: Epoch(0), mark: Height(seed), committed: Height(1) };
@@ -600,15 +610,42 @@ mod tests {
             Message::NewView(new_view),
             Message::Status(status),
             Message::Certificate(committed.clone()),
-            Message::Bundle(bundle(seed, value)),
+            Message::Bundle(bundle(seed, value.clone())),
             Message::ReadIndex { nonce },
             Message::ReadAnswer(answer),
             Message::ReadProof { mark: Height(seed) },
             Message::GetBlocks { from: Height(seed), until: Height(seed + 1) },
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
-            Message::Body(block),
+            Message::Body(Arc::clone(&block)),
+            Message::GetEpochs { from: Epoch(seed) },
+            Message::Epochs(vec![EpochProof {
+                block: Arc::clone(&block),
+                certificate: certificate(seed + 1, 3),
+            }]),
+            Message::Checkpoint(checkpoint),
+            Message::CheckpointCertificate(stable.clone()),
+            Message::Erased { from: Height(seed), certificate: stable },
+            Message::GetManifest { root: Digest([6; 32]) },
+            Message::Manifest { root: Digest([6; 32]), content: None },
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((block.header.clone(), Arc::new(manifest(seed)))),
+            },
+            Message::GetChunk { root: Digest([6; 32]), number: 7 },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None },
+            Message::Chunk { root: Digest([6; 32]), number: 7, bytes: Some(value.into()) },
+            Message::Shown(Arc::new(shown(seed, 7))),
+            Message::Evidence(Arc::new(
+                Evidence::double_vote(&shown(seed, 7), &shown(seed, 8)).expect("two blocks"),
+            )),
         ]
+    }
+
+    fn shown(seed: u64, hash: u8) -> Vote {
+        let round = (Phase::Commit, Epoch(seed), View(seed));
+        let range = (Height(seed + 1), vec![Digest([hash; 32])]);
+        Vote::sign(round, ReplicaId(3), range, &Digest::ZERO, &Ed25519::from_seed(&[3; 32]))
     }
 
     proptest! {

@@ -10,8 +10,12 @@ mod recover;
 mod normal;
 mod votes;
 mod commit;
+mod evidence;
+mod witness;
+mod budget;
 mod gates;
 mod blocks;
+mod epochs;
 mod view;
 mod view_change;
 mod new_view;
@@ -19,16 +23,19 @@ mod pool;
 mod requests;
 mod timers;
 mod tenure;
+mod pace;
 mod status;
 mod reads;
 mod catch_up;
+mod checkpoints;
+mod transfer;
 mod invariants;
 #[cfg(test)]
 mod tests;
 
 pub use self::core::Core;
+pub use crate::chain::{NewView, ViewChange};
 pub use input::{CoreConfig, Input, Recovery};
-pub use message::{
-    Message, Mode, NewView, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status, ViewChange,
-};
+pub use message::{Message, Mode, PAGE_BYTES_MAX, ReadAnswer, ReadNonce, Status};
 pub use output::{Alarm, CoreStatus, Counters, Output, PeerView, Recipients};
+pub use transfer::{TransferEvent, TransferStep};

@@ -7,7 +7,17 @@ use crate::chain::{Certificate, Record};
 use crate::ordering::blocks::{NoPath, Tip};
 use crate::ordering::view::Waiting;
 use crate::ordering::{Core, Message, NewView, Recipients};
-use crate::types::{Digest, Height, ReplicaId, View};
+use crate::planted::{self, Bug};
+use crate::types::{Digest, Epoch, Height, ReplicaId, View};
+
+/// What decides between certificates: their rank.
+fn order(certificate: &Certificate) -> (Epoch, View, Height) {
+    let (epoch, view, height) = certificate.rank();
+    if planted::is(Bug::WinnerByHeight) {
+        return (epoch, View(height.0), Height(view.0));
+    }
+    (epoch, view, height)
+}
 
 impl Core {
     /// As the primary of `pending`, begins it once q replicas ask for it.
@@ -34,18 +44,31 @@ impl Core {
         self.await_base(Arc::new(new_view));
     }
 
-    pub(super) fn on_new_view(&mut self, _peer: ReplicaId, new_view: Arc<NewView>) {
+    pub(super) fn on_new_view(&mut self, peer: ReplicaId, new_view: Arc<NewView>) {
         let view = new_view.view;
         let wanted = new_view.epoch == self.membership.epoch
+            && self.is_voter()
             && view > self.view.entered
             && self.view.pending.is_none_or(|pending| view >= pending)
             && self.view.waiting.as_ref().is_none_or(|waiting| view > waiting.view);
-        if wanted && self.new_view_holds(&new_view) {
+        let signers = new_view.view_changes.len() as u64;
+        if !wanted || !self.may_verify(peer, 1 + signers * (1 + signers)) {
+            return;
+        }
+        if self.new_view_holds(&new_view) {
+            for view_change in &new_view.view_changes {
+                self.note_view_change(view_change);
+            }
             self.await_base(new_view);
+        } else {
+            self.note_false_new_view(&new_view);
         }
     }
 
     fn new_view_holds(&mut self, new_view: &NewView) -> bool {
+        if planted::is(Bug::NewViewUnchecked) {
+            return true;
+        }
         let all = &new_view.view_changes;
         let shaped = all.len() >= self.quorum.q()
             && all.is_sorted_by(|one, two| one.replica < two.replica)
@@ -65,7 +88,7 @@ impl Core {
                 .view_changes
                 .iter()
                 .filter_map(|view_change| select(view_change))
-                .max_by_key(|certificate| certificate.rank())
+                .max_by_key(|certificate| order(certificate))
                 .cloned()
         };
         let prepared = certificates(|view_change| view_change.prepared.as_ref());
@@ -73,9 +96,8 @@ impl Core {
         let winner = [prepared.as_ref(), committed.as_ref()]
             .into_iter()
             .flatten()
-            .max_by_key(|certificate| certificate.rank());
-        let base =
-            winner.map_or((Height(0), Digest::ZERO), |winner| (winner.height, winner.block_hash));
+            .max_by_key(|certificate| order(certificate));
+        let base = winner.map_or(self.epochs.start, |winner| (winner.height, winner.block_hash));
         let holders = winner.map_or_else(Vec::new, |winner| {
             winner.signatures.iter().map(|signed| signed.replica).collect()
         });
@@ -119,19 +141,22 @@ impl Core {
         self.enter(view, base, &path);
         self.view.new_view = Some(Arc::clone(&waiting.new_view));
         self.view.fresh = true;
-        if base.0 > Height(0) {
+        if base.0 > self.epochs.start.0 {
             self.view.prepare_next = base.0;
             self.view.commit_next = base.0;
         }
         if self.primary() == self.own {
             let gate = self.view.entered_position;
-            self.send(Recipients::Others, Message::NewView(waiting.new_view), gate);
+            self.send(Recipients::Voters, Message::NewView(waiting.new_view), gate);
         }
         self.evaluate_view();
     }
 
     /// Follows a commit certificate into the own chain, or into the view it was made in.
     pub(super) fn follow_commit(&mut self, certificate: &Certificate) {
+        if certificate.epoch != self.membership.epoch {
+            return;
+        }
         let (view, at) = (certificate.view, (certificate.height, certificate.block_hash));
         let reached = at.0 == self.blocks.committed.height;
         if view > self.view.entered {
@@ -212,6 +237,7 @@ impl Core {
             state.waiting = None;
         }
         self.counters.views_entered += 1;
+        self.restart_pace();
         self.votes.retain(&|slot| slot.view.next() >= view);
         self.proposals.retain(|(of, _), _| *of >= view);
         self.pool.restart_timers(self.now_ms);

@@ -8,7 +8,8 @@ use crate::chain::{
 use crate::ordering::blocks::{Tip, mark};
 use crate::ordering::core::Proposal;
 use crate::ordering::{Core, Message, Recipients};
-use crate::types::{Digest, LogPosition, Millis, ReplicaId};
+use crate::planted::{self, Bug};
+use crate::types::{Digest, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Most bytes of a block that holds more than one bundle.
 const BLOCK_BYTES_TARGET: usize = 1 << 20;
@@ -46,13 +47,31 @@ impl Core {
         let one_block = (prepare.phase, prepare.epoch, prepare.view)
             == (Phase::Prepare, self.membership.epoch, view)
             && (prepare.signed.from_height, prepare.signed.hashes.as_slice()) == (height, &[hash]);
-        if !in_reach || !from_primary || !one_block || header.epoch != self.membership.epoch {
+        if !from_primary || !one_block || self.are_votes_refused(peer) {
             return;
         }
+        if planted::is(Bug::TwoBlocksPerHeight) {
+            self.prepare_a_second_block(view, height, hash);
+        }
         let prepare = Arc::new(prepare);
+        if !self.note_vote(&prepare) {
+            return self.refuse_votes(peer);
+        }
+        if !in_reach || header.epoch != self.membership.epoch {
+            return;
+        }
         self.file_vote(&prepare, false);
         self.proposals.entry((view, height)).or_insert(Proposal { block, prepare });
         self.evaluate(&[(view, height)]);
+    }
+
+    /// [`Bug::TwoBlocksPerHeight`]: a vote for another block than the one accepted.
+    fn prepare_a_second_block(&mut self, view: View, height: Height, hash: Digest) {
+        let other = self.view.chain.get(&height).is_some_and(|accepted| *accepted != hash);
+        if other && view == self.view.entered && self.is_normal() {
+            let vote = self.sign_vote(Phase::Prepare, height, vec![hash]);
+            self.send(Recipients::Others, Message::Votes(vec![vote]), self.log.durable);
+        }
     }
 
     /// Accepts what its turn has come for, in chain order.
@@ -101,7 +120,19 @@ impl Core {
         if empty && executed < self.view.tip.height {
             return Verdict::Early;
         }
-        let expected = self.header_after(self.view.tip, header.time_ms, header.flags);
+        if self.ends_here(&self.view.tip) {
+            return Verdict::Faulty("a block on top of its epoch's last");
+        }
+        let change = block.bundles().any(|bundle| bundle.config_change().is_some());
+        if change && executed < self.view.tip.height {
+            return Verdict::Early;
+        }
+        let flags = match (empty, change && self.judge_change(block).is_ok()) {
+            (true, _) => flags::TICK,
+            (false, true) => flags::CONFIG,
+            (false, false) => 0,
+        };
+        let expected = self.header_after(self.view.tip, header.time_ms, flags);
         let expected = BlockHeader {
             body_root: header.body_root,
             skeleton_len: header.skeleton_len,
@@ -110,7 +141,7 @@ impl Core {
             exec_root: header.exec_root,
             ..expected
         };
-        if *header != expected || header.flags != if empty { flags::TICK } else { 0 } {
+        if *header != expected {
             return Verdict::Faulty("a header field is not what the chain demands");
         }
         if header.time_ms < self.view.tip.time_ms {
@@ -132,6 +163,10 @@ impl Core {
     fn judge_entries(&mut self, block: &Arc<Block>) -> Verdict {
         if block.encoded().len() > BLOCK_BYTES_TARGET && block.entries.len() > 1 {
             return Verdict::Faulty("a block above 1 MiB with more than one entry");
+        }
+        let change = block.bundles().any(|bundle| bundle.config_change().is_some());
+        if change && block.entries.len() > 1 {
+            return Verdict::Faulty("a change of members or parameters that is not alone");
         }
         if !block.has_values() {
             return Verdict::Faulty("a proposal without values");
@@ -158,7 +193,12 @@ impl Core {
 
     pub(super) fn check_bundle(&mut self, bundle: &Bundle) -> bool {
         self.counters.verifications += 1;
-        check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref()).is_ok()
+        let checked =
+            check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref());
+        if checked.is_ok() {
+            self.note_bundle(bundle);
+        }
+        checked.is_ok()
     }
 
     /// D, doubled per failed view so that bad clocks slow the network down but never stop it.
@@ -178,7 +218,7 @@ impl Core {
     /// A header on `parent`, body fields empty.
     fn header_after(&self, parent: Tip, time_ms: Millis, flags: u16) -> BlockHeader {
         let height = parent.height.next();
-        let exec_height = height.minus(self.window);
+        let exec_height = height.minus(self.window).max(self.epochs.start.0);
         let exec_root = self.blocks.exec_roots.get(&exec_height).copied().unwrap_or_default();
         BlockHeader {
             flags,
@@ -211,6 +251,7 @@ impl Core {
         mark(&mut self.view.windows, block);
         for bundle in block.bundles() {
             let key = (bundle.session, bundle.first_seq);
+            self.note_wait(bundle.origin, key);
             self.pool.remove(bundle.origin, key, self.now_ms);
         }
     }
@@ -236,6 +277,14 @@ impl Core {
             let in_flight = tip.height > self.blocks.committed.height;
             let wanted = if in_flight { self.pool_is_ripe() } else { self.pool.count > 0 };
             let mut entries = Vec::new();
+            if wanted && self.pool.next_change(&self.view.windows).is_some() {
+                if self.blocks.executed.height == tip.height {
+                    self.propose_change(time_ms);
+                    continue;
+                }
+                // It stands on an executed block: the pipeline runs dry for it.
+                return;
+            }
             if wanted {
                 let mut windows = self.view.windows.clone();
                 let bundles = self.pool.take(&mut windows, BLOCK_BYTES_TARGET - 1024, self.now_ms);
@@ -254,9 +303,24 @@ impl Core {
         }
     }
 
+    /// Proposes the change that waits, alone in its block; the CONFIG flag says whether it is made.
+    fn propose_change(&mut self, time_ms: Millis) {
+        let Some((origin, key)) = self.pool.next_change(&self.view.windows) else { return };
+        let bundle = self.pool.remove(origin, key, self.now_ms).expect("just found");
+        let entries = vec![Entry::Bundle(bundle)];
+        let header = self.header_after(self.view.tip, time_ms, 0);
+        let mut block = BlockParts::new(entries.clone()).into_block(header);
+        if self.judge_change(&block).is_ok() {
+            let header = BlockHeader { flags: flags::CONFIG, ..block.header };
+            block = BlockParts::new(entries).into_block(header);
+        }
+        self.send_proposal(Arc::new(block));
+    }
+
     fn may_propose(&self) -> bool {
         let tip = self.view.tip.height;
         self.is_normal()
+            && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh
             && !self.view.leaving
@@ -294,9 +358,10 @@ impl Core {
         self.counters.proposals += 1;
         self.accept(&block);
         let prepare = self.sign_vote(Phase::Prepare, height, vec![hash]);
-        let gate = self.view.entered_position;
+        let ungated = planted::is(Bug::UngatedProposal);
+        let gate = if ungated { LogPosition(0) } else { self.view.entered_position };
         let message = Message::PrePrepare { block, prepare: prepare.clone() };
-        self.send(Recipients::Others, message, gate);
+        self.send(Recipients::Voters, message, gate);
         self.view.own_votes.push(prepare.clone());
         self.file_vote(&Arc::new(prepare), true);
         self.evaluate(&[(self.view.entered, height)]);

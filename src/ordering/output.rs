@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, Evidence, Record};
-use crate::ordering::{Message, Mode};
+use crate::chain::{Block, EpochProof, Evidence, Network, Record};
+use crate::crypto::PublicKey;
+use crate::ordering::{Message, Mode, TransferStep};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
 /// Everything the core ever asks for. The shell carries outputs out in order.
@@ -51,8 +52,36 @@ pub enum Output {
         /// Last height wanted; a page may end before.
         until: Height,
     },
+    /// An epoch begins: links, pinned keys and what is shown of members follow it.
+    Epoch {
+        /// Its members.
+        network: Box<Network>,
+        /// Members of the epoch before that left: linked to until the next epoch begins.
+        left: Vec<(ReplicaId, PublicKey)>,
+        /// How the epoch before ended; none for the first.
+        proof: Option<EpochProof>,
+    },
+    /// Send `to` the manifest with this root as a [`Message::Manifest`], without content if it is not
+    /// held.
+    ServeManifest {
+        /// Who asked.
+        to: ReplicaId,
+        /// The manifest's root.
+        root: Digest,
+    },
+    /// Send `to` a chunk as a [`Message::Chunk`], without bytes if it is not held.
+    ServeChunk {
+        /// Who asked.
+        to: ReplicaId,
+        /// The manifest's root.
+        root: Digest,
+        /// Which chunk of it.
+        number: u32,
+    },
+    /// Carry out a step of a state transfer.
+    Transfer(TransferStep),
     /// A replica provably broke the protocol.
-    Evidence(Evidence),
+    Evidence(Arc<Evidence>),
     /// Something an operator should know; nothing stops.
     Alarm(Alarm),
     /// The own state is not the network's: the core votes no more; serve no key.
@@ -74,6 +103,8 @@ pub enum Recipients {
     One(ReplicaId),
     /// All other members.
     Others,
+    /// All other voters.
+    Voters,
 }
 
 /// What [`Output::Alarm`] tells.
@@ -85,6 +116,11 @@ pub enum Alarm {
         peer: ReplicaId,
         /// What it sent.
         what: &'static str,
+    },
+    /// A state transfer could not go on; it is tried again.
+    TransferFailed {
+        /// What happened.
+        reason: String,
     },
     /// The own clock is further from the median of a quorum than the protocol's time bound.
     ClockSkew {
@@ -114,10 +150,16 @@ pub struct CoreStatus {
     pub executed: Height,
     /// The state's root after it.
     pub exec_root: Digest,
+    /// Height of the newest checkpoint a quorum holds; 0 if there is none.
+    pub stable_checkpoint: Height,
+    /// Values of blocks up to here may be erased from the log.
+    pub erased: Height,
     /// Bundles known and in no block of the current chain.
     pub pool_bundles: usize,
     /// Their bytes.
     pub pool_bytes: usize,
+    /// Chunks of a checkpoint that are here and chunks in all, while one is fetched.
+    pub transfer: Option<(u32, u32)>,
     /// What the others last said.
     pub peers: BTreeMap<ReplicaId, PeerView>,
     /// Counted since the start.
@@ -160,6 +202,20 @@ pub struct Counters {
     pub caught_up_blocks: u64,
     /// ReadIndex questions asked.
     pub read_rounds: u64,
+    /// Checkpoints that became stable.
+    pub stable_checkpoints: u64,
     /// Votes dropped for a bad signature.
     pub bad_signatures: u64,
+    /// State transfers begun.
+    pub transfers_begun: u64,
+    /// Chunks received and found to be what their manifest names.
+    pub chunks_received: u64,
+    /// Chunks of a wrong length or hash.
+    pub chunks_refused: u64,
+    /// Chunks that an earlier attempt had left on disk.
+    pub chunks_resumed: u64,
+    /// Proofs found or received that a replica broke the protocol.
+    pub evidence: u64,
+    /// Messages dropped because their sender's signatures had cost enough.
+    pub over_budget: u64,
 }

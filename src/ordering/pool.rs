@@ -134,7 +134,8 @@ impl Pool {
             ids.retain(|id| {
                 let Some(key) = self.next_of(*id, windows) else { return false };
                 let fits = self.get(*id, key).is_some_and(|pooled| {
-                    taken.is_empty() || bytes + size(&pooled.bundle) <= bytes_max
+                    pooled.bundle.config_change().is_none()
+                        && (taken.is_empty() || bytes + size(&pooled.bundle) <= bytes_max)
                 });
                 if !fits {
                     return false;
@@ -151,6 +152,15 @@ impl Pool {
             });
         }
         taken
+    }
+
+    /// A change of members or parameters that is some origin's turn: it goes alone, before the rest.
+    pub fn next_change(&self, windows: &Windows) -> Option<(ReplicaId, BundleKey)> {
+        self.origins.keys().find_map(|id| {
+            let key = self.next_of(*id, windows)?;
+            let change = self.get(*id, key)?.bundle.config_change().is_some();
+            change.then_some((*id, key))
+        })
     }
 
     fn next_of(&self, id: ReplicaId, windows: &Windows) -> Option<BundleKey> {

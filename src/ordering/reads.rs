@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::chain::Certificate;
 use crate::ordering::{Core, Message, Mode, Output, ReadAnswer, ReadNonce, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{Height, LogPosition, ReplicaId};
 
 /// Without a result for so long a question is asked again, with a fresh nonce.
@@ -104,7 +105,8 @@ impl Core {
     }
 
     fn ask(&mut self) {
-        self.reads.counter += 1;
+        let retried = self.reads.queue.iter().any(|waiter| waiter.rounds > 0);
+        self.reads.counter += u64::from(!(retried && planted::is(Bug::ReusedReadNonce)));
         self.counters.read_rounds += 1;
         let nonce = ReadNonce { start: self.reads.start, counter: self.reads.counter };
         let mut answers = BTreeMap::new();
@@ -113,7 +115,7 @@ impl Core {
         }
         let waiters = std::mem::take(&mut self.reads.queue);
         self.reads.asking = Some(Round { nonce, waiters, asked_ms: self.now_ms, answers });
-        self.send(Recipients::Others, Message::ReadIndex { nonce }, LogPosition(0));
+        self.send(Recipients::Voters, Message::ReadIndex { nonce }, LogPosition(0));
     }
 
     fn settle_question(&mut self) {
@@ -124,7 +126,10 @@ impl Core {
         }
         let Some(round) = self.reads.asking.take() else { return };
         // The maximum: of two quorums' common replicas only one is surely correct.
-        let height = round.answers.values().copied().max().unwrap_or_default();
+        let mut marks: Vec<Height> = round.answers.values().copied().collect();
+        marks.sort_unstable();
+        let behind = if planted::is(Bug::WeakRead) { self.quorum.weak() } else { 1 };
+        let height = marks.iter().rev().nth(behind - 1).copied().unwrap_or_default();
         self.reads.waiting.push((height, round));
         if !self.reads.queue.is_empty() {
             self.ask();

@@ -10,12 +10,18 @@ use crate::chain::{Block, Record};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
+use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
+use crate::ordering::epochs::Epochs;
+use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
+use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
+use crate::ordering::witness::Witness;
 use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
@@ -23,9 +29,11 @@ impl Core {
     /// start needs; give it a tick and the wall clock first.
     #[must_use]
     pub fn new(config: CoreConfig) -> Self {
-        let CoreConfig { cluster_id, own, membership, scheme, start_nonce, .. } = config;
+        let CoreConfig { cluster_id, own, network, epochs, scheme, start_nonce, .. } = config;
+        let membership = network.membership.clone();
+        let epochs = Epochs::new(network, epochs);
         let window = u64::from(membership.parameters.window);
-        let genesis = Tip { height: Height(0), hash: Digest::ZERO, time_ms: config.genesis_ms };
+        let genesis = Tip::genesis(config.genesis_ms);
         let header = config.recovery.as_ref().and_then(|recovery| recovery.tip.as_ref());
         let tip = header.map_or(genesis, |header| Tip::of(header, header.hash()));
         let mut exec_roots: BTreeMap<Height, Digest> = BTreeMap::new();
@@ -33,13 +41,14 @@ impl Core {
             exec_roots.insert(Height(0), config.genesis_root);
         }
         let blocks = Blocks::new(tip, exec_roots, 4 * window);
-        let base = (Height(0), Digest::ZERO);
+        let base = epochs.start;
         let mut core = Self {
             cluster_id,
             own,
             config_hash: membership.config_hash(),
             quorum: membership.quorum(),
             membership,
+            epochs,
             scheme,
             window,
             now_ms: 0,
@@ -52,9 +61,14 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            transfer: Transfer::default(),
+            checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
+            witness: Witness::default(),
+            accounts: BTreeMap::new(),
             quorum_since_ms: None,
             next_status_ms: 0,
+            pace: Pace::default(),
             clock_is_off: false,
             started: false,
             quarantined: false,
@@ -75,6 +89,8 @@ impl Core {
         self.blocks.exec_roots.extend(recovery.exec_roots);
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
+        let (stable, held) = (recovery.stable, recovery.checkpoints);
+        self.checkpoints.recover(stable, held, recovery.erased);
         for block in recovery.blocks {
             self.blocks.insert(block, Some(LogPosition(0)));
         }
@@ -85,6 +101,11 @@ impl Core {
         let epoch = self.membership.epoch;
         let entered = recovery.entered.filter(|(of, ..)| *of == epoch);
         let Some((_, view, base_height, base_hash)) = entered else {
+            let windows = self.blocks.windows_after(&[]);
+            let (base, tip) = (self.epochs.start, self.blocks.committed);
+            self.view = ViewState::new(View(0), base, tip, windows);
+            self.view.chain.insert(base.0, base.1);
+            self.view.mark = base.0;
             self.view.fresh = true;
             return;
         };
@@ -125,7 +146,8 @@ impl Core {
         let (base_height, base_hash) = self.view.base;
         let mut of_view: BTreeMap<Height, Vec<Arc<Block>>> = BTreeMap::new();
         for block in self.blocks.above(base_height) {
-            if block.header.view == self.view.entered {
+            if block.header.view == self.view.entered && block.header.epoch == self.membership.epoch
+            {
                 of_view.entry(block.header.height).or_default().push(block);
             }
         }
@@ -159,12 +181,13 @@ impl Core {
         if certified > base_height {
             self.view.chain.insert(certified, self.blocks.committed.hash);
         }
-        let first = if base_height == Height(0) { Height(1) } else { base_height };
+        let start = self.epochs.start.0;
+        let first = if base_height == start { start.next() } else { base_height };
         let highest = of_view.keys().next_back().copied().unwrap_or(base_height);
         self.view.prepare_next = if unclear { highest.next() } else { first };
         self.view.commit_next = first;
         // A certificate of an older view is not above this view's base, or was dropped by it.
-        let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate);
+        let prepared = self.prepared_here();
         let of_view = prepared.filter(|certificate| certificate.view == self.view.entered);
         let prepared = of_view.map_or(base_height, |certificate| certificate.height);
         self.view.mark = prepared.max(certified).max(base_height);
@@ -179,19 +202,24 @@ impl Core {
         for id in members.into_iter().filter(|id| *id != self.own) {
             self.peers.entry(id).or_default();
         }
+        self.announce_epoch();
         if self.quarantined {
             return;
         }
+        self.vote_checkpoints_again();
         if self.view.fresh {
-            let (base_height, base_hash) = self.view.base;
-            let (epoch, view) = (self.membership.epoch, self.view.entered);
-            let record = Record::ViewEntered { epoch, view, base_height, base_hash };
-            self.view.entered_position = self.append(record);
+            if let Some(proof) = self.epochs.proofs.last().cloned() {
+                // A crash may have come between the CONFIG block's execution and this record.
+                self.append(Record::EpochStart(proof));
+            }
+            self.view.entered_position = self.record_first_view();
             return;
         }
         if let Some((view_change, _)) = self.view.own_view_change.clone() {
             let message = Message::ViewChange(view_change);
             self.send(Recipients::Others, message, LogPosition(0));
+        } else if self.primary() == self.own && planted::is(Bug::ProposesAgain) {
+            self.view.fresh = true;
         } else if self.primary() == self.own {
             // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
             // left before its block was durable.

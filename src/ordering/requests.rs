@@ -21,8 +21,9 @@ impl Core {
     }
 
     /// A bundle of another origin, from it or relayed. Whoever holds one guards it.
-    pub(super) fn on_bundle(&mut self, _peer: ReplicaId, bundle: Bundle) {
+    pub(super) fn on_bundle(&mut self, peer: ReplicaId, bundle: Bundle) {
         let (origin, key) = (bundle.origin, (bundle.session, bundle.first_seq));
+        self.note_second_content(peer, &bundle);
         let ops = bundle.skeletons.len() as u64;
         let admitted = self
             .view
@@ -30,6 +31,9 @@ impl Core {
             .get(&origin)
             .is_none_or(|window| window.admits(bundle.session, bundle.first_seq, ops));
         if origin == self.own || !admitted || self.pool.get(origin, key).is_some() {
+            return;
+        }
+        if !self.may_verify(peer, 1) {
             return;
         }
         if !self.check_bundle(&bundle) {
@@ -108,7 +112,7 @@ impl Core {
                 }
             }
             for message in messages {
-                self.send(Recipients::Others, message, LogPosition(0));
+                self.send(Recipients::Voters, message, LogPosition(0));
             }
         }
     }

@@ -35,7 +35,7 @@ impl Core {
     }
 
     pub(super) fn on_peer_up(&mut self, peer: ReplicaId) {
-        if self.membership.member(peer).is_none() || peer == self.own {
+        if !self.is_known(peer) {
             return;
         }
         self.peers.entry(peer).or_default().up = true;
@@ -45,6 +45,7 @@ impl Core {
                 let message = Message::ViewChange(view_change);
                 self.send(Recipients::One(peer), message, position);
             }
+            self.tell_proofs(peer);
         }
     }
 
@@ -52,6 +53,7 @@ impl Core {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.up = false;
         }
+        self.transfer_peer_down(peer);
     }
 
     pub(super) fn own_status(&self) -> Status {
@@ -62,6 +64,7 @@ impl Core {
             unix_ms: self.unix_now().unwrap_or_default(),
             committed: self.blocks.committed.height,
             executed: self.blocks.executed.height,
+            stable: self.checkpoints.stable_height(),
         }
     }
 
@@ -73,6 +76,8 @@ impl Core {
         self.next_status_ms = self.now_ms + STATUS_MS;
         self.send(Recipients::Others, Message::Status(self.own_status()), LogPosition(0));
         self.watch_clock();
+        self.watch_pace();
+        self.repeat_checkpoint_votes();
         if self.now_ms >= self.view.progress_ms + STATUS_MS {
             self.repeat_votes();
         }
@@ -83,12 +88,12 @@ impl Core {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.status = Some((status, now));
         let healed = known.healed_ms.is_some_and(|healed| now < healed + HEAL_MS);
-        if healed || self.quarantined || status.epoch != self.membership.epoch {
+        if healed || self.quarantined || status.epoch > self.membership.epoch {
             return;
         }
-        if self.heal(peer, &status)
-            && let Some(known) = self.peers.get_mut(&peer)
-        {
+        let behind = status.epoch < self.membership.epoch;
+        let helped = if behind { self.heal_epoch(peer, &status) } else { self.heal(peer, &status) };
+        if helped && let Some(known) = self.peers.get_mut(&peer) {
             known.healed_ms = Some(now);
         }
     }
@@ -102,11 +107,12 @@ impl Core {
             healed = true;
         }
         if status.committed < committed
-            && let Some(certificate) = self.blocks.certificate.clone()
+            && let Some(certificate) = self.certificate_here().cloned()
         {
             self.tell(peer, Message::Certificate(certificate));
             healed = true;
         }
+        healed |= self.show_stable(peer, status.stable);
         healed
     }
 
@@ -215,8 +221,11 @@ impl Core {
             committed: self.blocks.committed.height,
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
+            stable_checkpoint: self.checkpoints.stable_height(),
+            erased: self.checkpoints.erased,
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
+            transfer: self.transfer.progress(),
             peers: peers.collect(),
             counters: self.counters,
         }

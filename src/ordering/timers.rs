@@ -12,8 +12,11 @@ const LEASE_GRACE_MS: u64 = 2000;
 impl Core {
     pub(super) fn run_timers(&mut self) {
         self.send_status();
-        if self.quarantined || !self.is_voter() {
+        if self.quarantined {
             return;
+        }
+        if !self.is_voter() {
+            return self.guard_requests();
         }
         self.repeat_view_change();
         self.give_up_pending();
@@ -76,6 +79,7 @@ impl Core {
                 self.tenure_deadline(),
                 self.overstay_deadline(),
                 self.catch_up_deadline(),
+                self.transfer_deadline(),
                 self.read_deadline(),
             ]);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chain::{Certificate, Phase, Record};
 use crate::codec::Encode;
 use crate::ordering::{Core, Message, Recipients, ViewChange};
+use crate::planted::{self, Bug};
 use crate::types::{LogPosition, ReplicaId, View};
 
 /// A VIEW-CHANGE is sent again until its view, or a later one, begins.
@@ -28,14 +29,16 @@ impl Core {
 
     pub(super) fn send_view_change(&mut self, view: View) {
         assert!(view > self.view.highest(), "a replica asks for ever higher views");
-        let certified = self.blocks.certificate.as_ref().map(|cert| cert.view);
+        let certified = self.certificate_here().map(|cert| cert.view);
         let hopeless = certified.is_some_and(|certified| certified >= view);
         if hopeless || !self.is_voter() {
             return;
         }
-        let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate.clone());
+        let prepared = self.prepared_here().cloned();
+        let prepared = prepared.filter(|_| !planted::is(Bug::ViewChangeWithoutCertificate));
         let round = (self.membership.epoch, view);
-        let certificates = (prepared, self.blocks.certificate.clone());
+        let stable = self.checkpoints.stable.as_ref().map(|stable| stable.id);
+        let certificates = (prepared, self.certificate_here().cloned(), stable);
         let scheme = self.scheme.as_ref();
         let signed = ViewChange::sign(round, self.own, certificates, &self.cluster_id, scheme);
         let signed = Arc::new(signed);
@@ -60,7 +63,7 @@ impl Core {
         self.view.repeat_ms = self.now_ms + REPEAT_MS;
         self.view.own_view_change = Some((Arc::clone(&signed), position));
         self.view.view_changes.insert(self.own, signed);
-        self.send(Recipients::Others, message, position);
+        self.send(Recipients::Voters, message, position);
         self.after_view_changes();
     }
 
@@ -70,22 +73,29 @@ impl Core {
         }
         self.view.repeat_ms = self.now_ms + REPEAT_MS;
         if let Some((view_change, position)) = self.view.own_view_change.clone() {
-            self.send(Recipients::Others, Message::ViewChange(view_change), position);
+            self.send(Recipients::Voters, Message::ViewChange(view_change), position);
         }
     }
 
     pub(super) fn on_view_change(&mut self, peer: ReplicaId, view_change: Arc<ViewChange>) {
         let (replica, view) = (view_change.replica, view_change.view);
+        if view_change.epoch != self.membership.epoch || !self.is_voter() {
+            return;
+        }
         let known = self.view.view_changes.get(&replica).map(|known| known.view);
         let newer = view > self.view.entered && known.is_none_or(|known| view > known);
         if replica == self.own || !newer {
             self.help_into_view(peer, view);
             return;
         }
+        if !self.may_verify(peer, 1 + self.certificate_cost(&view_change)) {
+            return;
+        }
         if !self.view_change_holds(&view_change) {
             self.counters.bad_signatures += 1;
             return;
         }
+        self.note_view_change(&view_change);
         self.view.view_changes.insert(replica, Arc::clone(&view_change));
         if let Some(committed) = view_change.committed.clone() {
             self.adopt_commit(committed);
@@ -125,6 +135,15 @@ impl Core {
                 && certificate.view < view_change.view
                 && self.certificate_holds(certificate)
         })
+    }
+
+    fn certificate_cost(&self, view_change: &ViewChange) -> u64 {
+        let certificates = [view_change.prepared.as_ref(), view_change.committed.as_ref()];
+        certificates
+            .into_iter()
+            .flatten()
+            .map(|certificate| certificate.signatures.len() as u64)
+            .sum()
     }
 
     /// Whether a certificate certifies; those known already cost nothing.
@@ -178,7 +197,7 @@ impl Core {
         if let Some(new_view) = self.view.new_view.clone() {
             let gate = self.view.entered_position;
             self.send(Recipients::One(peer), Message::NewView(new_view), gate);
-        } else if let Some(certificate) = self.blocks.certificate.clone()
+        } else if let Some(certificate) = self.certificate_here().cloned()
             && certificate.view == self.view.entered
         {
             self.send(Recipients::One(peer), Message::Certificate(certificate), LogPosition(0));

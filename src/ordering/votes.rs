@@ -27,15 +27,8 @@ pub(super) struct Votes {
 }
 
 impl Votes {
-    /// Files a vote under each height that `wanted` accepts; returns an earlier vote of the same
-    /// replica that contradicts it.
-    pub fn insert(
-        &mut self,
-        vote: &Arc<Vote>,
-        verified: bool,
-        wanted: &dyn Fn(Height) -> bool,
-    ) -> Option<Arc<Vote>> {
-        let mut contradicted = None;
+    /// Files a vote under each height that `wanted` accepts and that holds no other of its voter.
+    pub fn insert(&mut self, vote: &Arc<Vote>, verified: bool, wanted: &dyn Fn(Height) -> bool) {
         for (at, hash) in (0_u64..).zip(&vote.signed.hashes) {
             let height = vote.signed.from_height.plus(at);
             if !wanted(height) {
@@ -44,13 +37,11 @@ impl Votes {
             let slot = Slot { view: vote.view, height, phase: vote.phase };
             let held = self.slots.entry(slot).or_default().entry(vote.signed.replica);
             let held = held.or_insert_with(|| Held { vote: Arc::clone(vote), verified });
-            if held.vote.signed.hash_at(height) != Some(*hash) {
-                contradicted = Some(Arc::clone(&held.vote));
-            } else if verified && !held.verified {
+            let same = held.vote.signed.hash_at(height) == Some(*hash);
+            if same && verified && !held.verified {
                 *held = Held { vote: Arc::clone(vote), verified };
             }
         }
-        contradicted
     }
 
     /// A block that at least `q` voters chose in this slot, verified or not.

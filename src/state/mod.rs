@@ -11,6 +11,7 @@ pub mod kv;
 mod lease;
 #[doc(hidden)]
 pub mod measure;
+mod relocate;
 mod restore;
 mod sessions;
 mod snapshot;
@@ -30,17 +31,19 @@ pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+pub use relocate::{MovedKey, moved_keys};
 pub use restore::{KeptChunk, Restore};
 pub use sessions::Sessions;
 pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
 use crate::chain::{
-    BlockHeader, Genesis, Membership, StateProof, SubState, ValueError, ValueRef, ValueSource,
-    exec_root,
+    BlockHeader, Genesis, Membership, Network, StateProof, SubState, ValueError, ValueRef,
+    ValueSource, exec_root,
 };
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
+use crate::planted;
 use crate::types::{ClusterId, Digest, LeaseId, Millis, Revision};
 
 /// Bytes of quota that a lease counts.
@@ -72,7 +75,7 @@ pub struct State {
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
     cluster_id: ClusterId,
-    membership: Membership,
+    network: Network,
     /// The running digest over all effects: the history follows from it.
     effects: Digest,
     /// Of all sub-states, behind the last executed block.
@@ -91,7 +94,7 @@ impl State {
             alarms: Alarms::default(),
             counters: Counters::default(),
             cluster_id: genesis.cluster_id(),
-            membership: genesis.membership(),
+            network: Network::of(genesis),
             effects: Digest::ZERO,
             roots: Vec::new(),
             root: Digest::ZERO,
@@ -109,7 +112,26 @@ impl State {
     /// Members and parameters in force.
     #[must_use]
     pub fn membership(&self) -> &Membership {
-        &self.membership
+        &self.network.membership
+    }
+
+    /// Members with where they are found, organisations with their governance keys.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The network's identity.
+    #[must_use]
+    pub fn cluster_id(&self) -> &ClusterId {
+        &self.cluster_id
+    }
+
+    /// The next epoch begins behind this block.
+    pub(crate) fn start_epoch(&mut self, network: Network) {
+        assert_eq!(network.membership.epoch, self.network.membership.epoch.next(), "epochs follow");
+        self.counters.changed = true;
+        self.network = network;
     }
 
     /// Logical bytes that count towards the quota.
@@ -156,14 +178,15 @@ impl State {
             (SubState::Sessions, whole(&self.sessions.to_bytes())),
             (SubState::Alarms, whole(&self.alarms.to_bytes())),
             (SubState::Counters, whole(&self.counters.to_bytes())),
-            (SubState::Config, self.membership.config_hash()),
+            (SubState::Config, self.network.root()),
             (SubState::Effects, self.effects),
         ]
     }
 
     /// Enters a block: counters, block time, the lease clock.
     pub(crate) fn begin_block(&mut self, header: &BlockHeader) {
-        let gained = header.time_ms.minus(self.counters.time_ms.0);
+        let time_ms = Millis(planted::local_ms(header.time_ms.0));
+        let gained = time_ms.minus(self.counters.time_ms.0);
         self.leases.advance(gained.0);
         self.counters.enter(header);
     }
@@ -174,7 +197,7 @@ impl State {
         self.effects = record.chain(self.effects);
         self.counters.changed |= !record.changes.is_empty();
         let used = self.used_bytes();
-        let wanted = checkpoint_asked || self.counters.due(&self.membership.parameters, used);
+        let wanted = checkpoint_asked || self.counters.due(&self.membership().parameters, used);
         if wanted {
             self.counters.checkpointed();
         }
@@ -254,7 +277,7 @@ impl State {
 
     /// Revokes what the lease clock says is due, bounded per block.
     pub(crate) fn expire(&mut self, record: &mut Record) {
-        for id in self.leases.due() {
+        for id in planted::hash_order(self.leases.due()) {
             self.revoke(id, &Cause::expiry(id), record);
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::{Genesis, Membership, Parameters, Value, ValueRef};
+use crate::chain::{Genesis, Network, Parameters, Value, ValueRef};
 use crate::codec::{Decode, DecodeError, Reader};
 use crate::state::kv::{Item, Kv, KvNumbers, Version};
 use crate::state::lease::Lease;
@@ -11,7 +11,7 @@ use crate::state::{Alarms, Counters, Leases, Sessions, State};
 use crate::types::{Digest, LeaseId, Millis, Revision};
 
 /// Most leases or keys of one chunk: each takes a byte or more.
-const ITEMS_MAX: usize = 8 << 20;
+pub(super) const ITEMS_MAX: usize = 8 << 20;
 
 /// A chunk with the place it is kept at.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ fn read_head(reader: &mut Reader, cluster_id: Digest) -> Result<Head, RestoreErr
         sessions: Sessions::decode(reader)?,
         alarms: Alarms::decode(reader)?,
         counters: Counters::decode(reader)?,
-        membership: Membership::decode(reader)?,
+        network: Network::decode(reader)?,
         effects: reader.digest("effects digest")?,
         cluster_id,
         roots: Vec::new(),
@@ -195,7 +195,10 @@ fn read_head(reader: &mut Reader, cluster_id: Digest) -> Result<Head, RestoreErr
     Ok(Head { state, numbers, keys, leases })
 }
 
-fn read_item(reader: &mut Reader, chunk: &KeptChunk) -> Result<(Item, Digest), RestoreError> {
+pub(super) fn read_item(
+    reader: &mut Reader,
+    chunk: &KeptChunk,
+) -> Result<(Item, Digest), RestoreError> {
     match reader.u8("version kind")? {
         1 => {
             let modified = Revision(reader.i64("version modified")?);

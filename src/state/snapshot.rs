@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::chain::{Value, ValueError, ValueRef, ValueSource};
 use crate::codec::{Encode, Writer};
+use crate::planted::{self, Bug};
 use crate::state::State;
 use crate::state::kv::{Item, Kv};
 use crate::types::{Digest, LeaseId, Millis, Revision};
@@ -97,7 +98,8 @@ impl Snapshotter {
         let mut records = Vec::new();
         let mut bytes = RECORD_BYTES;
         let mut next = None;
-        kv.visit_items(&from, self.compact, self.cut, &mut |key, items| {
+        let cut = if planted::is(Bug::RevisionApart) { kv.revision() } else { self.cut };
+        kv.visit_items(&from, self.compact, cut, &mut |key, items| {
             let size = record_bytes(key, &items);
             if !records.is_empty() && bytes + size > CHUNK_BYTES_MAX {
                 next = Some(key.to_vec());
@@ -197,10 +199,12 @@ fn head(state: &State, leases: usize) -> Bytes {
     writer.u64(state.kv.key_count() as u64);
     writer.u64(leases as u64);
     writer.u64(state.leases.clock().0);
-    state.sessions.encode(&mut writer);
+    let none = crate::state::Sessions::default();
+    let lost = planted::is(Bug::SessionsLost);
+    (if lost { &none } else { &state.sessions }).encode(&mut writer);
     state.alarms.encode(&mut writer);
     state.counters.encode(&mut writer);
-    state.membership.encode(&mut writer);
+    state.network.encode(&mut writer);
     writer.digest(&state.effects);
     writer.finish()
 }

@@ -6,6 +6,7 @@ use crate::codec::Decode;
 use crate::state::testing::{MapValues, genesis};
 use crate::state::{
     Cause, Event, KeptChunk, KeyValue, NewVersion, Record, RestoreError, Snapshotter, Span, State,
+    moved_keys,
 };
 use crate::types::{LeaseId, Millis, Revision};
 
@@ -32,6 +33,8 @@ impl ValueSource for World {
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, u8, u16),
+    /// A put that keeps the value, as `ignore_value` does.
+    Again(u8),
     Delete(u8, u8),
     Grant(u8),
     Revoke(u8),
@@ -44,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0_u8..60, 0_u8..6, 0_u16..400)
             .prop_map(|(key, lease, length)| Step::Put(key, lease, length)),
+        2 => (0_u8..60).prop_map(Step::Again),
         3 => (0_u8..60, 0_u8..3).prop_map(|(from, count)| Step::Delete(from, count)),
         1 => (1_u8..6).prop_map(Step::Grant),
         1 => (1_u8..6).prop_map(Step::Revoke),
@@ -80,6 +84,12 @@ impl World {
                     let lease = LeaseId(i64::from(*lease));
                     let lease = self.state.leases.get(lease).map_or(LeaseId(0), |_| lease);
                     let new = NewVersion { lease, value: at, commitment };
+                    self.state.put(&name(*key), new, &cause, &mut record);
+                }
+                Step::Again(key) => {
+                    let Some(old) = self.state.kv.get(&name(*key)) else { continue };
+                    let commitment = self.read(old.value).expect("it is kept").commitment();
+                    let new = NewVersion { lease: LeaseId(0), value: old.value, commitment };
                     self.state.put(&name(*key), new, &cause, &mut record);
                 }
                 Step::Delete(from, count) => {
@@ -134,6 +144,18 @@ impl World {
         }
         let state = State::restore(&genesis(), kept).expect("a snapshot restores");
         Self { state, values: MapValues::default(), file, ops: 0 }
+    }
+
+    /// Lets the state refer to these chunks and forgets the log's values that were there at the cut.
+    fn move_into(&mut self, chunks: &[Bytes], cut: u32) {
+        self.file.clear();
+        for bytes in chunks {
+            let base = u32::try_from(self.file.len()).expect("a small file");
+            let kept = KeptChunk { bytes: bytes.clone(), segment: 0x8000_0007, base };
+            self.state.relocate(&moved_keys(&kept).expect("a snapshot's chunk"));
+            self.file.extend_from_slice(bytes);
+        }
+        self.values.0.retain(|(_, offset), _| *offset > cut);
     }
 
     fn resolve(&self, kv: &KeyValue) -> (KeyValue, Value) {
@@ -194,6 +216,36 @@ proptest! {
         restored.run(&after, true);
         prop_assert_eq!(restored.answers(), world.answers());
         prop_assert_eq!(world.finish(&mut late), chunks);
+    }
+
+    #[test]
+    fn values_move_to_a_checkpoint_under_way_and_nobody_notices(
+        before in prop::collection::vec(step(), 0..250),
+        during in prop::collection::vec(step(), 0..60),
+        after in prop::collection::vec(step(), 0..60),
+    ) {
+        let (mut moving, mut still) = (World::new(), World::new());
+        for world in [&mut moving, &mut still] {
+            world.run(&before, true);
+        }
+        let cut = moving.ops;
+        let mut snapshotter = Snapshotter::begin(&mut moving.state);
+        let first = snapshotter.next_chunk(&moving.state, &moving).expect("values are there");
+        moving.run(&during, true);
+        let mut chunks: Vec<Bytes> = first.into_iter().collect();
+        chunks.extend(moving.finish(&mut snapshotter));
+        drop(snapshotter);
+        moving.move_into(&chunks, cut);
+        moving.run(&after, false);
+        still.run(&during, false);
+        still.run(&after, true);
+        prop_assert_eq!(moving.answers(), still.answers());
+        let (one, other) = (moving.snapshot(), still.snapshot());
+        prop_assert_eq!(&one, &other, "the same bytes whatever was moved or swept");
+        let cut = moving.ops;
+        moving.move_into(&one, cut);
+        prop_assert!(moving.values.0.is_empty());
+        prop_assert_eq!(moving.answers(), still.answers());
     }
 
     #[test]

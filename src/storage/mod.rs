@@ -5,9 +5,11 @@
 //! Every byte is described in `docs/storage-format.md`.
 
 pub mod disk;
+pub mod evidence;
 pub mod identity;
 pub mod log;
 pub mod checkpoint;
+pub mod transfer;
 pub mod values;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, reason = "a damaged index is deleted")]

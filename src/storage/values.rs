@@ -3,7 +3,7 @@
 //! The owner keeps [`Values`] behind its own lock and changes it by `&mut`. A reader takes a [`Plan`]
 //! under that lock, which copies nothing from disk, and reads it after letting go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,6 +38,9 @@ pub struct Values {
     recent_bytes_max: usize,
     durable: Placed,
     files: BTreeMap<u32, Arc<dyn DiskFile>>,
+    /// Segments rewritten in place: no reference of the state points there, and a stale one would
+    /// find something else.
+    rewritten: BTreeSet<u32>,
 }
 
 impl Values {
@@ -47,7 +50,8 @@ impl Values {
         let (recent, files) = (BTreeMap::new(), BTreeMap::new());
         let durable = Placed::default();
         let recent_bytes_max = RECENT_BYTES_MAX;
-        Self { disk, recent, recent_bytes: 0, recent_bytes_max, durable, files }
+        let rewritten = BTreeSet::new();
+        Self { disk, recent, recent_bytes: 0, recent_bytes_max, durable, files, rewritten }
     }
 
     /// Keeps an appended block: `placed` as [`super::log::Appender::append`] returned it, the block's
@@ -87,9 +91,15 @@ impl Values {
         Ok(())
     }
 
-    /// Forgets a file that was removed or rewritten.
-    pub fn close(&mut self, segment: u32) {
+    /// Forgets a file that is about to be removed, rewritten or was; its values are erased.
+    pub fn erase(&mut self, segment: u32) {
         self.files.remove(&segment);
+        self.rewritten.insert(segment);
+        let held: Vec<(u32, u32)> =
+            self.recent.range((segment, 0)..=(segment, u32::MAX)).map(|(at, _)| *at).collect();
+        for at in held {
+            self.recent_bytes -= self.recent.remove(&at).map_or(0, |block| block.len());
+        }
     }
 
     /// Everything needed to read `refs` without this object.
@@ -99,6 +109,9 @@ impl Values {
         let places = refs
             .iter()
             .map(|at| {
+                if self.rewritten.contains(&at.segment) {
+                    return Place::Erased(*at);
+                }
                 let place = self.in_memory(*at);
                 if matches!(place, Place::File(_)) {
                     files.entry(at.segment).or_insert_with(|| self.file(at.segment));
@@ -156,6 +169,7 @@ fn path(segment: u32) -> String {
 enum Place {
     Memory(ValueRef, Bytes),
     File(ValueRef),
+    Erased(ValueRef),
 }
 
 enum File {
@@ -180,6 +194,7 @@ impl Plan {
         for (index, place) in self.places.into_iter().enumerate() {
             match place {
                 Place::Memory(at, bytes) => answers.push(Some(decode(at, bytes)?)),
+                Place::Erased(at) => return Err(ValueError::Erased(at)),
                 Place::File(at) => {
                     answers.push(None);
                     wanted.push((at, index));

@@ -1,5 +1,7 @@
 //! Quorum arithmetic (consensus.md 3).
 
+use crate::planted::{self, Bug};
+
 /// The sizes that follow from the number of voting replicas.
 ///
 /// Two quorums share at least `f + 1` replicas (`2q - n >= f + 1`) and a quorum answers although
@@ -32,7 +34,8 @@ impl Quorum {
     /// Votes that decide: `(n + f + 2) / 2`.
     #[must_use]
     pub fn q(self) -> usize {
-        (self.n + self.f() + 2) / 2
+        let q = (self.n + self.f() + 2) / 2;
+        if planted::is(Bug::SmallQuorum) { q.max(2) - 1 } else { q }
     }
 
     /// Votes among which one is correct: `f + 1`.

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::planted::{self, Bug};
 use crate::state::Event;
 use crate::types::Revision;
 use crate::watch::ring::{bytes_bound, previous_before_revision};
@@ -56,7 +57,7 @@ impl WatchStream {
 fn batch_end(events: &[Event]) -> Option<Revision> {
     let mut bytes = 0;
     for events in events.chunk_by(|a, b| a.revision == b.revision) {
-        if bytes >= POLL_BYTES {
+        if bytes >= POLL_BYTES && !planted::is(Bug::UnboundedWatch) {
             return events.first().map(|event| event.revision);
         }
         bytes += events.iter().map(bytes_bound).sum::<usize>();

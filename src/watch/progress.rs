@@ -1,3 +1,4 @@
+use crate::planted::{self, Bug};
 use crate::types::Revision;
 use crate::watch::{Delivery, Load, WatchStream};
 
@@ -29,7 +30,8 @@ impl WatchStream {
         let at_end = self.position > current;
         let mut all = at_end && !self.watchers.is_empty();
         for (id, cursor) in &mut self.watchers {
-            let due = at_end && cursor.synced && cursor.watch.start <= current;
+            let early = planted::is(Bug::ProgressBeforeEvents);
+            let due = early || at_end && cursor.synced && cursor.watch.start <= current;
             all &= due;
             if self.ticked && cursor.watch.progress_notify {
                 if due && cursor.quiet {

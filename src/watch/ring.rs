@@ -122,6 +122,16 @@ impl Ring {
         }
     }
 
+    /// Drops the events up to `through`: values they refer to may be gone from where they were. A stream
+    /// that still needs them goes on from history.
+    pub fn forget(&mut self, through: Revision) {
+        let gone = self.slots.partition_point(|slot| slot.event.revision <= through);
+        for slot in self.slots.drain(..gone) {
+            self.bytes -= 2 * bytes_bound(&slot.event);
+        }
+        self.floor = self.floor.max(through.min(self.revision));
+    }
+
     /// The store's revision.
     #[must_use]
     pub fn revision(&self) -> Revision {

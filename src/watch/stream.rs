@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::planted::{self, Bug};
 use crate::state::Event;
 use crate::types::Revision;
 use crate::watch::cursor::Cursor;
@@ -92,7 +93,8 @@ impl WatchStream {
     pub fn create(&mut self, id: i64, watch: Watch, current: Revision) {
         let start = watch.start;
         let synced = start.0 == 0 || start > current;
-        let next = if synced { start.max(current.next()) } else { start };
+        let wanted = if planted::is(Bug::FutureRevisionWatch) { Revision(0) } else { start };
+        let next = if synced { wanted.max(current.next()) } else { start };
         if synced {
             self.synced.insert(watch.range.clone(), id);
         } else {
@@ -151,7 +153,8 @@ impl WatchStream {
         let mut until = current.next();
         for slot in slots {
             let revision = slot.event.revision;
-            if bytes >= POLL_BYTES && revision > self.position {
+            let bounded = !planted::is(Bug::UnboundedWatch);
+            if bounded && bytes >= POLL_BYTES && revision > self.position {
                 until = revision;
                 break;
             }

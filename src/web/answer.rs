@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
+pub(super) const BYTES: &str = "application/octet-stream";
 /// Prometheus' text format.
 pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 

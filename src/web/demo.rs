@@ -16,6 +16,16 @@ pub(super) async fn heal(State(web): State<Web>, method: Method) -> Response {
     switch(&web, &method, false)
 }
 
+/// Makes this replica contradict itself for some seconds: others get other votes and blocks of it.
+pub(super) async fn lie(State(web): State<Web>, method: Method) -> Response {
+    if method != Method::POST {
+        return allow("POST");
+    }
+    tracing::warn!(event = "demo_lie");
+    web.handle.lie();
+    found(TEXT, Body::from("ok\n"))
+}
+
 fn switch(web: &Web, method: &Method, cut: bool) -> Response {
     if method != Method::POST {
         return allow("POST");

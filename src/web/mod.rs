@@ -6,16 +6,20 @@
 
 mod answer;
 mod block;
+mod change;
 mod connection;
 mod counting;
 mod demo;
+mod evidence;
 mod health;
 mod limits;
 mod metrics;
 mod provenance;
+mod repair;
 mod serve;
 mod status;
 
+pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
@@ -51,15 +55,18 @@ struct Web {
 impl Web {
     /// A replica's name: its organisation's.
     fn name(&self, id: ReplicaId) -> String {
-        let member = self.handle.genesis().members.iter().find(|member| member.id == id);
-        member.map_or_else(|| format!("replica-{id}"), |member| member.name.clone())
+        let known = self.handle.read(|shared| {
+            shared.state.network().addresses.get(&id).map(|address| address.name.clone())
+        });
+        let first = || self.handle.genesis().members.iter().find(|member| member.id == id);
+        known.or_else(|| Some(first()?.name.clone())).unwrap_or_else(|| format!("replica-{id}"))
     }
 }
 
 /// Whether this replica found its state to differ from the network's.
 fn corrupt(web: &Web) -> bool {
     let alarmed = web.handle.read(|shared| shared.state.alarms.is_raised(AlarmKind::Corrupt));
-    alarmed || web.handle.status().quarantined.is_some()
+    alarmed || web.handle.is_quarantined()
 }
 
 /// Everything, for the client listeners.
@@ -71,11 +78,18 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .route("/althing/v1/status", any(status::status))
         .route("/althing/v1/blame", any(provenance::blame))
         .route("/althing/v1/history", any(provenance::history))
-        .route("/althing/v1/block/{height}", any(block::block));
+        .route("/althing/v1/block/{height}", any(block::block))
+        .route("/althing/v1/network", any(change::network))
+        .route("/althing/v1/epochs", any(change::epochs))
+        .route("/althing/v1/change", any(change::change))
+        .route("/evidence", any(evidence::list))
+        .route("/evidence/{digest}", any(evidence::one))
+        .route("/althing/v1/replica/repair", any(repair::repair));
     if demo {
         router = router
             .route("/althing/v1/demo/cut", any(demo::cut))
-            .route("/althing/v1/demo/heal", any(demo::heal));
+            .route("/althing/v1/demo/heal", any(demo::heal))
+            .route("/althing/v1/demo/lie", any(demo::lie));
     }
     router.with_state(web)
 }

@@ -60,6 +60,10 @@ pub struct StatusPage {
     pub quota_bytes: u64,
     /// Height of the newest checkpoint on disk.
     pub checkpoint: u64,
+    /// Height of the newest checkpoint that a quorum holds.
+    pub stable_checkpoint: u64,
+    /// Values of blocks up to here may be erased from this replica's log.
+    pub erased: u64,
     /// Bytes of log written since the process started.
     pub log_bytes: u64,
     /// Flushes of the log since the process started.
@@ -119,7 +123,8 @@ fn quorum_margin(quorum: Quorum, status: &NodeStatus) -> i64 {
 
 fn page(web: &Web, status: &NodeStatus) -> StatusPage {
     let genesis = web.handle.genesis();
-    let quorum = Quorum::of(genesis.members.len().max(1));
+    let membership = web.handle.read(|shared| shared.state.membership().clone());
+    let quorum = membership.quorum();
     let name = |id: ReplicaId| web.name(id);
     let core = &status.core;
     let peers: Vec<PeerStatus> = core
@@ -161,8 +166,10 @@ fn page(web: &Web, status: &NodeStatus) -> StatusPage {
         compact_revision: status.compact_revision.0,
         keys: status.keys,
         logical_bytes: status.logical_bytes,
-        quota_bytes: genesis.parameters.quota_bytes,
+        quota_bytes: membership.parameters.quota_bytes,
         checkpoint: status.checkpoint.0,
+        stable_checkpoint: status.core.stable_checkpoint.0,
+        erased: status.core.erased.0,
         log_bytes: status.log_bytes,
         syncs: status.syncs,
         pending: status.pending,

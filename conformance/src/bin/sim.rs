@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::scenarios;
+use conformance::sim::bank;
+use conformance::sim::crash_points;
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
@@ -12,9 +15,12 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --seed N [--verbose]   one seed; --verbose prints every event
   sim --runs N [--from N]    N seeds, from 1 or from the one named
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
+  --all-seen                 fails if something that the table of scenarios needs was never seen
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
-  sim --mutants              every such bug, until a seed finds it; fails if none of 200 does
+  sim --crash-points [N]     a crash at every (N-th) operation of a disk, and in the recovery from it
+  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production
+                             code, until a layer of the tests finds it; fails if none does
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -22,17 +28,19 @@ const COMMAND: &str = "cargo run -p conformance --no-default-features --profile 
 struct Arguments {
     seeds: Vec<u64>,
     verbose: bool,
+    all_seen: bool,
     calm: Option<usize>,
     mutant: Option<Mutant>,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seed, mut runs, mut from, mut replay) = (None, None, 1, None);
-    let (mut verbose, mut calm, mut mutant) = (false, None, None);
+    let (mut verbose, mut all_seen, mut calm, mut mutant) = (false, false, None, None);
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
-        if flag == "--verbose" {
-            verbose = true;
+        if flag == "--verbose" || flag == "--all-seen" {
+            verbose |= flag == "--verbose";
+            all_seen |= flag == "--all-seen";
             continue;
         }
         let value = given.next().ok_or(format!("{flag} needs a value"))?;
@@ -58,7 +66,7 @@ fn arguments() -> Result<Arguments, String> {
         (None, None, Some(path)) => read_seeds(&path)?,
         _ => return Err("give one of --seed, --runs, --replay".to_owned()),
     };
-    Ok(Arguments { seeds, verbose, calm, mutant })
+    Ok(Arguments { seeds, verbose, all_seen, calm, mutant })
 }
 
 fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
@@ -70,38 +78,27 @@ fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
         .collect()
 }
 
-/// Plays seeds against every planted bug; the names of those that nobody found.
-fn mutants() -> Vec<&'static str> {
-    let found_by = |mutant| {
-        (1..=200).find_map(|seed| {
-            let plan = Plan { mutant: Some(mutant), ..Plan::draw(seed) };
-            run(plan, false).err().map(|failure| (seed, failure.what))
-        })
-    };
-    let mut missed = Vec::new();
-    for (name, mutant) in Mutant::ALL {
-        match found_by(mutant) {
-            Some((seed, what)) => {
-                println!(
-                    "{name}: found by seed {seed}: {}",
-                    what.chars().take(100).collect::<String>()
-                );
-            }
-            None => {
-                println!("{name}: not found");
-                missed.push(name);
-            }
-        }
-    }
-    missed
+/// All crash points, or with a number behind the flag every so many-th.
+fn crash_points() -> ExitCode {
+    let stride = std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let begun = Instant::now();
+    let points = crash_points::enumerate(stride, true);
+    let flips = crash_points::flip_bytes(usize::try_from(stride).unwrap_or(1));
+    println!("crash points, every {stride}: {points:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("bytes of a log changed (refused, same, last batch cut): {flips:?}");
+    if points.is_ok() && flips.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--mutants") {
         std::panic::set_hook(Box::new(|_| {}));
-        let missed = mutants();
-        println!("{} planted bugs, {} missed", Mutant::ALL.len(), missed.len());
-        return if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let only: Vec<String> = std::env::args().skip(2).collect();
+        let missed = bank::play(&only);
+        return if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if std::env::args().nth(1).as_deref() == Some("--crash-points") {
+        std::panic::set_hook(Box::new(|_| {}));
+        return crash_points();
     }
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -144,11 +141,23 @@ fn main() -> ExitCode {
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("seen: {seen:?}");
+    for (what, count) in &seen {
+        println!("seen {count:>9} {what}");
+    }
     println!(
         "{} seeds, {} failed {failed:?}, {events} events in {seconds:.1} s",
         arguments.seeds.len(),
         failed.len()
     );
+    let unseen: Vec<String> = match scenarios::counters() {
+        Ok(wanted) if arguments.all_seen => {
+            wanted.into_iter().filter(|what| !seen.contains_key(what.as_str())).collect()
+        }
+        _ => Vec::new(),
+    };
+    if !unseen.is_empty() {
+        println!("never seen: {unseen:?}");
+        return ExitCode::FAILURE;
+    }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use althing::chain::{
-    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Member, Membership, Op,
-    Parameters, Phase, Put, Record, Skeleton, Value, ValueSlot, Vote,
+    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Member, Membership,
+    Network, Op, Ownership, Parameters, Phase, Put, Record, Skeleton, Value, ValueSlot, Vote,
 };
 use althing::crypto::{Context, Scheme, hash};
 use althing::ordering::{Core, CoreConfig, Input, Message, Output, Recipients, ViewChange};
@@ -41,7 +41,7 @@ pub struct Bench {
     replicas: Vec<Replica>,
     schemes: Vec<Arc<dyn Scheme>>,
     wire: VecDeque<(u16, u16, Message)>,
-    /// Only what orders blocks; nobody hears a STATUS or a bundle until the network heals.
+    /// Only what orders blocks arrives; nobody hears a STATUS or a bundle until the network heals.
     narrow: bool,
     chain: Vec<Digest>,
     ledger: BTreeMap<(u16, View, Height, Phase), Digest>,
@@ -71,11 +71,20 @@ impl Bench {
             parameters: Parameters::default(),
             first_primary: 0,
         };
+        let network = Network {
+            ownership: Ownership::Many,
+            membership,
+            organisations: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            next_replica: 4,
+            next_organisation: 4,
+        };
         let replica = |id: u16| Replica {
             core: Some(Core::new(CoreConfig {
                 cluster_id: CLUSTER,
                 own: ReplicaId(id),
-                membership: membership.clone(),
+                network: network.clone(),
+                epochs: Vec::new(),
                 scheme: Arc::clone(&schemes[usize::from(id)]),
                 start_nonce: [id as u8 + 1; 32],
                 genesis_ms: Millis(UNIX_MS),
@@ -212,7 +221,7 @@ impl Bench {
         if self.liar.is_some() {
             let round = (Epoch(0), View(1));
             let scheme = self.schemes[0].as_ref();
-            let asks = ViewChange::sign(round, ReplicaId(0), (None, None), &CLUSTER, scheme);
+            let asks = ViewChange::sign(round, ReplicaId(0), (None, None, None), &CLUSTER, scheme);
             let asks = Arc::new(asks);
             for to in 1..4 {
                 self.wire.push_back((0, to, Message::ViewChange(Arc::clone(&asks))));
@@ -343,13 +352,28 @@ impl Bench {
         for vote in votes {
             self.note_vote(from, vote)?;
         }
-        if self.narrow && matches!(message, Message::Status(_) | Message::Bundle(_)) {
+        let orders = matches!(
+            message,
+            Message::PrePrepare { .. }
+                | Message::Votes(_)
+                | Message::ViewChange(_)
+                | Message::NewView(_)
+                | Message::Certificate(_)
+                | Message::GetBlocks { .. }
+                | Message::Blocks { .. }
+                | Message::GetBody { .. }
+                | Message::Body(_)
+        );
+        if self.narrow && !orders {
             return Ok(());
         }
-        for id in (0..4).filter(|id| *id != from) {
-            if to == Recipients::Others || to == Recipients::One(ReplicaId(id)) {
-                self.wire.push_back((from, id, message.clone()));
-            }
+        // All four are voters, so whoever means a group means all others.
+        let wanted = |id: u16| match to {
+            Recipients::One(one) => one == ReplicaId(id),
+            _ => true,
+        };
+        for id in (0..4).filter(|id| *id != from && wanted(*id)) {
+            self.wire.push_back((from, id, message.clone()));
         }
         Ok(())
     }
@@ -401,7 +425,7 @@ impl Bench {
         }
         replica.root = hash(&Context::EXEC_ROOT, &[&replica.root.0, &block_hash.0]);
         let effects = Effects { height, exec_root: replica.root, changes: Vec::new() };
-        Ok(Input::Executed { effects, next_expiry: None })
+        Ok(Input::Executed { effects, next_expiry: None, network: None })
     }
 
     fn page(&self, id: u16, from: Height, until: Height) -> Option<Message> {

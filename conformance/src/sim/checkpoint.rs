@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use althing::chain::BlockHeader;
-use althing::state::Snapshotter;
-use althing::storage::checkpoint::{CheckpointParts, CheckpointWriter, remove_old};
+use althing::chain::{BlockHeader, CheckpointId};
+use althing::state::{KeptChunk, Snapshotter, moved_keys};
+use althing::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter, remove_old};
 use althing::storage::disk::Disk;
 use althing::storage::log::ReplayMark;
 use althing::types::{ClusterId, Digest, Height};
@@ -37,16 +37,16 @@ impl Checkpointing {
         }
     }
 
-    /// Writes one chunk, or finishes; the height once it is on disk.
+    /// Writes one chunk, or finishes; what it is once it is on disk and the state refers to it.
     ///
     /// # Errors
     /// The disk, or a value that cannot be read.
     pub fn slice(
         &mut self,
-        machine: &Machine,
+        machine: &mut Machine,
         disk: &SimDisk,
-        keeper: (&ClusterId, &[u32]),
-    ) -> Result<Option<Height>, String> {
+        keeper: (&ClusterId, &mut Vec<u32>, &[Height]),
+    ) -> Result<Option<CheckpointId>, String> {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -71,8 +71,23 @@ impl Checkpointing {
             replay: self.replay.clone(),
         };
         let writer = self.writer.take().expect("it was begun");
-        writer.finish(parts).map_err(|error| error.to_string())?;
-        remove_old(disk, keeper.0, keeper.1).map_err(|error| error.to_string())?;
-        Ok(Some(self.header.height))
+        let checkpoint = writer.finish(parts).map_err(|error| error.to_string())?;
+        relocate(machine, disk, &checkpoint)?;
+        let (cluster_id, in_use, stable) = keeper;
+        *in_use = checkpoint.files();
+        remove_old(disk, cluster_id, (in_use, stable)).map_err(|error| error.to_string())?;
+        Ok(Some(checkpoint.manifest.id()))
     }
+}
+
+/// As the node's checkpoint thread does it, but at once.
+fn relocate(machine: &mut Machine, disk: &SimDisk, written: &Checkpoint) -> Result<(), String> {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    for chunk in written.chunks(&shared) {
+        let chunk = chunk.map_err(|error| error.to_string())?;
+        let (segment, base) = (chunk.place.segment(), chunk.place.base);
+        let kept = KeptChunk { bytes: chunk.bytes, segment, base };
+        machine.state.relocate(&moved_keys(&kept).map_err(|error| error.to_string())?);
+    }
+    Ok(())
 }

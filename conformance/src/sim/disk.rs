@@ -18,8 +18,15 @@ pub enum Survivors {
     Nothing,
     /// All of it is there.
     Everything,
+    /// What was written first, up to some place.
+    Prefix,
     /// Each sector and each name for itself.
     Random,
+}
+
+impl Survivors {
+    /// All policies.
+    pub const ALL: [Self; 4] = [Self::Nothing, Self::Everything, Self::Prefix, Self::Random];
 }
 
 #[derive(Default)]
@@ -28,6 +35,34 @@ struct File {
     synced_len: usize,
     /// What stood in sectors written since the last sync, by sector.
     before: BTreeMap<usize, Vec<u8>>,
+    /// What stands in sectors whose sync failed: the system shows the new bytes and calls them clean,
+    /// so no later sync writes them (faults.md lesson 4).
+    lost: BTreeMap<usize, Vec<u8>>,
+}
+
+/// What a disk does wrong, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// The next write fails.
+    WriteFails,
+    /// The next sync fails; what it should have written is not.
+    SyncFails,
+    /// The next write finds no space.
+    NoSpace,
+    /// The next sync of a directory fails.
+    DirectorySyncFails,
+    /// The power fails: nothing works until the machine starts again.
+    PowerFails,
+}
+
+impl DiskFault {
+    /// All, with the counters that say they happened.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("disk: write failed", Self::WriteFails),
+        ("disk: sync failed", Self::SyncFails),
+        ("disk: no space", Self::NoSpace),
+        ("disk: directory sync failed", Self::DirectorySyncFails),
+    ];
 }
 
 #[derive(Default)]
@@ -45,12 +80,17 @@ struct Inner {
     syncs: u64,
     /// Syncs do nothing.
     lies: bool,
+    /// Waits for its operation.
+    fault: Option<DiskFault>,
+    /// The fault that an operation met.
+    met: Option<DiskFault>,
 }
 
 impl Inner {
     fn operation(&mut self, path: &str) -> Result<(), DiskError> {
         match &mut self.fuse {
             Some(0) => {
+                self.met = Some(DiskFault::PowerFails);
                 return Err(DiskError::new(DiskErrorKind::Failed, path, "the power has failed"));
             }
             Some(left) => *left -= 1,
@@ -60,10 +100,29 @@ impl Inner {
         Ok(())
     }
 
+    fn meet(&mut self, faults: &[DiskFault], path: &str) -> Result<(), DiskError> {
+        let Some(fault) = self.fault.filter(|fault| faults.contains(fault)) else { return Ok(()) };
+        self.fault = None;
+        self.met = Some(fault);
+        let (kind, why) = match fault {
+            DiskFault::NoSpace => (DiskErrorKind::Full, "no space left on device"),
+            _ => (DiskErrorKind::Failed, "input/output error"),
+        };
+        Err(DiskError::new(kind, path, why))
+    }
+
     fn crash(&mut self, survivors: Survivors, random: &mut Random) {
-        let keep = |random: &mut Random| match survivors {
+        (self.fault, self.met) = (None, None);
+        // Sectors are gone through in order of file and place, which is about that of writing.
+        let unsynced = self.files.values().map(|file| file.before.len() as u64).sum::<u64>();
+        let mut left = random.below(unsynced + 1);
+        let mut keep = |random: &mut Random| match survivors {
             Survivors::Nothing => false,
             Survivors::Everything => true,
+            Survivors::Prefix => {
+                left = left.saturating_sub(1);
+                left > 0
+            }
             Survivors::Random => random.chance(500),
         };
         let paths: BTreeSet<String> =
@@ -79,12 +138,12 @@ impl Inner {
         }
         self.synced_names = self.names.clone();
         for file in self.files.values_mut() {
-            for (sector, old) in core::mem::take(&mut file.before) {
-                if !keep(random) {
-                    let start = sector * SECTOR;
-                    let end = (start + old.len()).min(file.bytes.len());
-                    file.bytes[start..end].copy_from_slice(&old[..end - start]);
-                }
+            let unsynced = core::mem::take(&mut file.before).into_iter();
+            let back: Vec<_> = unsynced.filter(|_| !keep(random)).collect();
+            for (sector, old) in back.into_iter().chain(core::mem::take(&mut file.lost)) {
+                let start = sector * SECTOR;
+                let end = (start + old.len()).min(file.bytes.len());
+                file.bytes[start..end].copy_from_slice(&old[..end - start]);
             }
             if file.bytes.len() > file.synced_len && !keep(random) {
                 let more = (file.bytes.len() - file.synced_len) as u64;
@@ -116,6 +175,21 @@ impl SimDisk {
     /// From now on a sync does nothing.
     pub fn lie(&self) {
         self.inner().lies = true;
+    }
+
+    /// The next operation of its kind fails.
+    pub fn break_once(&self, fault: DiskFault) {
+        self.inner().fault = Some(fault);
+    }
+
+    /// No operation fails any more.
+    pub fn mend(&self) {
+        self.inner().fault = None;
+    }
+
+    /// The fault that an operation has met since the last time this was asked.
+    pub fn met(&self) -> Option<DiskFault> {
+        self.inner().met.take()
     }
 
     /// The process and the machine die: what was not synced survives as chance has it.
@@ -155,7 +229,8 @@ impl SimDisk {
         let inner = self.inner();
         let files = inner.files.iter().map(|(id, file)| {
             let before = file.before.clone();
-            (*id, File { bytes: file.bytes.clone(), synced_len: file.synced_len, before })
+            let (bytes, lost) = (file.bytes.clone(), file.lost.clone());
+            (*id, File { bytes, synced_len: file.synced_len, before, lost })
         });
         let copy = Inner {
             files: files.collect(),
@@ -231,6 +306,7 @@ impl Disk for SimDisk {
     fn sync_directory(&self, path: &str) -> Result<(), DiskError> {
         let mut inner = self.inner();
         inner.operation(path)?;
+        inner.meet(&[DiskFault::DirectorySyncFails], path)?;
         inner.syncs += 1;
         let within = |name: &String| match name.rsplit_once('/') {
             Some((folder, _)) => folder == path,
@@ -261,7 +337,10 @@ impl SimFile {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.disk.inner().operation(&self.path)?;
+        let mut inner = self.disk.inner();
+        inner.operation(&self.path)?;
+        inner.meet(&[DiskFault::WriteFails, DiskFault::NoSpace], &self.path)?;
+        drop(inner);
         let start = usize::try_from(offset).expect("a small disk");
         let end = start + bytes.len();
         self.with(|file| {
@@ -273,7 +352,9 @@ impl SimFile {
                 // Beyond the old length there are zeros: a hole, if the file keeps its new length.
                 let until = (from + SECTOR).min(file.bytes.len());
                 let old = &file.bytes[from..until];
-                file.before.entry(sector).or_insert_with(|| old.to_vec());
+                // Written anew: dirty again, on top of what the disk really holds.
+                let old = file.lost.remove(&sector).unwrap_or_else(|| old.to_vec());
+                file.before.entry(sector).or_insert(old);
             }
             file.bytes[start..end].copy_from_slice(bytes);
         });
@@ -312,6 +393,13 @@ impl DiskFile for SimFile {
         inner.syncs += 1;
         if inner.lies {
             return Ok(());
+        }
+        if let Err(error) = inner.meet(&[DiskFault::SyncFails], &self.path) {
+            let file = inner.files.get_mut(&self.id).expect("an open file stays");
+            for (sector, old) in core::mem::take(&mut file.before) {
+                file.lost.entry(sector).or_insert(old);
+            }
+            return Err(error);
         }
         let file = inner.files.get_mut(&self.id).expect("an open file stays");
         file.before.clear();

@@ -4,9 +4,12 @@
 //! hash. `docs/testing.md` says how to run and replay it.
 
 pub mod audit;
+pub mod bank;
 pub mod checkers;
 pub mod checkpoint;
+pub mod crash_points;
 pub mod disk;
+pub mod liars;
 pub mod machine;
 pub mod network;
 pub mod node;
@@ -14,6 +17,7 @@ pub mod plan;
 pub mod random;
 pub mod recovery;
 pub mod scheme;
+pub mod transfer;
 pub mod workload;
 pub mod world;
 
@@ -23,6 +27,13 @@ mod shell;
 #[path = "../../../src/node/recover.rs"]
 #[allow(dead_code, reason = "the index and the session counter are not simulated")]
 mod node_recover;
+
+/// Production bookkeeping of stable checkpoints, the very file.
+#[path = "../../../src/node/stable.rs"]
+#[allow(dead_code, reason = "not all of it is asked for here")]
+mod node_stable;
+
+mod prune;
 
 use plan::Plan;
 use world::{Failure, Summary, World};

@@ -13,6 +13,8 @@ pub struct Network {
     /// Pairs that never hear each other: a twin and those that its other half talks to.
     apart: BTreeSet<(usize, usize)>,
     last_arrival: BTreeMap<(usize, usize), Micros>,
+    /// How often what happened.
+    pub seen: BTreeMap<&'static str, u64>,
     random: Random,
 }
 
@@ -21,7 +23,8 @@ impl Network {
     #[must_use]
     pub fn new(links: Links, random: Random) -> Self {
         let (cut, apart) = (BTreeSet::new(), BTreeSet::new());
-        Self { links, healed: false, cut, apart, last_arrival: BTreeMap::new(), random }
+        let (last_arrival, seen) = (BTreeMap::new(), BTreeMap::new());
+        Self { links, healed: false, cut, apart, last_arrival, seen, random }
     }
 
     /// When a message sent now arrives; no time if it is lost, two if it is doubled.
@@ -30,9 +33,13 @@ impl Network {
             return Vec::new();
         }
         if !self.healed && self.random.chance(self.links.loss) {
+            *self.seen.entry("message lost").or_default() += 1;
             return Vec::new();
         }
         let copies = if !self.healed && self.random.chance(self.links.duplicate) { 2 } else { 1 };
+        if copies > 1 {
+            *self.seen.entry("message doubled").or_default() += 1;
+        }
         (0..copies).map(|_| self.arrival(from, to, now)).collect()
     }
 
@@ -40,6 +47,7 @@ impl Network {
         let mut delay = self.random.between(self.links.delay_min, self.links.delay_max);
         if !self.healed && self.random.chance(self.links.straggle) {
             delay += self.random.below(500 * MILLI);
+            *self.seen.entry("message late").or_default() += 1;
         }
         let last = self.last_arrival.entry((from, to)).or_default();
         let mut at = now + delay;
@@ -51,12 +59,26 @@ impl Network {
     }
 
     /// Cuts the network anew: between two groups, one way only, around one, or one pair.
-    pub fn cut_at_random(&mut self, slots: usize) {
+    ///
+    /// The primary's slot tells which kinds of cut have happened.
+    pub fn cut_at_random(&mut self, slots: usize, primary: usize) {
         self.cut.clear();
         let side: Vec<bool> = (0..slots).map(|_| self.random.chance(500)).collect();
         let one = self.random.index(slots);
         let other = self.random.index(slots);
         let kind = self.random.below(5);
+        let with_primary = side.iter().filter(|one| **one == side[primary]).count();
+        let name = match kind {
+            0 if with_primary == slots => "nothing cut",
+            0 if 2 * with_primary > slots => "primary in the majority",
+            0 => "primary in the minority",
+            1 => "cut one way",
+            2 if one == primary => "primary cannot send",
+            3 if one == primary => "primary cannot hear",
+            2 | 3 => "cut one way",
+            _ => "one pair cut",
+        };
+        *self.seen.entry(name).or_default() += 1;
         for from in 0..slots {
             for to in 0..slots {
                 let cut = match kind {

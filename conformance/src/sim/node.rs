@@ -14,9 +14,12 @@ use crate::sim::checkers::votes::Promises;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
-use crate::sim::plan::{Micros, Mutant};
+use crate::sim::node_stable::Stable;
+use crate::sim::plan::{MILLI, Micros, Mutant};
+use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
+use crate::sim::transfer::Fetching;
 use crate::sim::workload::Workload;
 
 /// A message whose gate is not durable yet.
@@ -61,6 +64,14 @@ pub struct Life {
     pub checkpoint_height: Height,
     /// Checkpoint files that values are read from.
     pub in_use: Vec<u32>,
+    /// What a quorum holds too.
+    pub(super) stable: Stable,
+    /// The log being erased behind them.
+    pub pruning: Option<Pruning>,
+    /// The segment that is written to.
+    pub open_segment: u32,
+    /// A checkpoint that is being fetched.
+    pub fetching: Fetching,
     /// When the next tick is scheduled.
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
@@ -113,8 +124,12 @@ pub struct Node {
     pub promises: Promises,
     /// Down for good.
     pub gone: bool,
+    /// Height of the newest checkpoint its disk holds for sure.
+    pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
+    /// How fast its monotonic clock runs, in parts of 1,000.
+    pub rate: u64,
     /// Its clients.
     pub workload: Workload,
     /// Put into it on purpose.
@@ -147,7 +162,7 @@ impl Node {
             settings: &settings,
             mutant: self.mutant,
         };
-        let Start { log, machine, recovery, placed, in_use, base, blocks } =
+        let Start { log, machine, recovery, placed, in_use, base, stable, blocks, epochs } =
             start(&self.disk, &owner, &mut self.promises)?;
         self.starts += 1;
         let durable = log.log_end;
@@ -164,7 +179,8 @@ impl Node {
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
-            membership: identity.membership.clone(),
+            network: machine.state.network().clone(),
+            epochs,
             scheme: Arc::clone(&identity.scheme),
             start_nonce: random.bytes(),
             genesis_ms: identity.genesis.created_ms,
@@ -187,6 +203,10 @@ impl Node {
             checkpoint: None,
             checkpoint_height: base,
             in_use,
+            stable,
+            pruning: None,
+            open_segment: 0,
+            fetching: Fetching::default(),
             tick_at: None,
             clocks: (u64::MAX, 0),
             next_seq: 0,
@@ -198,6 +218,19 @@ impl Node {
             served: false,
         });
         Ok(())
+    }
+
+    /// Its monotonic time, in ms since its process started.
+    #[must_use]
+    pub fn mono_ms(&self, now: Micros) -> u64 {
+        self.life.as_ref().map_or(0, |life| (now - life.since) * self.rate / 1_000 / MILLI)
+    }
+
+    /// When its monotonic clock shows `mono_ms`.
+    #[must_use]
+    pub fn when(&self, mono_ms: u64) -> Micros {
+        let since = self.life.as_ref().map_or(0, |life| life.since);
+        since + (mono_ms * MILLI * 1_000).div_ceil(self.rate)
     }
 
     /// The session of this process's bundles.

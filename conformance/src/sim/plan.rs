@@ -2,6 +2,8 @@
 //! half of the fault kinds, so that rare ones meet in every combination.
 
 use crate::sim::checkers::verifier::quorum;
+use crate::sim::disk::Survivors;
+use crate::sim::liars::Lie;
 use crate::sim::random::Random;
 
 /// Microseconds of virtual time.
@@ -61,6 +63,17 @@ impl Mutant {
     ];
 }
 
+/// A crash at a fixed operation of the first replica's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Power {
+    /// Operations that still work.
+    pub after: u64,
+    /// What is left of what was not synced.
+    pub survivors: Survivors,
+    /// Operations of the recovery that work before it fails again.
+    pub then: Option<u64>,
+}
+
 /// Everything that a seed decides before the first event.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -72,6 +85,8 @@ pub struct Plan {
     pub n: usize,
     /// Replicas that run twice with one key; counted against f.
     pub twins: usize,
+    /// What liars do, one each; counted against f.
+    pub lies: Vec<Lie>,
     /// Real ed25519 instead of keyed hashes.
     pub ed25519: bool,
     /// Before the network heals.
@@ -84,6 +99,12 @@ pub struct Plan {
     pub cut_every: Micros,
     /// Mean time between pauses of a replica; 0 for none.
     pub pause_every: Micros,
+    /// Mean time between failures of a disk; 0 for none.
+    pub disk_fault_every: Micros,
+    /// A crash at a fixed place, for the enumeration of all.
+    pub power: Option<Power>,
+    /// Monotonic clocks run up to 30 % too fast or too slow.
+    pub drift: bool,
     /// Usual longest time of a sync.
     pub sync_max: Micros,
     /// Syncs that take up to 300 ms, in parts of 1,000.
@@ -102,6 +123,8 @@ pub struct Plan {
     pub large_values: u64,
     /// A checkpoint after so many bytes of blocks.
     pub checkpoint_log_bytes: u64,
+    /// Blocks at and below a stable checkpoint are served no more.
+    pub erases: bool,
     /// Replicas that are down when the faults end and stay so; the others must go on without them.
     pub stay_down: usize,
     /// Length of the phase with faults.
@@ -115,7 +138,7 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let n = *random.pick(&[1, 3, 4, 4, 4, 4, 4, 5, 7]);
+        let n = *random.pick(&[1, 3, 4, 4, 4, 4, 4, 5, 7, 7, 10]);
         let f = (n - 1) / 3;
         let mut half = || random.chance(500);
         let (lossy, doubling, reorder, slow) = (half(), half(), half(), half());
@@ -137,12 +160,16 @@ impl Plan {
             mutant: None,
             n,
             twins: if twins { f.min(1) } else { 0 },
+            lies: Vec::new(),
             ed25519: seed % 20 == 7,
             links,
             crash_every: every(crash, SECOND / 4, 3 * SECOND),
             crash_all,
             cut_every: every(cut, SECOND / 2, 4 * SECOND),
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
+            disk_fault_every: 0,
+            power: None,
+            drift: false,
             sync_max: every(true, 200, if slow_disk { 20 * MILLI } else { 2 * MILLI }),
             sync_slow: every(slow_disk, 1, 30),
             execute_max: every(true, 50, if slow_apply { 50 * MILLI } else { MILLI }),
@@ -152,23 +179,32 @@ impl Plan {
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 64 << 20,
+            erases: false,
             stay_down: 0,
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
         };
-        let may_fall = n - quorum(n) - plan.twins;
+        plan.drift = random.chance(300);
+        if random.chance(400) {
+            plan.disk_fault_every = random.between(SECOND / 2, 5 * SECOND);
+        }
+        let lies = if random.chance(600) { random.index(f - plan.twins + 1) } else { 0 };
+        let lies = if lies == 0 && random.chance(300) { f - plan.twins } else { lies };
+        plan.lies = (0..lies).map(|_| random.pick(&Lie::ALL).1).collect();
+        let may_fall = n - quorum(n) - plan.twins - plan.lies.len();
         if random.chance(400) {
             plan.stay_down = random.index(may_fall + 1);
         }
         if random.chance(200) {
             plan.large_values = random.between(1, 20);
         }
-        if random.chance(200) && f > plan.twins + plan.stay_down {
+        if random.chance(200) && f > plan.twins + plan.stay_down + plan.lies.len() {
             let wrong = random.between(600, 60_000).cast_signed();
             plan.wrong_clock_ms = if random.chance(500) { wrong } else { -wrong };
         }
         if random.chance(700) {
             plan.checkpoint_log_bytes = random.between(5 << 10, 300 << 10);
+            plan.erases = random.chance(600);
         }
         plan
     }
@@ -189,12 +225,16 @@ impl Plan {
             mutant: None,
             n,
             twins: 0,
+            lies: Vec::new(),
             ed25519: false,
             links,
             crash_every: 0,
             crash_all: false,
             cut_every: 0,
             pause_every: 0,
+            disk_fault_every: 0,
+            power: None,
+            drift: false,
             sync_max: MILLI,
             sync_slow: 0,
             execute_max: 200,
@@ -204,6 +244,7 @@ impl Plan {
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 100 << 10,
+            erases: false,
             stay_down: 0,
             faulty_for: 3 * SECOND,
             finish_within: 10 * SECOND,

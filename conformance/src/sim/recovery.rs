@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use althing::chain::{Block, Genesis, Record};
+use althing::chain::{Block, EpochProof, Genesis, Record};
 use althing::ordering::Recovery;
 use althing::state::{KeptChunk, Restore, State};
 use althing::storage::checkpoint;
@@ -17,6 +17,7 @@ use crate::sim::checkers::votes::Promises;
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::node_recover::{Base, Replay};
+use crate::sim::node_stable::Stable;
 use crate::sim::plan::Mutant;
 
 /// Whose disk it is.
@@ -45,8 +46,12 @@ pub struct Start {
     pub in_use: Vec<u32>,
     /// Height of the checkpoint that was restored.
     pub base: Height,
+    /// Those a quorum holds too.
+    pub(super) stable: Stable,
     /// The blocks of the log, by hash: the replay may be the first to execute one of them.
     pub blocks: BTreeMap<Digest, Arc<Block>>,
+    /// How every epoch before the state's ended.
+    pub epochs: Vec<EpochProof>,
 }
 
 /// Reads checkpoint and log; `promises` sees every record of the log.
@@ -60,10 +65,15 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     let exec_roots = vec![(Height(0), state.exec_root())];
     let mut base = Base { state, header: None, exec_roots };
     let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
+    let whole = checkpoint::candidates(disk, &owner.genesis.cluster_id());
+    let whole = whole.map_err(|error| error.to_string())?.whole;
+    let held: Vec<Height> = whole.iter().map(|one| one.manifest.height).collect();
+    let mut checkpoints = Vec::new();
     if let Some((found, state)) = restore(&shared, owner.genesis)? {
+        checkpoints.push(found.manifest.id());
         in_use = found.files();
         mark = found.replay;
-        base = Base { state, header: Some(found.header), exec_roots: found.exec_roots };
+        base = Base { state, header: Some(found.header), exec_roots: found.manifest.exec_roots };
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
     let mut replay = Replay::new(base, &values, owner.own);
@@ -85,7 +95,11 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
         return Err(why);
     }
     let placed = replayed.placed.into_iter().map(|((_, hash), placed)| (hash, placed)).collect();
+    let epochs = replayed.epochs;
     let mut recovery = replayed.recovery;
+    let stable = Stable::recovered(held, replayed.stable.iter().copied());
+    recovery.checkpoints = checkpoints;
+    recovery.erased = stable.horizon().unwrap_or_default();
     match owner.mutant {
         Some(Mutant::ForgetsViewChange) => recovery.view_change = None,
         Some(Mutant::ForgetsPrepared) => recovery.prepared = None,
@@ -95,7 +109,7 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     let roots = recovery.exec_roots.iter().copied().collect();
     let machine = Machine::restored(replayed.state, values, owner.own, roots);
     let recovery = (log.log_end > LogPosition(0)).then_some(recovery);
-    Ok(Start { log, machine, recovery, placed, in_use, base: base_height, blocks })
+    Ok(Start { log, machine, recovery, placed, in_use, base: base_height, stable, blocks, epochs })
 }
 
 fn restore(

@@ -3,13 +3,14 @@
 
 use althing::chain::{BlockHeader, Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
-use althing::ordering::{Alarm, Input, Message, Output, PAGE_BYTES_MAX, Recipients};
+use althing::ordering::{Alarm, Input, Message, Mode, Output, PAGE_BYTES_MAX, Recipients};
 use althing::types::{Height, LogPosition, Millis, ReplicaId};
 use bytes::Bytes;
 
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
+use crate::sim::liars::Frame;
 use crate::sim::node::Waiting;
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
@@ -25,21 +26,25 @@ const OPEN_MAX: usize = 300;
 impl World {
     fn wall_ms(&self, slot: usize) -> u64 {
         let true_ms = 1_790_000_000_000 + self.now / MILLI;
+        let true_ms = match self.bent.get(&self.nodes[slot].identity.id) {
+            Some(liar) => liar.clock(true_ms),
+            None => true_ms,
+        };
         true_ms.saturating_add_signed(self.nodes[slot].skew_ms)
     }
 
     /// One input for a core, and everything that follows from it at once.
     pub(super) fn step(&mut self, slot: usize, input: Input) -> Result<(), String> {
         let (now, wall) = (self.now, self.wall_ms(slot));
+        let mono_ms = self.nodes[slot].mono_ms(now);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
-        let mono_ms = (now - life.since) / MILLI;
         let mut out = Vec::new();
         if life.clocks.0 != mono_ms {
             life.clocks.0 = mono_ms;
             life.core.step(Input::Tick { mono_ms }, &mut out);
         }
-        if wall >= life.clocks.1 + WALL_EVERY_MS {
-            life.clocks.1 = wall;
+        if now / MILLI >= life.clocks.1 + WALL_EVERY_MS {
+            life.clocks.1 = now / MILLI;
             life.core.step(Input::Wall { unix_ms: Millis(wall) }, &mut out);
         }
         if !matches!(input, Input::Tick { .. }) {
@@ -70,11 +75,14 @@ impl World {
             return Err(format!("{slot} shows {shown:?} after {:?}", life.shown));
         }
         let new_view = shown.0 > life.shown.0;
+        let elsewhere = shown.1 > life.shown.1 && status.mode == Mode::ViewChange;
         life.shown = shown;
         let batch = if life.batch.is_none() { life.appender.take_batch() } else { None };
         let begun = batch.is_some();
         life.batch = life.batch.take().or(batch);
-        let deadline = life.core.next_deadline().map(|ms| life.since + ms * MILLI);
+        let deadline = life.core.next_deadline();
+        let deadline = deadline.map(|ms| self.nodes[slot].when(ms));
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let wanted = deadline.map(|at| at.max(self.now + MILLI));
         let sooner = wanted.filter(|at| life.tick_at.is_none_or(|set| *at < set));
         life.tick_at = sooner.or(life.tick_at);
@@ -89,11 +97,17 @@ impl World {
         if new_view {
             self.count("view left");
         }
+        if elsewhere {
+            self.count("committed in a view change");
+        }
         Ok(())
     }
 
     fn sync_time(&mut self) -> Micros {
         let slow = self.healed_at.is_none() && self.random.chance(self.plan.sync_slow);
+        if slow {
+            self.count("slow sync");
+        }
         let most = if slow { 300 * MILLI } else { self.plan.sync_max };
         self.random.between(100, most.max(100))
     }
@@ -137,10 +151,17 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
-            Output::Evidence(evidence) if honest && !self.liars.contains(&evidence.accused()) => {
-                Err(format!("{id} accuses {}, who is honest", evidence.accused()))
-            }
-            Output::Evidence(_) => {
+            Output::Epoch { .. } => Ok(()),
+            Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
+            Output::Transfer(step) => self.transfer(slot, step),
+            Output::Evidence(evidence) => {
+                let accused = evidence.accused();
+                if let Some(wronged) = accused.iter().find(|one| !self.liars.contains(one))
+                    && honest
+                {
+                    return Err(format!("{id} accuses {wronged}, who is honest: {evidence:?}"));
+                }
                 self.count("evidence");
                 Ok(())
             }
@@ -166,6 +187,7 @@ impl World {
         position: LogPosition,
         record: &Record,
     ) -> Result<(), String> {
+        let honest = self.honest(slot);
         self.say(slot, || format!("append {position} {}", name_of(record)));
         self.audit.note(self.now, slot, "append", &[record.tag()]);
         match record {
@@ -174,9 +196,15 @@ impl World {
                     return Err(format!("{slot} keeps a certificate that proves nothing: {why}"));
                 }
             }
+            Record::CheckpointStable(certificate) => {
+                if honest {
+                    self.agreement.checkpoint(&certificate.id)?;
+                }
+                self.count("checkpoint stable");
+            }
             Record::ViewChangeSent { .. } => self.count("view change"),
             Record::ViewEntered { base_height, .. } if *base_height > Height(0) => {
-                self.count("view entered on a base");
+                self.entered(slot, *base_height);
             }
             _ => {}
         }
@@ -184,6 +212,9 @@ impl World {
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        if let Record::CheckpointStable(certificate) = record {
+            life.stable.appended(position, certificate.id.height);
+        }
         if let Record::Block(block) = record {
             life.machine.remember(placed, block);
             life.placed.insert(block.hash(), placed);
@@ -191,12 +222,35 @@ impl World {
         Ok(())
     }
 
-    fn transmit(&mut self, slot: usize, to: Recipients, message: &Message) -> Result<(), String> {
+    fn entered(&mut self, slot: usize, base: Height) {
+        self.count("view entered on a base");
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        let stable: Vec<Height> = lives.map(|life| life.core.status().stable_checkpoint).collect();
+        if stable.iter().any(|one| *one != stable[0]) {
+            self.count("view entered while stable checkpoints differ");
+        }
+        let committed = self.nodes[slot].life.as_ref().map_or(Height(0), |life| life.shown.1);
+        if base > committed {
+            self.count("certificate carried over a view change");
+        }
+    }
+
+    pub(super) fn transmit(
+        &mut self,
+        slot: usize,
+        to: Recipients,
+        message: &Message,
+    ) -> Result<(), String> {
         let id = self.nodes[slot].identity.id;
         if self.nodes[slot].life.is_none() {
             return Ok(());
         }
-        self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        if !self.bent.contains_key(&id) {
+            self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+        }
+        if matches!(message, Message::GetBody { .. }) {
+            self.count("body asked for");
+        }
         let bytes = message.to_bytes();
         self.say(slot, || format!("send {to:?} {}", kind_of(message)));
         self.audit.note(self.now, slot, "send", &bytes);
@@ -204,17 +258,41 @@ impl World {
             let peer = self.nodes[other].identity.id;
             let addressed = match to {
                 Recipients::One(one) => peer == one,
-                Recipients::Others => peer != id,
+                Recipients::Others | Recipients::Voters => peer != id,
             };
             if !addressed || other == slot {
                 continue;
             }
-            for at in self.network.arrivals(slot, other, self.now) {
-                let bytes = bytes.clone();
-                self.schedule_at(at, Event::Deliver { to: other, from: id, bytes });
+            let Some(liar) = self.bent.get_mut(&id) else {
+                self.post((slot, other), bytes.clone(), 0);
+                continue;
+            };
+            let (frames, lies) = liar.tell(peer, message);
+            let counter = liar.lie.counter();
+            if lies {
+                self.count(counter);
+            }
+            for Frame { bytes, late } in frames {
+                self.overhear(id, &bytes);
+                self.post((slot, other), bytes, late);
             }
         }
         Ok(())
+    }
+
+    fn post(&mut self, (slot, other): (usize, usize), bytes: Bytes, late: Micros) {
+        let from = self.nodes[slot].identity.id;
+        for at in self.network.arrivals(slot, other, self.now) {
+            let bytes = bytes.clone();
+            self.schedule_at(at + late, Event::Deliver { to: other, from, bytes });
+        }
+    }
+
+    /// What a liar says counts as far as it signed it.
+    fn overhear(&mut self, liar: ReplicaId, bytes: &Bytes) {
+        if let Ok(message) = Message::from_bytes(bytes.clone()) {
+            self.ledger.overheard(liar, &message, &self.verifier);
+        }
     }
 
     pub(super) fn deliver(
@@ -227,10 +305,39 @@ impl World {
             return Ok(());
         }
         self.audit.note(self.now, to, "deliver", &bytes);
-        let message = Message::from_bytes(bytes)
-            .map_err(|error| format!("{from} sent what does not decode: {error}"))?;
+        let message = match Message::from_bytes(bytes) {
+            Ok(message) => message,
+            Err(_) if self.liars.contains(&from) => {
+                self.count("frame refused");
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{from} sent what does not decode: {error}")),
+        };
+        self.notice(to, &message);
+        if self.bent.get(&self.nodes[to].identity.id).is_some_and(|liar| !liar.hears(&message)) {
+            self.count("lie: censored bundle");
+            return Ok(());
+        }
         self.say(to, || format!("from {from}: {}", kind_of(&message)));
         self.step(to, Input::Recv { peer: from, message })
+    }
+
+    /// Rare arrivals.
+    fn notice(&mut self, to: usize, message: &Message) {
+        let Some(life) = &self.nodes[to].life else { return };
+        let height = life.machine.height();
+        let window = u64::from(life.machine.state.membership().parameters.window);
+        match message {
+            Message::PrePrepare { block, .. } if block.header.height > height.plus(window) => {
+                self.count("proposal beyond the window");
+            }
+            Message::Blocks { blocks, .. }
+                if blocks.last().is_some_and(|block| block.header.height <= height) =>
+            {
+                self.count("page of known blocks");
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn synced(&mut self, slot: usize) -> Result<(), String> {
@@ -252,7 +359,12 @@ impl World {
         for Waiting { to, message, .. } in open {
             self.transmit(slot, to, &message)?;
         }
-        self.step(slot, Input::Durable { position: batch.last })
+        if let Some(life) = &mut self.nodes[slot].life {
+            life.stable.durable(batch.last);
+            life.open_segment = batch.end.segment;
+        }
+        self.step(slot, Input::Durable { position: batch.last })?;
+        self.prune(slot)
     }
 
     fn execute_next(&mut self, slot: usize) {
@@ -261,6 +373,8 @@ impl World {
     }
 
     pub(super) fn executed(&mut self, slot: usize) -> Result<(), String> {
+        #[cfg(feature = "planted")]
+        let wall = self.wall_ms(slot);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some(block) = life.to_execute.pop_front() else { return Ok(()) };
         let more = !life.to_execute.is_empty();
@@ -275,6 +389,8 @@ impl World {
                 return Err(format!("{slot} executes another block at {height} than q committed"));
             }
         }
+        #[cfg(feature = "planted")]
+        althing::planted::set_local_ms(wall);
         let outcome = life
             .machine
             .execute(&block, placed)
@@ -292,10 +408,11 @@ impl World {
             self.begin_checkpoint(slot, block.header.clone());
         }
         let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
+        let network = outcome.network.map(Box::new);
         if next_expiry.is_some() {
             self.count("leases exist");
         }
-        self.step(slot, Input::Executed { effects, next_expiry })?;
+        self.step(slot, Input::Executed { effects, next_expiry, network })?;
         if more {
             self.execute_next(slot);
         }
@@ -308,6 +425,7 @@ impl World {
             return;
         }
         let mark = life.appender.replay_mark(header.height);
+        life.appender.rotate();
         life.checkpoint = Some(Checkpointing::begin(&mut life.machine, header, mark));
         self.count("checkpoint begun");
         let delay = self.random.between(MILLI, 30 * MILLI);
@@ -318,20 +436,24 @@ impl World {
         let node = &mut self.nodes[slot];
         let Some(life) = &mut node.life else { return Ok(()) };
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
-        let keeper = (&node.identity.cluster_id, life.in_use.as_slice());
+        let stable = life.stable.certified();
+        let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
         let done = checkpoint
-            .slice(&life.machine, &node.disk, keeper)
+            .slice(&mut life.machine, &node.disk, keeper)
             .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
-        if let Some(height) = done {
+        if let Some(id) = done {
+            let height = id.height;
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
             life.checkpoint_height = height;
+            life.stable.built(height);
+            node.checkpoint_durable = height;
             self.count("checkpoint on disk");
             self.say(slot, || format!("checkpoint at {height} is on disk"));
-        } else {
-            let delay = self.random.between(MILLI, 30 * MILLI);
-            self.schedule_local(slot, delay, Local::Checkpoint);
+            return self.checkpoint_built(slot, id);
         }
+        let delay = self.random.between(MILLI, 30 * MILLI);
+        self.schedule_local(slot, delay, Local::Checkpoint);
         Ok(())
     }
 
@@ -399,6 +521,10 @@ impl World {
             self.count("page not held");
             return Ok(());
         };
+        if !page.blocks.iter().all(|block| block.has_values()) {
+            self.count("page erased");
+            return Ok(());
+        }
         self.count("page served");
         let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
@@ -460,9 +586,16 @@ impl World {
 
     /// The process and its machine die; the disk keeps what it must and chance leaves of the rest.
     pub(super) fn crash(&mut self, slot: usize) {
-        let Some(life) = self.nodes[slot].life.take() else { return };
+        self.crash_inside_prune(slot);
+        let Some(mut life) = self.nodes[slot].life.take() else { return };
         self.say(slot, || "crashes".to_owned());
         self.count("crash");
+        if !self.liars.is_empty() && self.honest(slot) {
+            self.count("crash beside liars");
+        }
+        if life.core.status().mode == Mode::ViewChange {
+            self.count("crash in a view change");
+        }
         let disk = self.nodes[slot].disk.clone();
         if let Some(batch) = life.batch {
             disk.fail_after(self.random.below(4));
@@ -472,13 +605,16 @@ impl World {
         }
         if let Some(mut checkpoint) = life.checkpoint {
             disk.fail_after(self.random.below(12));
-            let keeper = (&self.nodes[slot].identity.cluster_id, life.in_use.as_slice());
-            while let Ok(None) = checkpoint.slice(&life.machine, &disk, keeper) {}
+            let cluster_id = self.nodes[slot].identity.cluster_id;
+            let stable = life.stable.certified();
+            while let Ok(None) =
+                checkpoint.slice(&mut life.machine, &disk, (&cluster_id, &mut life.in_use, &stable))
+            {
+            }
             self.count("crash inside a checkpoint");
         }
         self.nodes[slot].promises.crashed();
-        let policies = [Survivors::Nothing, Survivors::Everything, Survivors::Random];
-        let policy = *self.random.pick(&policies);
+        let policy = *self.random.pick(&Survivors::ALL);
         disk.crash(policy, &mut self.random);
         self.tell_links(slot, false);
         let down = self.random.between(20 * MILLI, 3 * SECOND);
@@ -602,5 +738,29 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
+        Message::GetEpochs { from } => format!("GetEpochs {from}"),
+        Message::Epochs(proofs) => format!("Epochs {}", proofs.len()),
+        Message::Checkpoint(vote) => {
+            format!("CHECKPOINT {} of {}", vote.id.height, vote.replica)
+        }
+        Message::CheckpointCertificate(certificate) => {
+            format!("checkpoint certificate {}", certificate.id.height)
+        }
+        Message::GetManifest { root } => format!("GetManifest {root:?}"),
+        Message::Manifest { content, .. } => match content {
+            Some((header, manifest)) => {
+                format!("Manifest {} of {} chunks", header.height, manifest.chunks.len())
+            }
+            None => "no Manifest".to_owned(),
+        },
+        Message::GetChunk { number, .. } => format!("GetChunk {number}"),
+        Message::Chunk { number, bytes, .. } => {
+            format!("Chunk {number} of {:?} bytes", bytes.as_ref().map(Bytes::len))
+        }
+        Message::Erased { from, certificate } => {
+            format!("erased from {from}, use checkpoint {}", certificate.id.height)
+        }
+        Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
+        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }
 }

@@ -3,7 +3,7 @@
 
 use althing::chain::{
     Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put,
-    Skeleton, Txn, Value, ValueSlot,
+    Range, Skeleton, Txn, Value, ValueSlot,
 };
 use althing::crypto::Scheme;
 use althing::types::{ClusterId, LeaseId, Millis, ReplicaId, Revision};
@@ -127,6 +127,12 @@ impl Workload {
         let mut success = vec![self.put(key.clone(), values)];
         if other != key {
             success.push(self.put(other.clone(), values));
+        }
+        if self.random.chance(300) {
+            // A read in the past, often just around what was compacted.
+            let back = i64::try_from(self.random.below(60)).expect("small");
+            let revision = (store_revision - back).max(1);
+            success.push(Op::Range(Range { key: self.key(), revision, ..Range::default() }));
         }
         let failure = vec![if self.random.chance(500) {
             self.put(other, values)

@@ -18,7 +18,8 @@ use crate::sim::checkers::model::Model;
 use crate::sim::checkers::requests::Requests;
 use crate::sim::checkers::verifier::Verifier;
 use crate::sim::checkers::votes::{Ledger, Promises};
-use crate::sim::disk::SimDisk;
+use crate::sim::disk::{DiskFault, SimDisk};
+use crate::sim::liars::Liar;
 use crate::sim::network::Network;
 use crate::sim::node::{Identity, Node};
 use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
@@ -68,6 +69,10 @@ pub enum Event {
     Join,
     /// Some instance stops for a while.
     Pause,
+    /// An operation of some disk will fail.
+    BreakDisk,
+    /// The one wrong wall clock jumps.
+    StepClock,
     /// The halves of a twin get other listeners.
     Divide,
     /// The faults end.
@@ -91,6 +96,10 @@ pub enum Local {
     Read,
     /// The next slice of a checkpoint is written.
     Checkpoint,
+    /// The next segment is pruned.
+    Prune,
+    /// The transfer thread is done with its oldest job.
+    Transfer,
     /// A link changes.
     Link {
         /// To whom.
@@ -98,6 +107,18 @@ pub enum Local {
         /// Whether it stands.
         up: bool,
     },
+}
+
+impl Event {
+    /// The instance it happens to, if it is one.
+    fn slot(&self) -> Option<usize> {
+        match self {
+            Self::Deliver { to: slot, .. } | Self::Local { slot, .. } | Self::Restart { slot } => {
+                Some(*slot)
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -167,7 +188,10 @@ pub struct World {
     pub(super) random: Random,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
+    /// Whoever may do anything: twins and those of `bent`.
     pub(super) liars: BTreeSet<ReplicaId>,
+    /// Whose words are bent.
+    pub(super) bent: BTreeMap<ReplicaId, Liar>,
     pub(super) verifier: Verifier,
     pub(super) ledger: Ledger,
     pub(super) agreement: Agreement,
@@ -191,6 +215,14 @@ fn members(keys: &[althing::crypto::PublicKey]) -> Vec<GenesisMember> {
         peer_address: String::new(),
     };
     keys.iter().zip(0..).map(member).collect()
+}
+
+fn shuffled(n: usize, random: &mut Random) -> Vec<ReplicaId> {
+    let mut ids: Vec<ReplicaId> = (0..u16::try_from(n).expect("few")).map(ReplicaId).collect();
+    for at in (1..n).rev() {
+        ids.swap(at, random.index(at + 1));
+    }
+    ids
 }
 
 /// Each replica's way to sign, and its public key.
@@ -232,11 +264,16 @@ impl World {
         });
         let cluster_id = genesis.cluster_id();
         let genesis_root = State::genesis(&genesis).exec_root();
-        let liars: BTreeSet<ReplicaId> = (0..plan.twins)
-            .map(|_| ReplicaId(u16::try_from(random.index(plan.n)).expect("few")))
-            .collect();
         let mut ids: Vec<usize> = (0..plan.n).collect();
-        ids.extend(liars.iter().map(|id| usize::from(id.0)));
+        let faulty = shuffled(plan.n, &mut random);
+        let (twins, lying) = faulty.split_at(plan.twins);
+        ids.extend(twins.iter().map(|id| usize::from(id.0)));
+        let bent = lying.iter().zip(&plan.lies).map(|(id, lie)| {
+            let signs = (cluster_id, Arc::clone(&schemes[usize::from(id.0)]));
+            (*id, Liar::new(*lie, *id, plan.n, signs, random.fork()))
+        });
+        let bent: BTreeMap<ReplicaId, Liar> = bent.collect();
+        let liars: BTreeSet<ReplicaId> = twins.iter().chain(bent.keys()).copied().collect();
         let nodes = ids.iter().map(|&at| {
             let id = ReplicaId(u16::try_from(at).expect("few"));
             let skew =
@@ -256,7 +293,9 @@ impl World {
                 promises: Promises::default(),
                 paused: false,
                 gone: false,
+                checkpoint_durable: Height(0),
                 skew_ms: skew,
+                rate: if plan.drift { random.between(770, 1_300) } else { 1_000 },
                 workload: Workload::new(id, plan.large_values, random.fork()),
                 mutant: plan.mutant,
                 salt: random.bytes(),
@@ -282,6 +321,7 @@ impl World {
             done: false,
             nodes,
             liars,
+            bent,
             random,
             plan,
             verbose,
@@ -298,10 +338,21 @@ impl World {
             self.restart(slot)?;
         }
         let plan = self.plan.clone();
+        if let Some(power) = plan.power {
+            self.nodes[0].disk.fail_after(power.after);
+        }
+        if plan.drift {
+            self.count("clock rates differ");
+        }
+        if plan.skew_ms > 0 {
+            self.count("clocks apart");
+        }
         let nemeses = [
             (plan.crash_every, Event::Crash),
             (plan.cut_every, Event::Cut),
             (plan.pause_every, Event::Pause),
+            (plan.disk_fault_every, Event::BreakDisk),
+            (if plan.wrong_clock_ms == 0 { 0 } else { SECOND }, Event::StepClock),
         ];
         for (every, event) in nemeses {
             self.again(every, event);
@@ -321,7 +372,9 @@ impl World {
         while let Some(Reverse(next)) = self.heap.pop() {
             assert!(next.at >= self.now, "time does not go back");
             self.now = next.at;
-            if let Err(what) = self.happen(next.event) {
+            let slot = next.event.slot();
+            let result = self.happen(next.event);
+            if let Err(what) = self.disk_errors(slot, result) {
                 return Err(self.failure(what));
             }
             if self.done {
@@ -331,11 +384,48 @@ impl World {
         Err(self.failure("nothing happens any more".to_owned()))
     }
 
+    /// The first error of a disk ends its process (protocol.md 6); any other error is a failure, and so
+    /// is one of a disk that nobody minded.
+    fn disk_errors(
+        &mut self,
+        slot: Option<usize>,
+        result: Result<(), String>,
+    ) -> Result<(), String> {
+        let met = slot.and_then(|slot| Some((slot, self.nodes[slot].disk.met()?)));
+        let Some((slot, fault)) = met else { return result };
+        let Err(what) = result else { return Err(format!("{slot} goes on after {fault:?}")) };
+        self.say(slot, || format!("ends at a disk error: {what}"));
+        let known = DiskFault::ALL.iter().find(|(_, one)| *one == fault);
+        self.count(known.map_or("disk: power failed", |(name, _)| name));
+        match fault {
+            DiskFault::PowerFails => self.power_fails(slot),
+            _ if self.nodes[slot].life.is_some() => self.crash(slot),
+            _ => self.schedule(100 * MILLI, Event::Restart { slot }),
+        }
+        Ok(())
+    }
+
+    /// The enumerated crash: all at this operation, and if asked once more while it recovers.
+    fn power_fails(&mut self, slot: usize) {
+        let Some(power) = &mut self.plan.power else { return self.crash(slot) };
+        let (survivors, then) = (power.survivors, power.then.take());
+        self.nodes[slot].life = None;
+        self.nodes[slot].promises.crashed();
+        self.nodes[slot].disk.crash(survivors, &mut self.random);
+        if let Some(then) = then {
+            self.nodes[slot].disk.fail_after(then);
+        }
+        self.schedule(10 * MILLI, Event::Restart { slot });
+    }
+
     fn failure(&self, what: String) -> Failure {
         Failure { time: self.now, events: self.audit.events(), what }
     }
 
-    fn summary(self) -> Summary {
+    fn summary(mut self) -> Summary {
+        for (what, count) in core::mem::take(&mut self.network.seen) {
+            *self.seen.entry(what).or_default() += count;
+        }
         Summary {
             audit: self.audit.digest(),
             events: self.audit.events(),
@@ -425,6 +515,8 @@ impl World {
             Local::Synced => self.synced(slot),
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
+            Local::Prune => self.prune_slice(slot),
+            Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
             Local::Link { peer, up: true } => self.step(slot, Input::PeerUp { peer }),
@@ -450,7 +542,10 @@ impl World {
             }
             Event::Cut => {
                 self.count("network cut");
-                self.network.cut_at_random(slots);
+                let status =
+                    self.nodes.iter().find_map(|node| Some(node.life.as_ref()?.core.status()));
+                let primary = status.and_then(|status| status.primary).unwrap_or_default();
+                self.network.cut_at_random(slots, usize::from(primary.0));
                 let length = self.random.between(50 * MILLI, 4 * SECOND);
                 self.schedule(length, Event::Join);
                 self.again(self.plan.cut_every, Event::Cut);
@@ -465,6 +560,22 @@ impl World {
                     self.schedule(length, Event::Resume { slot });
                 }
                 self.again(self.plan.pause_every, Event::Pause);
+            }
+            Event::StepClock => {
+                let honest = |node: &&mut Node| !self.liars.contains(&node.identity.id);
+                if let Some(node) = self.nodes.iter_mut().find(honest) {
+                    // Up to ten years, to either side.
+                    let far = self.random.below(10 * 365 * 86_400_000).cast_signed();
+                    node.skew_ms = if self.random.chance(500) { far } else { -far };
+                }
+                self.count("clock stepped");
+                self.again(4 * SECOND, Event::StepClock);
+            }
+            Event::BreakDisk => {
+                let (_, fault) = *self.random.pick(&DiskFault::ALL);
+                let slot = self.random.index(slots);
+                self.nodes[slot].disk.break_once(fault);
+                self.again(self.plan.disk_fault_every, Event::BreakDisk);
             }
             Event::Divide => {
                 let halves = self.liars.clone();
@@ -485,6 +596,7 @@ impl World {
         self.say(0, || "the faults end".to_owned());
         self.healed_at = Some(self.now);
         self.network.heal();
+        self.nodes.iter().for_each(|node| node.disk.mend());
         for _ in 0..self.plan.stay_down {
             let slot = self.random.index(self.plan.n);
             if self.honest(slot) && !self.nodes[slot].gone {

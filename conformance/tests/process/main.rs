@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod clients;
+mod damage;
 mod demo;
+mod erasure;
 mod handover;
 mod load;
 

@@ -1,6 +1,7 @@
 //! The simulated world, quick part: the normal case, a few seeds with faults, seeds that once failed, and
 //! the tester's test: one seed run twice is one run. `./test` plays more seeds with `--bin sim`, optimised.
 
+use conformance::sim::crash_points::{enumerate, flip_bytes};
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
 
@@ -63,4 +64,19 @@ fn planted_bugs_are_found() {
         let finds = |seed| run(Plan { mutant: Some(mutant), ..Plan::draw(seed) }, false).is_err();
         assert!((1..=12).any(finds), "no seed of 12 finds {mutant:?}");
     }
+}
+
+/// Every so many-th operation here; `--bin sim -- --crash-points` takes them all.
+#[test]
+fn every_crash_point_of_a_small_workload_recovers() {
+    let points = enumerate(11, false).unwrap_or_else(|why| panic!("{why}"));
+    assert!(points.crashes > 40, "{points:?}");
+    let points = enumerate(41, true).unwrap_or_else(|why| panic!("{why}"));
+    assert!(points.nested > 4, "{points:?}");
+}
+
+#[test]
+fn a_changed_byte_of_a_log_is_never_taken_for_its_end() {
+    let (refused, same, cut) = flip_bytes(37).unwrap_or_else(|why| panic!("{why}"));
+    assert!(refused > 100 && refused > 10 * cut, "{refused} refused, {same} as before, {cut} cut");
 }

@@ -7,10 +7,13 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use althing::planted::Bug;
+use conformance::scenarios::{self, Way};
+use conformance::sim::plan::Mutant;
 use source::{Source, files, sources, text};
 use table::{
     COLUMN_RATCHET, COLUMNS, FILE_LINES, FILE_LINES_MAX, FILE_RATCHET, IMPORT_RATCHET,
-    MODULE_RATCHET, ONLY_IN, PAGES_TO_COME, PURE_RATCHET, RULES, Rule, TEXT_COLUMNS,
+    MODULE_RATCHET, ONLY_IN, PAGES_TO_COME, PLANTED, PURE_RATCHET, RULES, Rule, TEXT_COLUMNS,
 };
 
 /// Fails with all findings at once.
@@ -144,7 +147,8 @@ fn every_module_imports_only_what_the_table_allows() {
             }
         };
         for (line, name) in modules_named(&source) {
-            let inside = name == rule.module || !known.contains(name.as_str());
+            let free = [rule.module, PLANTED].contains(&name.as_str());
+            let inside = free || !known.contains(name.as_str());
             if !inside && !rule.modules.contains(&name.as_str()) {
                 refuse(line, format!("crate::{name}"), rule.instead);
             }
@@ -417,6 +421,34 @@ fn no_file_names_the_machine_it_was_written_on() {
     }
     report(
         "no path of one machine stands in the repository; derive it or take it as an argument",
+        &findings,
+    );
+}
+
+#[test]
+fn every_scenario_is_played_or_says_what_it_waits_for() {
+    let rows = scenarios::parse(scenarios::TEXT).expect("conformance/scenarios.txt is well formed");
+    let mut findings = scenarios::gaps(&rows);
+    let code: String = rust_files().iter().map(|path| text(path)).collect();
+    let simulator: String =
+        files("conformance/src/sim", &[".rs"]).iter().map(|path| text(path)).collect();
+    let planted = Bug::ALL.iter().map(|(name, _)| *name);
+    let bugs: BTreeSet<&str> = planted.chain(Mutant::ALL.map(|(name, _)| name)).collect();
+    for row in &rows {
+        for way in &row.ways {
+            let known = match way {
+                Way::Test(name) => code.contains(&format!("fn {name}(")),
+                Way::Seen(name) => simulator.contains(&format!("\"{name}\"")),
+                Way::Mutant(name) => bugs.contains(name.as_str()),
+                Way::Later(what) => !what.is_empty(),
+            };
+            if !known {
+                findings.push(format!("{}: there is no {way:?}", row.name));
+            }
+        }
+    }
+    report(
+        "every row of conformance/scenarios.txt names what plays it (docs/testing.md)",
         &findings,
     );
 }

@@ -1,13 +1,15 @@
 //! One fixed value of every type that is hashed, signed, stored or sent, rich enough to show every field.
 
 use althing::chain::{
-    AlarmAction, AlarmKind, Author, Block, BlockHeader, BlockParts, Bundle, BundleParts,
-    Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId, CheckpointVote, Compare,
-    CompareResult, CompareTarget, DeleteRange, Effects, Entry, Evidence, Genesis, GenesisMember,
-    Membership, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
+    AlarmAction, AlarmKind, Attestation, Author, Block, BlockHeader, BlockParts, Bundle,
+    BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
+    CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
+    DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
+    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
     SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
+    possession_bytes,
 };
-use althing::crypto::{Ed25519, Signature};
+use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
 use althing::types::{
     ClusterId, Digest, Epoch, Height, LeaseId, Millis, OrgId, ReplicaId, Revision, View,
@@ -228,7 +230,7 @@ pub fn checkpoint_certificate() -> CheckpointCertificate {
     }
 }
 
-pub fn evidence() -> Evidence {
+fn evidence() -> Evidence {
     let other = vec![Digest([8; 32]), Digest([6; 32])];
     let round = (Phase::Prepare, Epoch(0), View(2));
     let twin = Vote::sign(round, ReplicaId(2), (Height(8), other), &cluster_id(), &key(2));
@@ -243,7 +245,11 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         Arc::new(ViewChange::sign(
             (Epoch(0), View(3)),
             ReplicaId(u16::from(voter)),
-            (Some(prepared.clone()), (voter > 0).then(|| committed.clone())),
+            (
+                Some(prepared.clone()),
+                (voter > 0).then(|| committed.clone()),
+                (voter > 1).then(|| checkpoint_vote(0).id),
+            ),
             &cluster_id(),
             &key(voter),
         ))
@@ -258,6 +264,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         unix_ms: Millis(1_790_000_000_000),
         committed: Height(9),
         executed: Height(8),
+        stable: Height(4),
     };
     let answer = ReadAnswer { nonce, epoch: Epoch(0), mark: Height(10), committed: Height(9) };
     let votes = vec![vote(2, Phase::Prepare), vote(2, Phase::Commit)];
@@ -280,7 +287,43 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("blocks", Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed }),
         ("get_body", Message::GetBody { hash }),
         ("body", Message::Body(block)),
+        ("checkpoint", Message::Checkpoint(checkpoint_vote(2))),
+        ("checkpoint_certificate", Message::CheckpointCertificate(checkpoint_certificate())),
+        ("get_manifest", Message::GetManifest { root: Digest([6; 32]) }),
+        (
+            "manifest",
+            Message::Manifest {
+                root: Digest([6; 32]),
+                content: Some((header(), Arc::new(manifest()))),
+            },
+        ),
+        ("manifest_not_held", Message::Manifest { root: Digest([6; 32]), content: None }),
+        ("get_chunk", Message::GetChunk { root: Digest([6; 32]), number: 7 }),
+        (
+            "chunk",
+            Message::Chunk {
+                root: Digest([6; 32]),
+                number: 7,
+                bytes: Some(Bytes::from_static(b"a chunk")),
+            },
+        ),
+        ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
+        ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
+        ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
+        ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]
+}
+
+/// A checkpoint of one chunk.
+pub fn manifest() -> Manifest {
+    Manifest {
+        cluster_id: cluster_id(),
+        height: Height(3),
+        block_hash: header().hash(),
+        exec_root: Digest([3; 32]),
+        exec_roots: vec![(Height(2), Digest([2; 32])), (Height(3), Digest([3; 32]))],
+        chunks: vec![ChunkEntry::of(b"a chunk")],
+    }
 }
 
 pub fn effects() -> Effects {
@@ -308,4 +351,52 @@ pub fn window() -> SessionWindow {
         window.mark(7, seq);
     }
     window
+}
+
+pub fn attestation() -> Attestation {
+    let at = (Height(41), Digest([6; 32]));
+    Attestation::sign(ReplicaId(4), Epoch(1), at, &cluster_id(), &key(4))
+}
+
+/// One change of each kind, two organisations' votes on each.
+pub fn changes() -> Vec<ConfigChange> {
+    let new = key(9);
+    let possession = new.sign(&possession_bytes(&cluster_id(), &new.public_key()));
+    let replica = ReplicaId(4);
+    let actions = [
+        ConfigAction::Add(NewReplica {
+            organisation: "elm".to_owned(),
+            governance_keys: vec![key(19).public_key()],
+            name: "elm".to_owned(),
+            key: new.public_key(),
+            possession,
+            client_urls: vec!["https://127.0.0.1:2479".to_owned()],
+            peer_address: "127.0.0.1:2480".to_owned(),
+            observer: false,
+        }),
+        ConfigAction::Promote { replica },
+        ConfigAction::Remove { replica, accept_smaller_f: true },
+        ConfigAction::Replace { promoted: replica, removed: ReplicaId(2) },
+        ConfigAction::RotateKey { replica, key: new.public_key(), possession },
+        ConfigAction::Parameters(Parameters { window: 16, ..Parameters::default() }),
+    ];
+    let change = |action| {
+        let mut change = ConfigChange {
+            base: membership().config_hash(),
+            not_after_ms: Millis(1_790_000_009_000),
+            action,
+            attestation: None,
+            votes: Vec::new(),
+        };
+        change.attestation = change.promoted().map(|_| attestation());
+        change.vote(OrgId(1), &key(11), &cluster_id());
+        change.vote(OrgId(0), &key(10), &cluster_id());
+        change
+    };
+    actions.into_iter().map(change).collect()
+}
+
+/// Of an ordinary block: the form counts here.
+pub fn epoch_proof() -> EpochProof {
+    EpochProof { block: Arc::new(block()), certificate: certificate(Phase::Commit) }
 }

@@ -1,6 +1,7 @@
 //! `althing demo`: four organisations as four processes on this machine, with mutual TLS.
 
 mod control;
+mod lie;
 mod network;
 mod process;
 mod state;
@@ -54,6 +55,11 @@ enum Command {
         /// acme, birch, cedar or delta; all if absent.
         name: Option<String>,
     },
+    /// Make one replica contradict itself, and show the others' proof of it.
+    Lie {
+        /// acme, birch, cedar or delta.
+        name: String,
+    },
     /// End all replicas; keys and data stay.
     Down,
 }
@@ -68,6 +74,7 @@ pub(super) fn run(demo: Demo) -> Result<(), Failure> {
         Some(Command::Start { name }) => control::start(&home, &name),
         Some(Command::Cut { name }) => control::cut(&home, Some(&name), "cut"),
         Some(Command::Heal { name }) => control::cut(&home, name.as_deref(), "heal"),
+        Some(Command::Lie { name }) => lie::run(&home, &demo.home, &name),
         Some(Command::Down) => control::down(&home),
     }
 }

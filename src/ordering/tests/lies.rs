@@ -6,33 +6,41 @@ use crate::chain::{Certificate, Phase, Vote, VoteSignature};
 use crate::types::{Digest, Epoch, Height, ReplicaId, View};
 use std::sync::Arc;
 
-const CLUSTER: Digest = Digest([8; 32]);
+pub(super) const CLUSTER: Digest = Digest([8; 32]);
 
-fn vote(phase: Phase, view: u64, height: u64, hash: Digest, voter: u16) -> Vote {
+pub(super) fn vote(phase: Phase, view: u64, height: u64, hash: Digest, voter: u16) -> Vote {
     let round = (phase, Epoch(0), View(view));
     Vote::sign(round, ReplicaId(voter), (Height(height), vec![hash]), &CLUSTER, &scheme(voter))
 }
 
-fn certificate(phase: Phase, view: u64, height: u64, hash: Digest, voters: &[u16]) -> Certificate {
+pub(super) fn certificate(
+    phase: Phase,
+    view: u64,
+    height: u64,
+    hash: Digest,
+    voters: &[u16],
+) -> Certificate {
     let signatures: Vec<VoteSignature> =
         voters.iter().map(|id| vote(phase, view, height, hash, *id).signed).collect();
     let (view, height) = (View(view), Height(height));
     Certificate { phase, epoch: Epoch(0), view, height, block_hash: hash, signatures }
 }
 
-fn view_change(view: u64, voter: u16, prepared: Option<Certificate>) -> Arc<ViewChange> {
+pub(super) fn view_change(view: u64, voter: u16, prepared: Option<Certificate>) -> Arc<ViewChange> {
     let round = (Epoch(0), View(view));
     let certificates = (prepared, None);
-    Arc::new(ViewChange::sign(round, ReplicaId(voter), certificates, &CLUSTER, &scheme(voter)))
+    let quoted = (certificates.0, certificates.1, None);
+    Arc::new(ViewChange::sign(round, ReplicaId(voter), quoted, &CLUSTER, &scheme(voter)))
 }
 
-fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) -> Message {
+pub(super) fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) -> Message {
     let round = (Epoch(0), View(view));
     Message::NewView(Arc::new(NewView::sign(round, changes, &CLUSTER, &scheme(signer))))
 }
 
 fn view_after(messages: Vec<(u16, Message)>) -> View {
     let mut world = World::new(4, 1, world::Options::default());
+    (0..3).for_each(|id| world.blame(id));
     world.run_ms(50);
     for (from, message) in messages {
         world.deliver(from, 3, message);
@@ -108,6 +116,7 @@ fn a_malformed_certificate_in_a_view_change_spoils_it() {
         let last = view_change(2, 2, Some(certificate));
         let changes = vec![view_change(2, 0, None), view_change(2, 1, None), last];
         let mut world = World::new(4, 1, world::Options::default());
+        world.blame(2);
         world.run_ms(50);
         world.deliver(2, 3, new_view(2, changes, 2));
         world.core(3).view.waiting.is_some()
@@ -148,6 +157,7 @@ fn votes_count_once_and_only_from_their_voter() {
     let commit = |voter| vote(Phase::Commit, 0, 1, hash, voter);
     let certified = |messages: Vec<(u16, Vec<Vote>)>| {
         let mut world = World::new(4, 1, world::Options::default());
+        world.ban_expected = true;
         world.run_ms(50);
         for (from, votes) in messages {
             world.deliver(from, 3, Message::Votes(votes));
@@ -179,6 +189,7 @@ fn a_height_claimed_without_a_certificate_moves_nothing() {
         unix_ms: crate::types::Millis(0),
         committed: huge,
         executed: huge,
+        stable: Height(0),
     };
     world.deliver(2, 3, Message::Status(status));
     let hash = Digest([6; 32]);

@@ -1,7 +1,13 @@
 //! Several cores in one seeded world: instant execution, a log that loses its unsynced end, a network
 //! that reorders and drops. The big simulator lives in `conformance`; this one finds most of it first.
 
+mod checkpoints;
+mod epochs;
+mod transfer;
+mod evidence;
 mod lies;
+mod scenarios_liveness;
+mod scenarios_safety;
 mod tenure;
 mod world;
 
@@ -197,8 +203,12 @@ fn a_replica_with_another_state_is_quarantined_and_the_others_go_on() {
 /// One seed of everything at once: loss, cuts, crashes of several, a lying primary, reads, leases.
 fn chaos(seed: u64) {
     let n = [4, 3, 7, 4, 5, 1, 4, 2][(seed % 8) as usize];
-    let options =
-        Options { drop_percent: seed % 11, leases: seed.is_multiple_of(3), ..Options::default() };
+    let options = Options {
+        drop_percent: seed % 11,
+        leases: seed.is_multiple_of(3),
+        checkpoint_every: seed % 5,
+        ..Options::default()
+    };
     let mut world = World::new(n, seed, options);
     if n >= 4 && seed.is_multiple_of(2) {
         world.equivocate(ReplicaId((seed / 8 % u64::from(n)) as u16));
@@ -226,6 +236,7 @@ fn chaos(seed: u64) {
     (0..n).for_each(|id| world.submit(id));
     assert!(world.run_until_ordered(40_000), "seed {seed}: {}", world.describe());
     assert!(world.run_until_read(10_000), "seed {seed}: {}", world.describe());
+    world.check_certificates();
 }
 
 #[test]

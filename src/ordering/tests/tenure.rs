@@ -34,6 +34,37 @@ fn a_primary_that_hands_over_delays_its_clients_by_less_than_any_timeout() {
     assert!(world.cores().all(|core| core.status().view == View(1)), "only a primary hands over");
 }
 
+/// Ten seconds of what clients see: every origin submits every 50 ms.
+fn steady(world: &mut World, seconds: u64) {
+    for _ in 0..seconds * 20 {
+        (0..4).for_each(|id| world.submit(id));
+        world.run_ms(50);
+    }
+}
+
+#[test]
+fn a_primary_just_under_the_timeout_is_replaced() {
+    let slow = Some((0, 800));
+    let mut world = World::new(4, 15, Options { slow, ..Options::default() });
+    steady(&mut world, 25);
+    let views: Vec<u64> = world.cores().map(|core| core.status().view.0).collect();
+    assert!(views.iter().all(|view| (1..4).contains(view)), "{views:?}");
+    let before = world.core(1).status().executed.0;
+    steady(&mut world, 10);
+    let blocks = world.core(1).status().executed.0 - before;
+    assert!(blocks >= 200, "{blocks} blocks in ten seconds: {}", world.describe());
+}
+
+#[test]
+fn a_slow_network_is_not_a_slow_primary() {
+    let options = Options { latency_ms: 150, ..Options::default() };
+    let mut world = World::new(4, 16, options);
+    steady(&mut world, 40);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let views: Vec<u64> = world.cores().map(|core| core.status().view.0).collect();
+    assert!(views.iter().all(|view| *view <= 2), "{views:?}");
+}
+
 #[test]
 fn who_leads_alone_keeps_the_lead() {
     let options = Options { tenure_blocks: Some(3), ..Options::default() };

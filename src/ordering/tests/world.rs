@@ -4,12 +4,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Entry, Member,
-    Membership, Op, Parameters, Phase, Put, Record, SessionWindow, Skeleton, Value, ValueSlot,
-    Vote,
+    Author, Block, BlockParts, Bundle, BundleParts, Certificate, CheckpointCertificate,
+    CheckpointId, ChunkEntry, ConfigChange, Effects, Entry, EpochProof, Genesis, GenesisMember,
+    Manifest, Network, Op, Ownership, Parameters, Phase, Put, Record, SessionWindow, Skeleton,
+    Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
-use crate::crypto::{Context, PublicKey, Scheme, Signature, hash};
+use crate::crypto::{Context, Ed25519, PublicKey, Scheme, Signature, hash};
 use crate::ordering::*;
 use crate::types::*;
 
@@ -33,7 +34,11 @@ pub fn scheme(id: u16) -> impl Scheme {
     Hashed(key(id))
 }
 
-fn key(id: u16) -> PublicKey {
+pub fn governance_key(id: u16) -> Ed25519 {
+    Ed25519::from_seed(&[100 + id as u8; 32])
+}
+
+pub fn key(id: u16) -> PublicKey {
     PublicKey([id as u8 + 1; 32])
 }
 
@@ -45,6 +50,12 @@ pub struct Options {
     pub tenure_blocks: Option<u32>,
     /// A replica whose wall clock is ahead by so many ms.
     pub clock_ahead: Option<(u16, u64)>,
+    /// Added to every message's way.
+    pub latency_ms: u64,
+    /// A replica that sends its proposals so much later than it could.
+    pub slow: Option<(u16, u64)>,
+    /// A checkpoint at every multiple of this height; 0 for none.
+    pub checkpoint_every: u64,
 }
 
 /// What executing leaves behind: enough to see a fork, a repetition or a loss.
@@ -55,26 +66,80 @@ struct State {
     roots: BTreeMap<Height, Digest>,
     windows: BTreeMap<ReplicaId, SessionWindow>,
     done: BTreeMap<(u16, u64, u64), Height>,
+    network: Network,
 }
 
 struct Node {
     core: Option<Core>,
     records: Vec<Record>,
     durable: usize,
-    held: Vec<(LogPosition, Recipients, Message)>,
+    waiting: Vec<(LogPosition, Recipients, Message)>,
     state: State,
     /// The state as of some durable Effects record.
     snapshot: State,
     starts: u8,
     /// The highest view it asked for: it votes in none below.
-    asked: View,
+    asked: (Epoch, View),
+    /// Whom it links to, as its newest [`Output::Epoch`] says.
+    members: Vec<u16>,
+    voters: Vec<u16>,
+    epochs: Vec<EpochProof>,
+    key: PublicKey,
     session: u64,
     next_seq: u64,
     cut: bool,
     equivocates: bool,
+    /// Its VIEW-CHANGEs quote nothing.
+    forgets: bool,
+    /// What the test sends in its name may be proof against it.
+    blamed: bool,
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
+    /// Checkpoints on disk, and those being written with the time they are done.
+    held: Vec<CheckpointId>,
+    building: Vec<(u64, CheckpointId, Shelved)>,
+    /// Its checkpoints' bytes are not what they should be.
+    other_bytes: bool,
+    /// Checkpoints it can give to others, by the root of their manifest.
+    shelf: BTreeMap<Digest, Shelved>,
+    /// Chunks on its disk of a checkpoint that it fetches.
+    gathered: Option<(Arc<Manifest>, BTreeMap<u32, Bytes>)>,
+    /// The state of an installed checkpoint: its log does not reach below.
+    floor: Option<State>,
+    /// How it lies to who fetches a checkpoint.
+    source_lie: Option<SourceLie>,
+    /// It is to start over on this state.
+    installs: Option<State>,
+}
+
+/// A checkpoint that others may fetch.
+#[derive(Clone)]
+struct Shelved {
+    manifest: Arc<Manifest>,
+    chunks: Vec<Bytes>,
+    state: State,
+}
+
+/// What a source of a state transfer does instead of its duty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceLie {
+    WrongBytes,
+    Longer,
+    OtherChunk,
+    Unasked,
+    Silent,
+    NothingHeld,
+    OtherManifest,
+    /// Alternates between all of the above.
+    Everything,
+}
+
+/// Who begins, with which parameters.
+#[derive(Clone)]
+struct Founders {
+    n: u16,
+    parameters: Parameters,
 }
 
 pub struct World {
@@ -82,16 +147,29 @@ pub struct World {
     pub trace: Vec<u64>,
     /// A test that sends untrue things itself.
     pub ban_expected: bool,
+    /// Keep what is sent, to send it again.
+    pub keep_sent: bool,
+    sent: Vec<(u16, u16, Bytes)>,
     /// Who was told that its clock is off, and by how much.
     pub skews: Vec<(u16, i64)>,
     reads_liar: Option<u16>,
+    /// How often a lying source was found out.
+    pub liars_named: u64,
+    /// States installed.
+    pub installed: u64,
+    /// Who found what about whom.
+    pub proofs: Vec<(u16, ReplicaId, &'static str)>,
     nodes: Vec<Node>,
     wire: Vec<(u64, u16, u16, Bytes)>,
     now_ms: u64,
     random: u64,
     submitted: Vec<(u16, u64, u64)>,
     executed: BTreeMap<Height, Digest>,
-    ledger: BTreeMap<(u16, View, Height, Phase), Digest>,
+    ledger: BTreeMap<(u16, Epoch, View, Height, Phase), Digest>,
+    founders: Founders,
+    /// When each epoch began anywhere, for stalls.
+    pub began_ms: BTreeMap<Epoch, u64>,
+    pub executed_ms: Vec<u64>,
     next_read: u64,
 }
 
@@ -99,43 +177,30 @@ const UNIX_MS: u64 = 1_700_000_000_000;
 
 impl World {
     pub fn new(n: u16, seed: u64, options: Options) -> Self {
-        let state = State {
-            height: Height(0),
-            header: None,
-            roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
-            windows: BTreeMap::new(),
-            done: BTreeMap::new(),
-        };
-        let node = || Node {
-            core: None,
-            records: Vec::new(),
-            durable: 0,
-            held: Vec::new(),
-            state: state.clone(),
-            snapshot: state.clone(),
-            starts: 0,
-            asked: View(0),
-            session: 0,
-            next_seq: 0,
-            cut: false,
-            equivocates: false,
-            diverges: false,
-            reads: BTreeMap::new(),
-            quarantined: false,
-        };
+        let default = Parameters::default();
+        let tenure_blocks = options.tenure_blocks.unwrap_or(default.tenure_blocks);
+        let founders = Founders { n, parameters: Parameters { tenure_blocks, ..default } };
         let mut world = Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
+            keep_sent: false,
+            sent: Vec::new(),
             skews: Vec::new(),
             reads_liar: None,
-            nodes: (0..n).map(|_| node()).collect(),
+            liars_named: 0,
+            installed: 0,
+            proofs: Vec::new(),
+            nodes: (0..n).map(|id| node(id, &founders)).collect(),
             wire: Vec::new(),
             now_ms: 1,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             submitted: Vec::new(),
             executed: BTreeMap::new(),
             ledger: BTreeMap::new(),
+            founders,
+            began_ms: BTreeMap::new(),
+            executed_ms: Vec::new(),
             next_read: 0,
         };
         (0..n).for_each(|id| world.restart(id));
@@ -158,28 +223,47 @@ impl World {
     }
 
     pub fn is_up(&self, id: u16) -> bool {
-        self.nodes[id as usize].core.is_some()
+        self.nodes.get(id as usize).is_some_and(|node| node.core.is_some())
     }
 
-    fn membership(&self) -> Membership {
-        let members = (0..self.nodes.len() as u16)
-            .map(|id| Member {
-                id: ReplicaId(id),
-                organisation: OrgId(id),
-                key: key(id),
-                voting: true,
-            })
-            .collect();
-        let default = Parameters::default();
-        let tenure_blocks = self.options.tenure_blocks.unwrap_or(default.tenure_blocks);
-        let parameters = Parameters { tenure_blocks, ..default };
-        Membership { epoch: Epoch(0), members, parameters, first_primary: 0 }
+    /// A replica that is to be added: its first process knows the network of epoch 0 alone.
+    pub fn join(&mut self, id: u16) {
+        assert_eq!(id as usize, self.nodes.len(), "ids follow");
+        self.nodes.push(node(id, &self.founders));
+        self.restart(id);
+    }
+
+    /// The newest network any replica has reached.
+    pub fn network(&self) -> Network {
+        let networks = self.nodes.iter().map(|node| &node.state.network);
+        networks.max_by_key(|network| network.membership.epoch).expect("a replica").clone()
+    }
+
+    pub fn state_of(&self, id: u16) -> (Epoch, (Height, Digest)) {
+        let state = &self.nodes[id as usize].state;
+        (state.network.membership.epoch, (state.height, state.roots[&state.height]))
+    }
+
+    pub fn epochs_of(&self, id: u16) -> &[EpochProof] {
+        &self.nodes[id as usize].epochs
+    }
+
+    pub fn first_network(&self) -> Network {
+        network(&self.founders)
+    }
+
+    /// Has `id` sign with another key from its next start on.
+    pub fn rekey(&mut self, id: u16, key: PublicKey) {
+        self.kill_if_up(id);
+        self.nodes[id as usize].key = key;
+        self.restart(id);
     }
 
     pub fn kill(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
         node.core = None;
-        node.held.clear();
+        node.waiting.clear();
+        node.building.clear();
         node.reads.clear();
         node.records.truncate(node.durable);
         // A request for a view that was lost with the unsynced end never left.
@@ -187,17 +271,17 @@ impl World {
             .records
             .iter()
             .filter_map(|record| match record {
-                Record::ViewChangeSent { view, .. } => Some(*view),
+                Record::ViewChangeSent { epoch, view, .. } => Some((*epoch, *view)),
                 _ => None,
             })
             .max()
             .unwrap_or_default();
         if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
+        } else if let Some(floor) = &node.floor {
+            node.state = floor.clone();
         } else {
-            let roots = BTreeMap::from([(Height(0), Digest([1; 32]))]);
-            let (windows, done) = (BTreeMap::new(), BTreeMap::new());
-            node.state = State { height: Height(0), header: None, roots, windows, done };
+            node.state = first_state(&self.founders);
         }
         self.wire.retain(|(_, from, to, _)| *from != id && *to != id);
     }
@@ -209,20 +293,24 @@ impl World {
     }
 
     pub fn restart(&mut self, id: u16) {
-        let membership = self.membership();
-        let node = &mut self.nodes[id as usize];
-        if node.core.is_some() {
+        if self.is_up(id) {
             return;
         }
+        self.replay_epochs(id);
+        let node = &mut self.nodes[id as usize];
         node.starts += 1;
         node.session += 1;
         node.next_seq = 0;
-        let recovery = (!node.records.is_empty()).then(|| recovery(&node.records, &node.state));
+        let recovery = (!node.records.is_empty()).then(|| Recovery {
+            checkpoints: node.held.clone(),
+            ..recovery(&node.records, &node.state)
+        });
         let config = CoreConfig {
-            cluster_id: Digest([8; 32]),
+            cluster_id: CLUSTER,
             own: ReplicaId(id),
-            membership,
-            scheme: Arc::new(Hashed(key(id))),
+            network: node.state.network.clone(),
+            epochs: node.epochs.clone(),
+            scheme: Arc::new(Hashed(node.key)),
             start_nonce: [node.starts; 32],
             genesis_ms: Millis(UNIX_MS),
             genesis_root: Digest([1; 32]),
@@ -236,6 +324,41 @@ impl World {
             if peer != id && self.is_up(peer) {
                 self.step(id, Input::PeerUp { peer: ReplicaId(peer) });
                 self.step(peer, Input::PeerUp { peer: ReplicaId(id) });
+            }
+        }
+    }
+
+    /// What the node's replay does: no core starts below a CONFIG block that its log commits.
+    fn replay_epochs(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        node.epochs.clear();
+        let records = node.records.clone();
+        let mut blocks = BTreeMap::new();
+        for record in &records {
+            match record {
+                Record::Block(block) => {
+                    blocks.insert(block.hash(), Arc::clone(block));
+                }
+                Record::Committed(certificate) => {
+                    let block = blocks.get(&certificate.block_hash);
+                    let Some(block) = block.filter(|block| block.ends_epoch()) else { continue };
+                    let node = &mut self.nodes[id as usize];
+                    let (block, certificate) = (Arc::clone(block), certificate.clone());
+                    if node.epochs.iter().any(|proof| proof.block == block) {
+                        continue;
+                    }
+                    let mut chain = Vec::new();
+                    let mut at = Some(&block);
+                    while let Some(block) = at.filter(|one| one.header.height > node.state.height) {
+                        chain.push(Arc::clone(block));
+                        at = blocks.get(&block.header.parent);
+                    }
+                    node.epochs.push(EpochProof { block: Arc::clone(&block), certificate });
+                    for block in chain.iter().rev() {
+                        self.execute(id, block);
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -261,19 +384,85 @@ impl World {
         self.nodes[id.0 as usize].equivocates = true;
     }
 
+    pub fn blame(&mut self, id: u16) {
+        self.nodes[id as usize].blamed = true;
+    }
+
+    pub fn forget_in_view_changes(&mut self, id: u16) {
+        self.nodes[id as usize].forgets = true;
+    }
+
+    fn lies(&self, id: ReplicaId) -> bool {
+        let node = &self.nodes[id.0 as usize];
+        node.equivocates || node.forgets || node.blamed
+    }
+
+    /// Values of blocks up to `until` are erased at a replica.
+    pub fn erase(&mut self, id: u16, until: Height) {
+        self.step(id, Input::Erased { until });
+    }
+
+    pub fn write_other_checkpoints(&mut self, id: u16) {
+        self.nodes[id as usize].other_bytes = true;
+    }
+
+    pub fn stable(&self, id: u16) -> Height {
+        self.core(id).status().stable_checkpoint
+    }
+
+    /// The certificates a replica's log holds.
+    pub fn stable_in_log(&self, id: u16) -> Vec<CheckpointCertificate> {
+        let records = self.nodes[id as usize].records.iter();
+        let stable = |record: &Record| match record {
+            Record::CheckpointStable(certificate) => Some(certificate.clone()),
+            _ => None,
+        };
+        records.filter_map(stable).collect()
+    }
+
+    pub fn check_certificates(&self) {
+        let membership = self.network().membership;
+        let q = membership.quorum().q();
+        for id in 0..self.nodes.len() as u16 {
+            for certificate in self.stable_in_log(id) {
+                let checked = certificate.check(&Digest([8; 32]), &membership, &scheme(0), q);
+                assert_eq!(checked, Ok(()), "replica {id}");
+            }
+        }
+    }
+
     pub fn diverge(&mut self, id: u16) {
         self.nodes[id as usize].diverges = true;
     }
 
-    pub fn submit(&mut self, id: u16) {
-        let now = self.now_ms;
+    /// Submits a change of members or parameters through `id`.
+    pub fn submit_change(&mut self, id: u16, change: ConfigChange) {
         let node = &mut self.nodes[id as usize];
-        if node.core.is_none() {
-            return;
-        }
         let (session, first_seq) = (node.session, node.next_seq);
         node.next_seq += 1;
-        let bundle = bundle(id, session, first_seq, now);
+        let op = Op::Config(Box::new(change));
+        let parts = BundleParts {
+            origin: ReplicaId(id),
+            session,
+            first_seq,
+            not_after_ms: Millis(u64::MAX),
+            skeletons: vec![Skeleton { author: Author::default(), op }],
+            values: Vec::new(),
+        };
+        let bundle = Bundle::sign(parts, &CLUSTER, &Hashed(node.key));
+        self.submitted.push((id, session, first_seq));
+        self.step(id, Input::Submit { bundle });
+    }
+
+    pub fn submit(&mut self, id: u16) {
+        let now = self.now_ms;
+        if !self.is_up(id) {
+            return;
+        }
+        let node = &mut self.nodes[id as usize];
+        let (session, first_seq) = (node.session, node.next_seq);
+        node.next_seq += 1;
+        let bundle = keyed_bundle((id, node.key), session, first_seq, now);
         self.submitted.push((id, session, first_seq));
         self.step(id, Input::Submit { bundle });
     }
@@ -295,6 +484,15 @@ impl World {
         }
     }
 
+    /// Delivers all that was ever sent once more, spread over half a second.
+    pub fn replay_sent(&mut self) {
+        self.keep_sent = false;
+        for (from, to, bytes) in std::mem::take(&mut self.sent) {
+            let at = self.now_ms + 1 + self.below(500);
+            self.wire.push((at, from, to, bytes));
+        }
+    }
+
     fn run_while(&mut self, ms: u64, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now_ms + ms;
         while self.now_ms < end {
@@ -309,12 +507,16 @@ impl World {
     /// Until all that was submitted in sessions still alive is executed by everyone up.
     pub fn run_until_ordered(&mut self, ms: u64) -> bool {
         self.run_while(ms, |world| {
-            world.nodes.iter().filter(|node| node.core.is_some() && !node.quarantined).all(|node| {
-                world.submitted.iter().all(|one| {
-                    let alive = &world.nodes[one.0 as usize];
-                    let lost = alive.session != one.1 || alive.core.is_none();
-                    lost || node.state.done.contains_key(one)
-                })
+            let network = world.network().membership;
+            let member = |id: u16| network.member(ReplicaId(id)).is_some();
+            (0..).zip(&world.nodes).all(|(id, node)| {
+                let waited_for = node.core.is_some() && !node.quarantined && member(id);
+                !waited_for
+                    || world.submitted.iter().all(|one| {
+                        let alive = &world.nodes[one.0 as usize];
+                        let lost = alive.session != one.1 || alive.core.is_none() || !member(one.0);
+                        lost || node.state.done.contains_key(one)
+                    })
             })
         })
     }
@@ -335,12 +537,16 @@ impl World {
             self.step(to, Input::Recv { peer: ReplicaId(from), message });
         }
         for id in 0..self.nodes.len() as u16 {
+            if let Some(state) = self.nodes[id as usize].installs.take() {
+                self.install(id, state);
+            }
             if self.is_up(id) {
                 if self.below(3) == 0 {
                     self.sync(id);
                 }
                 let due = self.core(id).next_deadline().is_some_and(|at| at <= now);
                 self.step(id, Input::Tick { mono_ms: now });
+                self.finish_checkpoints(id);
                 if due || now.is_multiple_of(50) {
                     self.step(id, Input::Wall { unix_ms: self.wall(id) });
                 }
@@ -366,8 +572,8 @@ impl World {
         node.snapshot = node.state.clone();
         let position = LogPosition(node.durable as u64);
         let (open, held): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut node.held).into_iter().partition(|(gate, ..)| *gate <= position);
-        node.held = held;
+            std::mem::take(&mut node.waiting).into_iter().partition(|(gate, ..)| *gate <= position);
+        node.waiting = held;
         for (_, to, message) in open {
             self.transmit(id, to, &message);
         }
@@ -392,24 +598,30 @@ impl World {
         output: Output,
         inputs: &mut std::collections::VecDeque<Input>,
     ) {
+        if let Output::Alarm(Alarm::BadPeer { peer, .. }) = &output
+            && self.nodes[peer.0 as usize].source_lie.is_some()
+        {
+            self.liars_named += 1;
+            return;
+        }
         let node = &mut self.nodes[id as usize];
         match output {
             Output::Append { position, record } => {
-                if let Record::ViewChangeSent { view, .. } = &record {
-                    node.asked = *view;
+                if let Record::ViewChangeSent { epoch, view, .. } = &record {
+                    node.asked = (*epoch, *view);
                 }
                 node.records.push(record);
                 assert_eq!(position.0, node.records.len() as u64, "positions have no gap");
             }
             Output::Send { to, message, gate } => {
                 if let Message::Votes(votes) = &message {
-                    let late = votes.iter().all(|vote| vote.view >= node.asked);
+                    let late = votes.iter().all(|vote| (vote.epoch, vote.view) >= node.asked);
                     assert!(late, "replica {id} votes in a view it left");
                 }
                 if gate.0 as usize <= node.durable {
                     self.transmit(id, to, &message);
                 } else {
-                    node.held.push((gate, to, message));
+                    node.waiting.push((gate, to, message));
                 }
             }
             Output::Execute { block } => {
@@ -429,14 +641,28 @@ impl World {
                     self.transmit(id, Recipients::One(to), &message);
                 }
             }
-            Output::Evidence(evidence) => {
-                let accused = evidence.accused();
-                assert!(self.nodes[accused.0 as usize].equivocates, "{accused} is correct");
+            Output::Epoch { network, left, proof } => {
+                let id_of = |member: &crate::chain::Member| member.id.0;
+                node.members = network.membership.members.iter().map(id_of).collect();
+                node.members.extend(left.iter().map(|(id, _)| id.0));
+                node.voters = network.membership.voters().map(id_of).collect();
+                let known = node.epochs.len() as u64;
+                node.epochs.extend(proof.filter(|_| network.membership.epoch.0 > known));
+                self.began_ms.entry(network.membership.epoch).or_insert(self.now_ms);
             }
+            Output::Evidence(evidence) => {
+                for accused in evidence.accused() {
+                    assert!(self.lies(accused), "{accused} is correct");
+                    self.proofs.push((id, accused, evidence.kind()));
+                }
+            }
+            Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
+            Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
+            Output::Transfer(step) => self.transfer(id, step, inputs),
             Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
             Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
-                assert!(node.diverges, "{reason}");
+                assert!(node.diverges || node.other_bytes, "{reason}");
                 node.quarantined = true;
             }
             Output::Halt { reason } => unreachable!("{reason}"),
@@ -458,28 +684,69 @@ impl World {
                 }
             }
         }
+        if !self.executed_ms.contains(&self.now_ms) {
+            self.executed_ms.push(self.now_ms);
+        }
+        let next = block.config_change().filter(|_| block.ends_epoch()).map(|change| {
+            let next = node.state.network.change(change, &block.header);
+            Box::new(next.expect("what q voters accepted can be made"))
+        });
+        if let Some(next) = &next {
+            node.state.network = next.as_ref().clone();
+        }
         let before = node.state.roots[&height.minus(1)];
         let twist: &[u8] = if node.diverges { b"x" } else { b"" };
         let root = hash(&Context::EXEC_ROOT, &[&before.0, &block.hash().0, twist]);
         node.state.roots.insert(height, root);
         node.state.height = height;
         node.state.header = Some(block.header.clone());
+        let every = self.options.checkpoint_every;
+        if every > 0 && height.0.is_multiple_of(every) {
+            let shelved = checkpoint_of(&node.state, node.other_bytes);
+            let id = CheckpointId {
+                height,
+                block_hash: block.hash(),
+                exec_root: root,
+                manifest_root: shelved.manifest.root(),
+            };
+            node.building.push((self.now_ms + 5 + self.random % 40, id, shelved));
+        }
         self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
         let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
         let effects = Effects { height, exec_root: root, changes: Vec::new() };
-        Input::Executed { effects, next_expiry }
+        Input::Executed { effects, next_expiry, network: next }
+    }
+
+    fn finish_checkpoints(&mut self, id: u16) {
+        let now = self.now_ms;
+        let node = &mut self.nodes[id as usize];
+        let (done, later) = std::mem::take(&mut node.building)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, ..)| *at <= now);
+        node.building = later;
+        for (_, built, shelved) in done {
+            self.nodes[id as usize].held.push(built);
+            self.nodes[id as usize].shelf.insert(built.manifest_root, shelved);
+            self.step(id, Input::CheckpointBuilt { id: built });
+        }
     }
 
     fn transmit(&mut self, from: u16, to: Recipients, message: &Message) {
         self.note_votes(from, message);
         let ids: Vec<u16> = match to {
             Recipients::One(id) => vec![id.0],
-            Recipients::Others => (0..self.nodes.len() as u16).filter(|id| *id != from).collect(),
+            Recipients::Others => self.nodes[from as usize].members.clone(),
+            Recipients::Voters => self.nodes[from as usize].voters.clone(),
         };
+        let there = |id: &u16| *id != from && (*id as usize) < self.nodes.len();
+        let ids: Vec<u16> = ids.into_iter().filter(there).collect();
         for id in ids {
             let lost = self.below(100) < self.options.drop_percent;
             let cut = self.nodes[from as usize].cut || self.nodes[id as usize].cut;
-            let at = self.now_ms + 1 + self.below(6);
+            let slow = self.options.slow.filter(|(whose, _)| *whose == from);
+            let proposal = matches!(message, Message::PrePrepare { .. });
+            let late = slow.filter(|_| proposal).map_or(0, |(_, ms)| ms);
+            let at = self.now_ms + 1 + self.below(6) + self.options.latency_ms + late;
             if lost || cut || !self.is_up(id) {
                 continue;
             }
@@ -489,11 +756,159 @@ impl World {
             {
                 answer.mark = Height(1 << 62);
             }
+            if let Message::ViewChange(honest) = &message
+                && self.nodes[from as usize].forgets
+            {
+                let round = (honest.epoch, honest.view);
+                let forgetful = ViewChange::sign(
+                    round,
+                    honest.replica,
+                    (None, None, None),
+                    &Digest([8; 32]),
+                    &Hashed(key(from)),
+                );
+                message = Message::ViewChange(Arc::new(forgetful));
+            }
             if self.nodes[from as usize].equivocates && id % 2 == 1 {
                 message = second_face(from, message);
             }
-            self.wire.push((at, from, id, message.to_bytes()));
+            let bytes = message.to_bytes();
+            if self.keep_sent {
+                self.sent.push((from, id, bytes.clone()));
+            }
+            self.wire.push((at, from, id, bytes));
         }
+    }
+
+    pub fn lie_as_source(&mut self, id: u16, lie: SourceLie) {
+        self.nodes[id as usize].source_lie = Some(lie);
+    }
+
+    pub fn tell_the_truth(&mut self, id: u16) {
+        self.nodes[id as usize].source_lie = None;
+    }
+
+    /// A replica's checkpoints below its newest are gone.
+    pub fn drop_older_checkpoints(&mut self, id: u16) {
+        let shelf = &mut self.nodes[id as usize].shelf;
+        let newest = shelf.values().map(|one| one.manifest.height).max();
+        shelf.retain(|_, one| Some(one.manifest.height) == newest);
+    }
+
+    pub fn chunks_gathered(&self, id: u16) -> usize {
+        self.nodes[id as usize].gathered.as_ref().map_or(0, |(_, chunks)| chunks.len())
+    }
+
+    /// How many blocks it executed itself: what it fetched as a state is not among them.
+    pub fn blocks_in_log(&self, id: u16) -> usize {
+        let records = self.nodes[id as usize].records.iter();
+        records.filter(|record| matches!(record, Record::Block(_))).count()
+    }
+
+    fn lie_of(&mut self, id: u16) -> Option<SourceLie> {
+        use SourceLie::{
+            Longer, NothingHeld, OtherChunk, OtherManifest, Silent, Unasked, WrongBytes,
+        };
+        let lie = self.nodes[id as usize].source_lie?;
+        if lie != SourceLie::Everything {
+            return Some(lie);
+        }
+        let all = [WrongBytes, Longer, OtherChunk, Unasked, Silent, NothingHeld, OtherManifest];
+        let at = self.below(all.len() as u64) as usize;
+        Some(all[at])
+    }
+
+    fn serve_manifest(&mut self, id: u16, to: ReplicaId, root: Digest) {
+        let held = self.nodes[id as usize].shelf.get(&root).cloned();
+        let lie = self.lie_of(id);
+        let content = held.map(|held| {
+            let mut manifest = (*held.manifest).clone();
+            if lie == Some(SourceLie::OtherManifest) {
+                manifest.chunks.truncate(1);
+            }
+            (held.state.header.clone().expect("executed"), Arc::new(manifest))
+        });
+        let content = content.filter(|_| lie != Some(SourceLie::NothingHeld));
+        if lie != Some(SourceLie::Silent) {
+            self.transmit(id, Recipients::One(to), &Message::Manifest { root, content });
+        }
+    }
+
+    fn serve_chunk(&mut self, id: u16, to: ReplicaId, (root, number): (Digest, u32)) {
+        let held = self.nodes[id as usize].shelf.get(&root);
+        let chunks = held.map(|held| held.chunks.clone()).unwrap_or_default();
+        let mut bytes = chunks.get(number as usize).cloned();
+        let mut sent_as = number;
+        match self.lie_of(id) {
+            Some(SourceLie::WrongBytes) => {
+                bytes = bytes.map(|bytes| Bytes::from(vec![0xee; bytes.len()]));
+            }
+            Some(SourceLie::Longer) => bytes = bytes.map(|_| Bytes::from(vec![0; 1 << 16])),
+            Some(SourceLie::OtherChunk) => {
+                bytes = chunks.get((number as usize + 1) % chunks.len().max(1)).cloned();
+            }
+            Some(SourceLie::Unasked) => sent_as = number.wrapping_add(1000),
+            Some(SourceLie::NothingHeld) => bytes = None,
+            Some(SourceLie::Silent) => return,
+            _ => {}
+        }
+        let message = Message::Chunk { root, number: sent_as, bytes };
+        self.transmit(id, Recipients::One(to), &message);
+    }
+
+    fn transfer(
+        &mut self,
+        id: u16,
+        step: TransferStep,
+        inputs: &mut std::collections::VecDeque<Input>,
+    ) {
+        let node = &mut self.nodes[id as usize];
+        match step {
+            TransferStep::Begin { manifest, .. } => {
+                let kept = node.gathered.take().filter(|(of, _)| of.root() == manifest.root());
+                let chunks = kept.map(|(_, chunks)| chunks).unwrap_or_default();
+                let (root, held) = (manifest.root(), chunks.keys().copied().collect());
+                node.gathered = Some((manifest, chunks));
+                inputs.push_back(Input::Transfer(TransferEvent::Begun { root, held }));
+            }
+            TransferStep::Store { number, peer, bytes } => {
+                let (manifest, chunks) = node.gathered.as_mut().expect("begun");
+                let root = manifest.root();
+                let entry = manifest.chunks[number as usize];
+                assert_eq!(entry.length as usize, bytes.len(), "lengths are checked by the core");
+                let sound = ChunkEntry::of(&bytes) == entry;
+                if sound {
+                    chunks.insert(number, bytes);
+                }
+                let stored = TransferEvent::Stored { root, number, peer, sound };
+                inputs.push_back(Input::Transfer(stored));
+            }
+            TransferStep::Install { height } => {
+                let (manifest, chunks) = node.gathered.take().expect("begun");
+                assert_eq!(chunks.len(), manifest.chunks.len(), "installed with chunks missing");
+                assert_eq!(height, manifest.height);
+                let shelves = self.nodes.iter().find_map(|node| node.shelf.get(&manifest.root()));
+                let state = shelves.expect("somebody made it").state.clone();
+                assert_eq!(state.roots[&height], manifest.exec_root, "certified by a quorum");
+                self.nodes[id as usize].installs = Some(state);
+            }
+            TransferStep::Abandon => {}
+        }
+    }
+
+    /// Starts over on a transferred state, as the shell does: the log stays, as far as it is on disk.
+    fn install(&mut self, id: u16, state: State) {
+        if !self.is_up(id) {
+            return;
+        }
+        self.kill(id);
+        self.installed += 1;
+        let node = &mut self.nodes[id as usize];
+        assert!(state.height > node.state.height, "a checkpoint below what is executed");
+        node.floor = Some(state.clone());
+        node.snapshot = state.clone();
+        node.state = state;
+        self.restart(id);
     }
 
     /// One vote per (replica, view, height, phase), across restarts.
@@ -506,7 +921,7 @@ impl World {
         for vote in votes {
             for (at, hash) in (0..).zip(&vote.signed.hashes) {
                 let height = vote.signed.from_height.plus(at);
-                let place = (from, vote.view, height, vote.phase);
+                let place = (from, vote.epoch, vote.view, height, vote.phase);
                 let first = *self.ledger.entry(place).or_insert(*hash);
                 assert_eq!(first, *hash, "{place:?} was voted twice");
             }
@@ -522,8 +937,9 @@ impl World {
             };
             let status = core.status();
             text += &format!(
-                "\n  {id}: {:?} view {} committed {} executed {} pool {} reads {} leader {:?} {:?}",
+                "\n  {id}: {:?} epoch {} view {} committed {} executed {} pool {} reads {} leader {:?} {:?}",
                 status.mode,
+                status.epoch,
                 status.view,
                 status.committed,
                 status.executed,
@@ -537,7 +953,103 @@ impl World {
     }
 }
 
-fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+const CLUSTER: Digest = Digest([8; 32]);
+
+/// The network of `n` founders.
+fn network(founders: &Founders) -> Network {
+    let member = |id: u16| GenesisMember {
+        id: ReplicaId(id),
+        organisation: OrgId(id),
+        name: format!("org{id}"),
+        key: key(id),
+        governance_keys: vec![governance_key(id).public_key()],
+        client_urls: vec![format!("https://127.0.0.1:{}", 2000 + id)],
+        peer_address: format!("127.0.0.1:{}", 3000 + id),
+    };
+    Network::of(&Genesis {
+        ownership: Ownership::Many,
+        demo: false,
+        salt: [0; 32],
+        created_ms: Millis(UNIX_MS),
+        members: (0..founders.n).map(member).collect(),
+        parameters: founders.parameters.clone(),
+    })
+}
+
+fn first_state(founders: &Founders) -> State {
+    State {
+        height: Height(0),
+        header: None,
+        roots: BTreeMap::from([(Height(0), Digest([1; 32]))]),
+        windows: BTreeMap::new(),
+        done: BTreeMap::new(),
+        network: network(founders),
+    }
+}
+
+fn node(id: u16, founders: &Founders) -> Node {
+    let state = first_state(founders);
+    Node {
+        core: None,
+        records: Vec::new(),
+        durable: 0,
+        waiting: Vec::new(),
+        snapshot: state.clone(),
+        state,
+        starts: 0,
+        asked: (Epoch(0), View(0)),
+        members: Vec::new(),
+        voters: Vec::new(),
+        epochs: Vec::new(),
+        key: key(id),
+        session: 0,
+        next_seq: 0,
+        cut: false,
+        equivocates: false,
+        forgets: false,
+        blamed: false,
+        diverges: false,
+        reads: BTreeMap::new(),
+        quarantined: false,
+        held: Vec::new(),
+        building: Vec::new(),
+        other_bytes: false,
+        shelf: BTreeMap::new(),
+        gathered: None,
+        floor: None,
+        source_lie: None,
+        installs: None,
+    }
+}
+
+/// A few chunks that differ from checkpoint to checkpoint, but for one.
+fn checkpoint_of(state: &State, other_bytes: bool) -> Shelved {
+    let root = state.roots[&state.height];
+    let mut chunks: Vec<Bytes> = (1..=7_u8)
+        .map(|number| Bytes::from([&root.0[..], &vec![number; usize::from(number)]].concat()))
+        .collect();
+    chunks.push(Bytes::from_static(b"the same in every checkpoint"));
+    if other_bytes {
+        chunks.push(Bytes::from_static(b"other"));
+    }
+    let header = state.header.as_ref().expect("executed");
+    let lowest = state.height.minus(u64::from(Parameters::default().window));
+    let manifest = Manifest {
+        cluster_id: Digest([8; 32]),
+        height: state.height,
+        block_hash: header.hash(),
+        exec_root: root,
+        exec_roots: state.roots.range(lowest..).map(|(height, root)| (*height, *root)).collect(),
+        chunks: chunks.iter().map(|chunk| ChunkEntry::of(chunk)).collect(),
+    };
+    Shelved { manifest: Arc::new(manifest), chunks, state: state.clone() }
+}
+
+pub fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
+    keyed_bundle((id, key(id)), session, first_seq, now)
+}
+
+fn keyed_bundle((id, key): (u16, PublicKey), session: u64, first_seq: u64, now: u64) -> Bundle {
     let value = Value { salt: [3; 16], bytes: Bytes::from(now.to_string()) };
     let slot = ValueSlot { index: 0, commitment: value.commitment() };
     let put = Put {
@@ -555,17 +1067,26 @@ fn bundle(id: u16, session: u64, first_seq: u64, now: u64) -> Bundle {
         skeletons: vec![Skeleton { author: Author::default(), op: Op::Put(put) }],
         values: vec![value],
     };
-    Bundle::sign(parts, &Digest([8; 32]), &Hashed(key(id)))
+    Bundle::sign(parts, &CLUSTER, &Hashed(key))
 }
 
 /// The same proposal a millisecond later: another block at the same height.
 fn second_face(from: u16, message: Message) -> Message {
+    if let Message::Votes(votes) = message {
+        let other = |vote: &Vote| {
+            let hashes = vote.signed.hashes.iter().map(|hash| Digest([!hash.0[0]; 32])).collect();
+            let round = (vote.phase, vote.epoch, vote.view);
+            let range = (vote.signed.from_height, hashes);
+            Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)))
+        };
+        return Message::Votes(votes.iter().map(other).collect());
+    }
     let Message::PrePrepare { block, .. } = message else { return message };
     let mut header = block.header.clone();
     header.time_ms = header.time_ms.next();
     let entries: Vec<Entry> = block.entries.clone();
     let other = BlockParts::new(entries).into_block(header);
-    let round = (Phase::Prepare, Epoch(0), other.header.view);
+    let round = (Phase::Prepare, other.header.epoch, other.header.view);
     let range = (other.header.height, vec![other.hash()]);
     let prepare = Vote::sign(round, ReplicaId(from), range, &Digest([8; 32]), &Hashed(key(from)));
     Message::PrePrepare { block: Arc::new(other), prepare }
@@ -582,6 +1103,9 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         exec_roots: state.roots.iter().map(|(height, root)| (*height, *root)).collect(),
         windows: state.windows.clone(),
         next_expiry: None,
+        stable: None,
+        checkpoints: Vec::new(),
+        erased: Height(0),
         quarantined: false,
         log_end: LogPosition(records.len() as u64),
     };
@@ -603,6 +1127,7 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
             Record::Prepared(certificate) if higher(&recovery.prepared, certificate) => {
                 recovery.prepared = Some(certificate.clone());
             }
+            Record::CheckpointStable(certificate) => recovery.stable = Some(certificate.clone()),
             Record::Committed(certificate) if higher(&recovery.committed, certificate) => {
                 recovery.committed = Some(certificate.clone());
             }

@@ -244,6 +244,11 @@ impl Kv {
         true
     }
 
+    /// Whether what happened at `revision` is not swept yet here.
+    pub(crate) fn holds_change_at(&self, revision: Revision) -> bool {
+        self.history.since(revision).next().is_some_and(|entry| entry.revision == revision)
+    }
+
     /// Keeps history from the compact revision on until the pin is dropped.
     pub(in crate::state) fn pin(&mut self) -> Arc<()> {
         let pin = Arc::new(());

@@ -125,6 +125,17 @@ impl<M: Copy> Trie<M> {
         page.find(key).ok().map(|at| page.metas[at])
     }
 
+    /// Changes a key's meta and nothing that its leaf says.
+    pub fn change_meta(&mut self, key: &[u8], change: impl FnOnce(&mut M)) {
+        if self.root == NONE {
+            return;
+        }
+        let at = self.page_for(key);
+        if let Ok(index) = self.page(at).find(key) {
+            change(&mut self.page_mut(at).metas[index]);
+        }
+    }
+
     /// Reads what upserts of these keys are going to read, 16 walks in step, so that their cache misses
     /// overlap (state.md 4.5). It changes nothing.
     pub fn warm(&self, keys: &[&[u8]]) {

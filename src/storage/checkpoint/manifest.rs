@@ -2,98 +2,19 @@
 
 use bytes::Bytes;
 
-use crate::chain::{BlockHeader, HEADER_BYTES};
+use crate::chain::{BlockHeader, HEADER_BYTES, Manifest};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, hash};
-use crate::storage::checkpoint::{CHUNK_BYTES_MAX, CheckpointError};
+use crate::storage::checkpoint::CheckpointError;
 use crate::storage::log::{Carried, ReplayMark};
 use crate::storage::values::CHECKPOINT_BIT;
-use crate::types::{ClusterId, Digest, Height, LogPosition};
+use crate::types::{ClusterId, LogPosition};
 
-pub(super) const CHECKPOINT_VERSION: u16 = 1;
+pub(super) const CHECKPOINT_VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"ALTHCKP\n";
-const CHUNKS_MAX: usize = 1 << 24;
-const EXEC_ROOTS_MAX: usize = 256;
 
 /// A file of chunks is ended before it would exceed this: offsets in references are 32 bits.
 pub(super) const FILE_BYTES_MAX: u32 = 1 << 30;
-
-/// One chunk's length and hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkEntry {
-    /// Bytes.
-    pub length: u32,
-    /// Keyed blake3 of them.
-    pub hash: Digest,
-}
-
-impl ChunkEntry {
-    /// Of these bytes.
-    #[must_use]
-    pub fn of(chunk: &[u8]) -> Self {
-        let length = u32::try_from(chunk.len()).expect("a chunk is at most a few MiB");
-        Self { length, hash: hash(&Context::CHUNK, &[chunk]) }
-    }
-}
-
-/// What all replicas agree on: equal bytes everywhere at one height.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// The network.
-    pub cluster_id: ClusterId,
-    /// The state is as of this block.
-    pub height: Height,
-    /// Its hash.
-    pub block_hash: Digest,
-    /// The state's root after it.
-    pub exec_root: Digest,
-    /// In order.
-    pub chunks: Vec<ChunkEntry>,
-}
-
-impl Manifest {
-    /// What CHECKPOINT votes are about.
-    #[must_use]
-    pub fn root(&self) -> Digest {
-        hash(&Context::MANIFEST, &[&self.to_bytes()])
-    }
-}
-
-impl Encode for Manifest {
-    fn encode(&self, writer: &mut Writer) {
-        writer.u16(CHECKPOINT_VERSION);
-        writer.digest(&self.cluster_id);
-        writer.u64(self.height.0);
-        writer.digest(&self.block_hash);
-        writer.digest(&self.exec_root);
-        writer.length(self.chunks.len());
-        for chunk in &self.chunks {
-            writer.u32(chunk.length);
-            writer.digest(&chunk.hash);
-        }
-    }
-}
-
-impl Decode for Manifest {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        if reader.u16("manifest version")? != CHECKPOINT_VERSION {
-            return Err(DecodeError::Invalid("manifest version"));
-        }
-        let cluster_id = reader.digest("manifest network")?;
-        let height = Height(reader.u64("manifest height")?);
-        let block_hash = reader.digest("manifest block")?;
-        let exec_root = reader.digest("manifest root")?;
-        let mut chunks = Vec::new();
-        for _ in 0..reader.length(CHUNKS_MAX, "manifest chunks")? {
-            let length = reader.u32("chunk length")?;
-            if length as usize > CHUNK_BYTES_MAX {
-                return Err(DecodeError::TooLong("chunk length"));
-            }
-            chunks.push(ChunkEntry { length, hash: reader.digest("chunk hash")? });
-        }
-        Ok(Self { cluster_id, height, block_hash, exec_root, chunks })
-    }
-}
 
 /// Where a chunk lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +40,6 @@ pub struct Checkpoint {
     pub manifest: Manifest,
     /// The block's header.
     pub header: BlockHeader,
-    /// Roots after the last blocks, ascending, the checkpoint's own last: later headers carry them.
-    pub exec_roots: Vec<(Height, Digest)>,
     /// Where the replay above begins.
     pub replay: ReplayMark,
     /// Number of the first file of chunks.
@@ -131,15 +50,7 @@ impl Checkpoint {
     /// Where each chunk lies.
     #[must_use]
     pub fn places(&self) -> Vec<ChunkPlace> {
-        let mut file = self.first_file;
-        let mut base = 0_u32;
-        let mut places = Vec::with_capacity(self.manifest.chunks.len());
-        for chunk in &self.manifest.chunks {
-            (file, base) = place(file, base, chunk.length);
-            places.push(ChunkPlace { file, base });
-            base += chunk.length;
-        }
-        places
+        places(&self.manifest, self.first_file)
     }
 
     /// Numbers of the files of chunks, ascending.
@@ -150,17 +61,12 @@ impl Checkpoint {
         files
     }
 
-    pub(super) fn encode_file(&self) -> Bytes {
+    pub(in crate::storage) fn encode_file(&self) -> Bytes {
         let mut writer = Writer::new();
         writer.raw(&MAGIC);
         writer.u16(CHECKPOINT_VERSION);
         self.manifest.encode(&mut writer);
         self.header.encode(&mut writer);
-        writer.length(self.exec_roots.len());
-        for (height, root) in &self.exec_roots {
-            writer.u64(height.0);
-            writer.digest(root);
-        }
         writer.u32(self.replay.segment);
         writer.u64(self.replay.first_position.0);
         self.replay.carried.encode(&mut writer);
@@ -206,19 +112,26 @@ impl Checkpoint {
         if header.hash() != manifest.block_hash || header.height != manifest.height {
             return Err(DecodeError::Invalid("checkpoint header"));
         }
-        let mut exec_roots = Vec::new();
-        for _ in 0..reader.length(EXEC_ROOTS_MAX, "checkpoint roots")? {
-            let height = Height(reader.u64("checkpoint root height")?);
-            exec_roots.push((height, reader.digest("checkpoint root")?));
-        }
         let replay = ReplayMark {
             segment: reader.u32("replay segment")?,
             first_position: LogPosition(reader.u64("replay position")?),
             carried: Carried::decode(reader)?,
         };
         let first_file = reader.u32("checkpoint file")?;
-        Ok(Self { manifest, header, exec_roots, replay, first_file })
+        Ok(Self { manifest, header, replay, first_file })
     }
+}
+
+/// Where each chunk lies when the first file has this number.
+pub(in crate::storage) fn places(manifest: &Manifest, first_file: u32) -> Vec<ChunkPlace> {
+    let (mut file, mut base) = (first_file, 0_u32);
+    let mut places = Vec::with_capacity(manifest.chunks.len());
+    for chunk in &manifest.chunks {
+        (file, base) = place(file, base, chunk.length);
+        places.push(ChunkPlace { file, base });
+        base += chunk.length;
+    }
+    places
 }
 
 /// Where a chunk goes when the one before ended at `base` of `file`.

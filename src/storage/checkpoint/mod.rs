@@ -8,12 +8,16 @@ mod manifest;
 mod reader;
 mod writer;
 
-pub use manifest::{Checkpoint, ChunkEntry, ChunkPlace, Manifest};
+pub(in crate::storage) use manifest::places;
+pub use manifest::{Checkpoint, ChunkPlace};
+pub(in crate::storage) use reader::read_checkpoint;
 pub use reader::{Candidates, Chunk, Chunks, candidates, newest};
 pub use writer::{CheckpointParts, CheckpointWriter, remove_old};
+pub(in crate::storage) use writer::{chunk_files, write_whole};
 
 use core::fmt;
 
+pub use crate::chain::{ChunkEntry, Manifest};
 use crate::storage::disk::DiskError;
 use crate::types::{ClusterId, Height};
 
@@ -22,9 +26,6 @@ pub const CHECKPOINT_DIRECTORY: &str = "checkpoint";
 
 /// Checkpoints kept.
 pub const CHECKPOINTS_KEPT: usize = 2;
-
-/// Longest chunk: 1 MiB, or one value if that alone is larger.
-pub const CHUNK_BYTES_MAX: usize = 8 << 20;
 
 /// The file of chunks with this number.
 #[must_use]

@@ -107,7 +107,7 @@ fn two_checkpoints_and_what_is_in_use_are_kept() {
     let mut unfinished = CheckpointWriter::begin(Arc::clone(&disk)).expect("memory");
     unfinished.push(b"never finished").expect("memory");
     memory.put("checkpoint/00000000000000000050.manifest.tmp", vec![1]);
-    remove_old(&*disk, &NETWORK, &[1]).expect("memory does not fail");
+    remove_old(&*disk, &NETWORK, (&[1], &[])).expect("memory does not fail");
     let left = [chunk_path(1), chunk_path(3), chunk_path(4)].into_iter();
     let left = left.chain([manifest_path(Height(30)), manifest_path(Height(40))]);
     let mut left: Vec<String> = left.collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::BlockHeader;
+use crate::planted::{self, Bug};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::checkpoint::manifest::place;
 use crate::storage::checkpoint::{
@@ -28,7 +29,7 @@ pub struct CheckpointParts {
     pub header: BlockHeader,
     /// The state's root after it.
     pub exec_root: Digest,
-    /// See [`Checkpoint::exec_roots`].
+    /// See [`Manifest::exec_roots`].
     pub exec_roots: Vec<(Height, Digest)>,
     /// See [`Checkpoint::replay`].
     pub replay: ReplayMark,
@@ -53,7 +54,7 @@ impl CheckpointWriter {
     pub fn begin(disk: Arc<dyn Disk>) -> Result<Self, DiskError> {
         disk.create_directory(CHECKPOINT_DIRECTORY)?;
         disk.sync_directory("")?;
-        let last = chunk_files(&*disk)?.last().copied().unwrap_or(0);
+        let last = chunk_files(&*disk, CHECKPOINT_DIRECTORY)?.last().copied().unwrap_or(0);
         let first_file = last.checked_add(1).expect("2^31 files of chunks are never written");
         let end = ChunkPlace { file: first_file, base: 0 };
         Ok(Self { disk, first_file, end, file: None, chunks: Vec::new(), unsynced: 0 })
@@ -99,21 +100,28 @@ impl CheckpointWriter {
         self.disk.sync_directory(CHECKPOINT_DIRECTORY)?;
         let CheckpointParts { cluster_id, header, exec_root, exec_roots, replay } = parts;
         let (height, block_hash) = (header.height, header.hash());
-        let manifest = Manifest { cluster_id, height, block_hash, exec_root, chunks: self.chunks };
+        let chunks = self.chunks;
+        let manifest = Manifest { cluster_id, height, block_hash, exec_root, exec_roots, chunks };
         let first_file = self.first_file;
-        let checkpoint = Checkpoint { manifest, header, exec_roots, replay, first_file };
+        let checkpoint = Checkpoint { manifest, header, replay, first_file };
         write_whole(&*self.disk, &manifest_path(height), &checkpoint.encode_file())?;
         Ok(checkpoint)
     }
 }
 
 /// Writes a small file so that it has its old content or its new one, whenever the power fails.
-fn write_whole(disk: &dyn Disk, path: &str, bytes: &Bytes) -> Result<(), DiskError> {
+pub(in crate::storage) fn write_whole(
+    disk: &dyn Disk,
+    path: &str,
+    bytes: &Bytes,
+) -> Result<(), DiskError> {
     let temporary = format!("{path}.tmp");
     remove_if_there(disk, &temporary)?;
     let file = disk.open(&temporary, Open::Create)?;
     file.write_at(0, bytes)?;
-    file.sync()?;
+    if !planted::is(Bug::UnsyncedRename) {
+        file.sync()?;
+    }
     disk.rename(&temporary, path)?;
     disk.sync_directory(CHECKPOINT_DIRECTORY)
 }
@@ -126,16 +134,23 @@ fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
 }
 
 /// Numbers of the files of chunks, ascending.
-fn chunk_files(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
-    let names = disk.list(CHECKPOINT_DIRECTORY)?;
+pub(in crate::storage) fn chunk_files(
+    disk: &dyn Disk,
+    directory: &str,
+) -> Result<Vec<u32>, DiskError> {
+    let names = match disk.list(directory) {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
     let mut numbers: Vec<u32> =
         names.iter().filter_map(|name| name.strip_suffix(".chunks")?.parse().ok()).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
 
-/// Removes all but the two newest checkpoints that are whole in their manifests, and files of chunks
-/// that belong to none. Files in `in_use`, which the running state's values are read from, stay.
+/// Removes all checkpoints but what is kept, and files of chunks that belong to none. Kept are of those
+/// whole in their manifests the two newest of `stable`, which a quorum holds, and of those above them the
+/// two newest. Files in `in_use`, which the running state's values are read from, stay.
 /// Not while a checkpoint is being written.
 ///
 /// # Errors
@@ -143,25 +158,43 @@ fn chunk_files(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
 pub fn remove_old(
     disk: &dyn Disk,
     cluster_id: &ClusterId,
-    in_use: &[u32],
-) -> Result<(), CheckpointError> {
+    (in_use, stable): (&[u32], &[Height]),
+) -> Result<Vec<Height>, CheckpointError> {
+    let names = match disk.list(CHECKPOINT_DIRECTORY) {
+        // Nothing was ever written.
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
     let found = candidates(disk, cluster_id)?;
-    let kept = &found.whole[..found.whole.len().min(CHECKPOINTS_KEPT)];
+    let kept = kept(&found.whole, stable);
     let manifests: BTreeSet<String> =
         kept.iter().map(|checkpoint| manifest_path(checkpoint.manifest.height)).collect();
     let mut files: BTreeSet<u32> = in_use.iter().copied().collect();
-    files.extend(kept.iter().flat_map(Checkpoint::files));
+    files.extend(kept.iter().flat_map(|checkpoint| checkpoint.files()));
     // Manifests first: a manifest whose chunks are gone would look damaged.
-    for name in disk.list(CHECKPOINT_DIRECTORY)? {
+    for name in names {
         let path = format!("{CHECKPOINT_DIRECTORY}/{name}");
         if !name.ends_with(".chunks") && !manifests.contains(&path) {
             disk.remove(&path)?;
         }
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
-    for number in chunk_files(disk)?.into_iter().filter(|number| !files.contains(number)) {
+    for number in chunk_files(disk, CHECKPOINT_DIRECTORY)?
+        .into_iter()
+        .filter(|number| !files.contains(number))
+    {
         disk.remove(&chunk_path(number))?;
     }
     disk.sync_directory(CHECKPOINT_DIRECTORY)?;
-    Ok(())
+    Ok(kept.iter().map(|checkpoint| checkpoint.manifest.height).collect())
+}
+
+/// `whole` is in descending order of height; so is the answer.
+fn kept<'a>(whole: &'a [Checkpoint], stable: &[Height]) -> Vec<&'a Checkpoint> {
+    let is_stable = |checkpoint: &&Checkpoint| stable.contains(&checkpoint.manifest.height);
+    let newest = whole.iter().find(is_stable).map_or(Height(0), |one| one.manifest.height);
+    let above = whole.iter().filter(|checkpoint| checkpoint.manifest.height > newest);
+    let mut kept: Vec<&Checkpoint> = above.take(CHECKPOINTS_KEPT).collect();
+    kept.extend(whole.iter().filter(is_stable).take(CHECKPOINTS_KEPT));
+    kept
 }

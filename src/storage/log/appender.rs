@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::chain::Record;
 use crate::codec::Encode;
+use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::frame::{FRAME_HEAD_BYTES, FrameHead, SegmentHeader, framed_len};
 use crate::storage::log::{
@@ -130,6 +131,15 @@ impl Appender {
         }
     }
 
+    /// The end of a log that nothing is ever appended to: of a replica whose own log is damaged.
+    #[must_use]
+    pub fn unwritten(settings: LogSettings) -> Self {
+        let (_, header) = Preparation::first(&settings);
+        let chain = header.chain_start();
+        let end = LogEnd { header, offset: SEGMENT_HEADER_BYTES, chain, last: LogPosition(0) };
+        Self::resume(settings, &end, Track::new(ReplayMark::start()))
+    }
+
     /// Plans one record. Positions come in order, without a gap.
     pub fn append(&mut self, position: LogPosition, record: &Record) -> Placed {
         assert_eq!(position, self.next, "log positions count up by one");
@@ -178,6 +188,14 @@ impl Appender {
         let least = SEGMENT_HEADER_BYTES.checked_add(framed).expect("a record is below 4 GiB");
         let capacity = self.settings.capacity(segment).max(least);
         Preparation { header: SegmentHeader { segment, capacity, ..self.header } }
+    }
+
+    /// The next record begins a segment: what was written so far can then be pruned without what
+    /// comes. Without effect on a segment that holds no record yet.
+    pub fn rotate(&mut self) {
+        if self.offset > SEGMENT_HEADER_BYTES {
+            self.capacity = self.offset;
+        }
     }
 
     /// Everything planned since the last batch. Batches are written in order, each one durable before
@@ -289,7 +307,8 @@ impl LogWriter {
             }
             let file = self.file(disk, write.segment)?;
             file.write_at(u64::from(write.offset), &write.bytes)?;
-            file.sync()?;
+            let again = planted::is(Bug::RetriedSync);
+            file.sync().or_else(|error| if again { file.sync() } else { Err(error) })?;
         }
         Ok(())
     }
@@ -360,6 +379,9 @@ impl Preparation {
         file.sync()?;
         file.write_at(0, &header)?;
         file.sync()?;
+        if planted::is(Bug::DirectorySyncIgnored) {
+            return Ok(());
+        }
         disk.sync_directory(LOG_DIRECTORY)
     }
 

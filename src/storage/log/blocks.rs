@@ -14,7 +14,7 @@ use crate::codec::{Decode, Reader};
 use crate::storage::disk::{Disk, DiskErrorKind};
 use crate::storage::log::frame::{FRAME_HEAD_BYTES, FrameHead};
 use crate::storage::log::scan::{SegmentReader, decode};
-use crate::storage::log::{LogError, LogSettings, Placed, segments};
+use crate::storage::log::{LogError, LogSettings, Placed, block_segments};
 use crate::types::{Digest, Height};
 
 /// Indexed segments kept: catch-up of several peers at different heights.
@@ -82,6 +82,26 @@ impl BlockReader {
     /// More of the log is durable: [`super::Batch::end`].
     pub fn advance(&mut self, end: Placed) {
         self.end = self.end.max(end);
+    }
+
+    /// The lowest height a block is held of.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn first_height(&mut self) -> Result<Option<Height>, LogError> {
+        self.known_segments()?;
+        Ok(self.first_heights.values().min().copied())
+    }
+
+    /// A segment was pruned: what is open of it is closed, so that its erased content goes.
+    pub fn pruned(&mut self, segment: u32) {
+        self.indexed.remove(&segment);
+    }
+
+    /// A segment was removed.
+    pub fn removed(&mut self, segment: u32) {
+        self.indexed.remove(&segment);
+        self.first_heights.remove(&segment);
     }
 
     /// All records of a sealed segment, for the index.
@@ -233,7 +253,7 @@ impl BlockReader {
     fn known_segments(&mut self) -> Result<Vec<u32>, LogError> {
         let last_known = self.first_heights.keys().next_back().copied();
         if last_known != Some(self.end.segment) {
-            let present = match segments(&*self.disk) {
+            let present = match block_segments(&*self.disk) {
                 Err(error) if error.kind == DiskErrorKind::NotFound => Vec::new(),
                 other => other?,
             };
@@ -330,11 +350,14 @@ impl SegmentIndex {
     }
 }
 
-const TAG_BLOCK: u8 = 3;
-const TAG_COMMITTED: u8 = 5;
+pub(super) const TAG_BLOCK: u8 = 3;
+pub(super) const TAG_COMMITTED: u8 = 5;
 
 /// The head at the reader's place and the record's tag, if it lies in front of `end`.
-fn next_head(reader: &mut SegmentReader, end: u32) -> Result<Option<(FrameHead, u8)>, LogError> {
+pub(super) fn next_head(
+    reader: &mut SegmentReader,
+    end: u32,
+) -> Result<Option<(FrameHead, u8)>, LogError> {
     if reader.offset() >= end {
         return Ok(None);
     }
@@ -368,7 +391,10 @@ fn block_summary(
 }
 
 /// A certificate's height: behind the record's tag stand phase, epoch and view.
-fn certificate_height(reader: &mut SegmentReader, head: &FrameHead) -> Result<Height, LogError> {
+pub(super) fn certificate_height(
+    reader: &mut SegmentReader,
+    head: &FrameHead,
+) -> Result<Height, LogError> {
     let (segment, offset) = (reader.header().segment, u64::from(reader.offset()));
     let mut fields = Reader::new(prefix(reader, head, 26)?);
     let skipped = fields.raw(18, "certificate");

@@ -11,10 +11,19 @@ use crate::types::LogPosition;
 /// made is in the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    by_tag: BTreeMap<u8, (LogPosition, Record)>,
+    /// By tag; of epochs' beginnings all, by epoch, of everything else the newest.
+    by_tag: BTreeMap<(u8, u64), (LogPosition, Record)>,
 }
 
-const RECORDS_MAX: usize = 64;
+const RECORDS_MAX: usize = 64 << 10;
+
+fn key(record: &Record) -> (u8, u64) {
+    let epoch = match record {
+        Record::EpochStart(proof) => proof.block.header.epoch.0,
+        _ => 0,
+    };
+    (record.tag(), epoch)
+}
 
 impl Carried {
     /// Takes note of one record; call it in the order of positions.
@@ -26,12 +35,12 @@ impl Carried {
         let keep = match record {
             Record::Block(_) | Record::Effects(_) => false,
             Record::Prepared(certificate) | Record::Committed(certificate) => {
-                !older_rank(self.by_tag.get(&record.tag()), certificate)
+                !older_rank(self.by_tag.get(&key(record)), certificate)
             }
             _ => true,
         };
         if keep {
-            self.by_tag.insert(record.tag(), (position, record.clone()));
+            self.by_tag.insert(key(record), (position, record.clone()));
         }
     }
 
@@ -57,16 +66,16 @@ impl Encode for Carried {
 impl Decode for Carried {
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let mut carried = Self::default();
-        let mut last_tag = 0;
+        let mut last = (0, 0);
         for _ in 0..reader.length(RECORDS_MAX, "carried records")? {
             let position = LogPosition(reader.u64("carried position")?);
             let record = Record::decode(reader)?;
             let block_or_effects = matches!(record, Record::Block(_) | Record::Effects(_));
-            if record.tag() <= last_tag || block_or_effects {
+            if key(&record) <= last || block_or_effects {
                 return Err(DecodeError::Invalid("carried records"));
             }
-            last_tag = record.tag();
-            carried.by_tag.insert(last_tag, (position, record));
+            last = key(&record);
+            carried.by_tag.insert(last, (position, record));
         }
         Ok(carried)
     }

@@ -9,6 +9,7 @@ mod appender;
 mod blocks;
 mod carried;
 mod frame;
+mod prune;
 mod recover;
 mod scan;
 
@@ -16,8 +17,9 @@ pub use appender::{Appender, Batch, LogWriter, Placed, Preparation, ReplayMark};
 pub use blocks::{BlockReader, BlocksPage, FoundBlock};
 pub use carried::Carried;
 pub use frame::{FRAME_HEAD_BYTES, LOG_VERSION, SEGMENT_HEADER_BYTES};
+pub use prune::{Horizon, PruneStep, prune_segment, prune_steps};
 pub use recover::{Recovered, recover};
-pub use scan::{SegmentReader, segments};
+pub use scan::{SegmentReader, block_segments, segments};
 
 use core::fmt;
 
@@ -32,6 +34,12 @@ pub const LOG_DIRECTORY: &str = "log";
 #[must_use]
 pub fn segment_path(segment: u32) -> String {
     format!("{LOG_DIRECTORY}/{segment:010}.segment")
+}
+
+/// The file of a segment that was pruned.
+#[must_use]
+pub fn pruned_path(segment: u32) -> String {
+    format!("{LOG_DIRECTORY}/{segment:010}.pruned")
 }
 
 /// Whose log it is, and how large its files are.

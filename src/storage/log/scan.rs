@@ -11,7 +11,7 @@ use crate::storage::log::frame::{
     ALIGNMENT, FRAME_HEAD_BYTES, FRAME_MAGIC, FrameHead, SegmentHeader, framed_len,
 };
 use crate::storage::log::{
-    LOG_DIRECTORY, LogError, LogSettings, Placed, SEGMENT_HEADER_BYTES, segment_path,
+    LOG_DIRECTORY, LogError, LogSettings, Placed, SEGMENT_HEADER_BYTES, pruned_path, segment_path,
 };
 use crate::types::{Digest, LogPosition};
 
@@ -22,12 +22,23 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// # Errors
 /// [`DiskError`].
 pub fn segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
-    let mut segments: Vec<u32> = disk
-        .list(LOG_DIRECTORY)?
-        .iter()
-        .filter_map(|name| name.strip_suffix(".segment")?.parse().ok())
-        .collect();
+    numbered(disk, &[".segment"])
+}
+
+/// The segments that hold blocks, pruned ones included, ascending.
+///
+/// # Errors
+/// [`DiskError`].
+pub fn block_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
+    numbered(disk, &[".segment", ".pruned"])
+}
+
+fn numbered(disk: &dyn Disk, suffixes: &[&str]) -> Result<Vec<u32>, DiskError> {
+    let number =
+        |name: &String| suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)?.parse().ok());
+    let mut segments: Vec<u32> = disk.list(LOG_DIRECTORY)?.iter().filter_map(number).collect();
     segments.sort_unstable();
+    segments.dedup();
     Ok(segments)
 }
 
@@ -111,6 +122,15 @@ pub(super) enum Opened {
     Unfinished,
 }
 
+impl Opened {
+    fn with_gaps(self) -> Self {
+        match self {
+            Self::Ready(reader) => Self::Ready(SegmentReader { gaps: true, ..reader }),
+            Self::Unfinished => Self::Unfinished,
+        }
+    }
+}
+
 /// Reads a segment's records one after the other.
 pub struct SegmentReader {
     window: Window,
@@ -119,6 +139,8 @@ pub struct SegmentReader {
     offset: u32,
     chain: Digest,
     expected: Option<LogPosition>,
+    /// The segment was pruned: positions have gaps.
+    gaps: bool,
 }
 
 impl SegmentReader {
@@ -127,7 +149,15 @@ impl SegmentReader {
     /// # Errors
     /// [`LogError`]: absent, damaged, somebody else's.
     pub fn open(disk: &dyn Disk, settings: &LogSettings, segment: u32) -> Result<Self, LogError> {
-        match open_segment(disk, settings, segment, Open::Read)? {
+        let opened = match open_segment(disk, settings, segment, Open::Read) {
+            // Of a segment pruned meanwhile the old file goes last.
+            Err(LogError::Missing { .. }) => {
+                let place = (segment, pruned_path(segment));
+                open_path(disk, settings, (place.0, &place.1), Open::Read)?.with_gaps()
+            }
+            other => other?,
+        };
+        match opened {
             Opened::Ready(reader) => Ok(reader),
             Opened::Unfinished => Err(LogError::Missing { segment }),
         }
@@ -187,7 +217,7 @@ impl SegmentReader {
         let framed = framed_len(head.length as usize).unwrap_or(u32::MAX);
         self.offset = self.offset.saturating_add(framed);
         self.chain = head.checksum;
-        self.expected = Some(head.position.next());
+        self.expected = (!self.gaps).then(|| head.position.next());
     }
 
     /// Reads and checks what stands at the current place.
@@ -289,7 +319,17 @@ pub(super) fn open_segment(
     segment: u32,
     how: Open,
 ) -> Result<Opened, LogError> {
-    let file = disk.open(&segment_path(segment), how).map_err(|error| match error.kind {
+    open_path(disk, settings, (segment, &segment_path(segment)), how)
+}
+
+/// As [`open_segment`], under another name.
+pub(super) fn open_path(
+    disk: &dyn Disk,
+    settings: &LogSettings,
+    (segment, path): (u32, &str),
+    how: Open,
+) -> Result<Opened, LogError> {
+    let file = disk.open(path, how).map_err(|error| match error.kind {
         DiskErrorKind::NotFound => LogError::Missing { segment },
         _ => LogError::Disk(error),
     })?;
@@ -309,5 +349,6 @@ pub(super) fn open_segment(
     }
     let start = header.chain_start();
     let offset = SEGMENT_HEADER_BYTES;
-    Ok(Opened::Ready(SegmentReader { window, header, start, offset, chain: start, expected: None }))
+    let (chain, expected, gaps) = (start, None, false);
+    Ok(Opened::Ready(SegmentReader { window, header, start, offset, chain, expected, gaps }))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use althing::chain::Block;
+use althing::chain::{Block, CheckpointId};
 use althing::types::{Digest, Height};
 
 /// What the honest replicas executed.
@@ -10,6 +10,7 @@ pub struct Agreement {
     blocks: BTreeMap<Height, Digest>,
     times: BTreeMap<Height, u64>,
     roots: BTreeMap<Height, Digest>,
+    checkpoints: BTreeMap<Height, CheckpointId>,
 }
 
 impl Agreement {
@@ -18,7 +19,12 @@ impl Agreement {
     pub fn new(genesis_root: Digest) -> Self {
         let blocks = BTreeMap::from([(Height(0), Digest::ZERO)]);
         let roots = BTreeMap::from([(Height(0), genesis_root)]);
-        Self { blocks, times: BTreeMap::from([(Height(0), 0)]), roots }
+        Self {
+            blocks,
+            times: BTreeMap::from([(Height(0), 0)]),
+            roots,
+            checkpoints: BTreeMap::new(),
+        }
     }
 
     /// The highest height anyone executed.
@@ -31,6 +37,20 @@ impl Agreement {
     #[must_use]
     pub fn root(&self, height: Height) -> Option<Digest> {
         self.roots.get(&height).copied()
+    }
+
+    /// An honest replica holds a checkpoint, or a certificate of one: byte for byte the same everywhere,
+    /// whenever it was begun, swept or moved.
+    ///
+    /// # Errors
+    /// Another one is known at its height.
+    pub fn checkpoint(&mut self, id: &CheckpointId) -> Result<(), String> {
+        let known = *self.checkpoints.entry(id.height).or_insert(*id);
+        if known == *id {
+            Ok(())
+        } else {
+            Err(format!("two checkpoints at {}: {known:?} and {id:?}", id.height))
+        }
     }
 
     /// A replica is about to execute a block; true if it is the first to do so.

@@ -231,6 +231,12 @@ impl Model {
             Op::LeaseRevoke { id } if !self.leases.contains_key(&id.0) => {
                 Some("error LeaseNotFound".to_owned())
             }
+            Op::Range(range) if range.revision > self.revision => {
+                Some("error FutureRevision".to_owned())
+            }
+            Op::Range(range) if range.revision != 0 && range.revision < self.compacted => {
+                Some("error Compacted".to_owned())
+            }
             Op::Compact { revision } if revision.0 <= self.compacted => {
                 Some("error Compacted".to_owned())
             }

@@ -138,6 +138,28 @@ impl Ledger {
         }
     }
 
+    /// A liar's message: its COMMITs count, whatever else is in it.
+    ///
+    /// Two blocks with q COMMITs each at one height show up with the next honest vote or execution.
+    pub fn overheard(&mut self, liar: ReplicaId, message: &Message, verifier: &Verifier) {
+        if let Message::PrePrepare { block, .. } = message {
+            self.headers.insert(block.hash(), block.header.clone());
+        }
+        let Message::Votes(votes) = message else { return };
+        for vote in votes.iter().filter(|vote| vote.phase == Phase::Commit) {
+            let round = (vote.epoch, vote.view);
+            let signed = vote.signed.replica == liar
+                && verifier.signed((vote.phase, vote.epoch, vote.view), &vote.signed);
+            if !signed {
+                continue;
+            }
+            for (hash, at) in vote.signed.hashes.iter().zip(0..) {
+                let place = (round, vote.signed.from_height.plus(at), *hash);
+                self.commits.entry(place).or_default().insert(liar);
+            }
+        }
+    }
+
     fn vote(
         &mut self,
         sender: ReplicaId,

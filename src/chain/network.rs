@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+
+use crate::chain::{Genesis, Membership, Ownership};
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::crypto::{Context, PublicKey, hash};
+use crate::types::{Digest, OrgId, ReplicaId};
+
+/// Most governance keys of an organisation, client URLs of a replica.
+pub(super) const LIST_MAX: usize = 16;
+const TEXT_MAX: usize = 512;
+const ENTRIES_MAX: usize = 128;
+
+/// An organisation of the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Organisation {
+    /// Unique.
+    pub name: String,
+    /// Its offline keys; any one of them acts for it.
+    pub governance_keys: Vec<PublicKey>,
+}
+
+/// Where a member is found, and what it will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Unique.
+    pub name: String,
+    /// Where clients find it.
+    pub client_urls: Vec<String>,
+    /// host:port where peers find it.
+    pub peer_address: String,
+    /// Never to be promoted.
+    pub observer: bool,
+}
+
+/// Everything about members that is fixed within an epoch: a sub-state, so part of the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// One owner or many.
+    pub ownership: Ownership,
+    /// Members and parameters, as the protocol sees them.
+    pub membership: Membership,
+    /// Exactly those that members belong to.
+    pub organisations: BTreeMap<OrgId, Organisation>,
+    /// Exactly the members'.
+    pub addresses: BTreeMap<ReplicaId, Address>,
+    /// The next new replica's id: none is used twice.
+    pub next_replica: u16,
+    /// The next new organisation's.
+    pub next_organisation: u16,
+}
+
+impl Network {
+    /// The network of epoch 0.
+    #[must_use]
+    pub fn of(genesis: &Genesis) -> Self {
+        let mut organisations = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for member in &genesis.members {
+            organisations.entry(member.organisation).or_insert_with(|| Organisation {
+                name: member.name.clone(),
+                governance_keys: member.governance_keys.clone(),
+            });
+            let address = Address {
+                name: member.name.clone(),
+                client_urls: member.client_urls.clone(),
+                peer_address: member.peer_address.clone(),
+                observer: false,
+            };
+            addresses.insert(member.id, address);
+        }
+        let next = |last: Option<u16>| last.map_or(0, |last| last.saturating_add(1));
+        Self {
+            ownership: genesis.ownership,
+            membership: genesis.membership(),
+            next_replica: next(addresses.keys().next_back().map(|id| id.0)),
+            next_organisation: next(organisations.keys().next_back().map(|id| id.0)),
+            organisations,
+            addresses,
+        }
+    }
+
+    /// The organisation a member belongs to.
+    #[must_use]
+    pub fn organisation_of(&self, id: ReplicaId) -> Option<&Organisation> {
+        self.organisations.get(&self.membership.member(id)?.organisation)
+    }
+
+    /// The organisation with this name.
+    #[must_use]
+    pub fn organisation_named(&self, name: &str) -> Option<OrgId> {
+        let mut all = self.organisations.iter();
+        all.find(|(_, organisation)| organisation.name == name).map(|(id, _)| *id)
+    }
+
+    /// The member with this name.
+    #[must_use]
+    pub fn member_named(&self, name: &str) -> Option<ReplicaId> {
+        self.addresses.iter().find(|(_, address)| address.name == name).map(|(id, _)| *id)
+    }
+
+    /// The member with this replica key.
+    #[must_use]
+    pub fn member_with_key(&self, key: &PublicKey) -> Option<ReplicaId> {
+        self.membership.members.iter().find(|member| member.key == *key).map(|member| member.id)
+    }
+
+    /// Hash of all of it: the sub-state's root.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        hash(&Context::NETWORK, &[&self.to_bytes()])
+    }
+}
+
+pub(super) fn put_text(text: &str, writer: &mut Writer) {
+    writer.bytes(text.as_bytes());
+}
+
+pub(super) fn get_text(reader: &mut Reader, what: &'static str) -> Result<String, DecodeError> {
+    let bytes = reader.bytes(TEXT_MAX, what)?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid(what))
+}
+
+pub(super) fn put_texts(texts: &[String], writer: &mut Writer) {
+    writer.length(texts.len());
+    texts.iter().for_each(|text| put_text(text, writer));
+}
+
+pub(super) fn get_texts(
+    reader: &mut Reader,
+    what: &'static str,
+) -> Result<Vec<String>, DecodeError> {
+    (0..reader.length(LIST_MAX, what)?).map(|_| get_text(reader, what)).collect()
+}
+
+pub(super) fn put_keys(keys: &[PublicKey], writer: &mut Writer) {
+    writer.length(keys.len());
+    keys.iter().for_each(|key| writer.raw(&key.0));
+}
+
+pub(super) fn get_keys(
+    reader: &mut Reader,
+    what: &'static str,
+) -> Result<Vec<PublicKey>, DecodeError> {
+    (0..reader.length(LIST_MAX, what)?).map(|_| Ok(PublicKey(reader.array(what)?))).collect()
+}
+
+impl Encode for Network {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u16(1);
+        writer.u8(self.ownership as u8);
+        self.membership.encode(writer);
+        writer.length(self.organisations.len());
+        for (id, organisation) in &self.organisations {
+            writer.u16(id.0);
+            put_text(&organisation.name, writer);
+            put_keys(&organisation.governance_keys, writer);
+        }
+        writer.length(self.addresses.len());
+        for (id, address) in &self.addresses {
+            writer.u16(id.0);
+            put_text(&address.name, writer);
+            put_texts(&address.client_urls, writer);
+            put_text(&address.peer_address, writer);
+            writer.bool(address.observer);
+        }
+        writer.u16(self.next_replica);
+        writer.u16(self.next_organisation);
+    }
+}
+
+impl Decode for Network {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        if reader.u16("network version")? != 1 {
+            return Err(DecodeError::Invalid("network version"));
+        }
+        let ownership = match reader.u8("network ownership")? {
+            1 => Ownership::One,
+            2 => Ownership::Many,
+            _ => return Err(DecodeError::Invalid("network ownership")),
+        };
+        let membership = Membership::decode(reader)?;
+        let mut organisations = BTreeMap::new();
+        for _ in 0..reader.length(ENTRIES_MAX, "organisations")? {
+            let id = OrgId(reader.u16("organisation id")?);
+            let name = get_text(reader, "organisation name")?;
+            let governance_keys = get_keys(reader, "governance key")?;
+            ascending(&organisations, id, "organisations")?;
+            organisations.insert(id, Organisation { name, governance_keys });
+        }
+        let mut addresses = BTreeMap::new();
+        for _ in 0..reader.length(ENTRIES_MAX, "addresses")? {
+            let id = ReplicaId(reader.u16("address id")?);
+            let address = Address {
+                name: get_text(reader, "member name")?,
+                client_urls: get_texts(reader, "client URL")?,
+                peer_address: get_text(reader, "peer address")?,
+                observer: reader.bool("observer")?,
+            };
+            ascending(&addresses, id, "addresses")?;
+            addresses.insert(id, address);
+        }
+        let members = membership.members.iter();
+        if !members.map(|member| member.id).eq(addresses.keys().copied()) {
+            return Err(DecodeError::Invalid("addresses"));
+        }
+        let next_replica = reader.u16("next replica")?;
+        let next_organisation = reader.u16("next organisation")?;
+        Ok(Self {
+            ownership,
+            membership,
+            organisations,
+            addresses,
+            next_replica,
+            next_organisation,
+        })
+    }
+}
+
+fn ascending<K: Ord, V>(
+    known: &BTreeMap<K, V>,
+    id: K,
+    what: &'static str,
+) -> Result<(), DecodeError> {
+    let rises = known.last_key_value().is_none_or(|(last, _)| *last < id);
+    if rises { Ok(()) } else { Err(DecodeError::Invalid(what)) }
+}

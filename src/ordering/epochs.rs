@@ -1,0 +1,253 @@
+//! Epochs: a CONFIG block is the last of its epoch, and executing it switches everything that depends
+//! on members and parameters, in one place (protocol.md 20).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::chain::{
+    Block, Certificate, ConfigError, EpochProof, Member, Membership, Network, Record,
+};
+use crate::ordering::blocks::Tip;
+use crate::ordering::message::EPOCHS_MAX;
+use crate::ordering::view::ViewState;
+use crate::ordering::votes::Votes;
+use crate::ordering::{Core, Message, Output, Status};
+use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
+
+/// Messages of the next epoch that wait for this replica to execute its CONFIG block.
+const EARLY_MAX: usize = 256;
+
+/// What is fixed within an epoch, and how the epochs before ended.
+pub(super) struct Epochs {
+    pub network: Network,
+    /// The CONFIG block this epoch stands on; height 0 in the first. Its root is known to all who
+    /// vote in the epoch, and no header refers to an older one.
+    pub start: (Height, Digest),
+    /// One per epoch before this one, from the first on.
+    pub proofs: Vec<EpochProof>,
+    /// Who was a member in the epoch before and is none now: told so, and served blocks.
+    left: Vec<Member>,
+    early: VecDeque<(ReplicaId, Message)>,
+}
+
+impl Epochs {
+    pub fn new(network: Network, proofs: Vec<EpochProof>) -> Self {
+        assert_eq!(proofs.len() as u64, network.membership.epoch.0, "each epoch before is proved");
+        let last = proofs.last().map(|proof| (proof.block.header.height, proof.block.hash()));
+        let start = last.unwrap_or((Height(0), Digest::ZERO));
+        Self { network, start, proofs, left: Vec::new(), early: VecDeque::new() }
+    }
+}
+
+/// The epoch a message belongs to, if only replicas in that epoch can use it.
+fn epoch_of(message: &Message) -> Option<Epoch> {
+    match message {
+        Message::PrePrepare { prepare, .. } => Some(prepare.epoch),
+        Message::Votes(votes) => votes.first().map(|vote| vote.epoch),
+        Message::ViewChange(view_change) => Some(view_change.epoch),
+        Message::NewView(new_view) => Some(new_view.epoch),
+        _ => None,
+    }
+}
+
+impl Core {
+    /// The highest commit certificate of this epoch: those of epochs before only establish its base.
+    pub(super) fn certificate_here(&self) -> Option<&Certificate> {
+        let epoch = self.membership.epoch;
+        self.blocks.certificate.as_ref().filter(|certificate| certificate.epoch == epoch)
+    }
+
+    /// The highest prepared certificate of this epoch.
+    pub(super) fn prepared_here(&self) -> Option<&Certificate> {
+        let epoch = self.membership.epoch;
+        let prepared = self.blocks.prepared.as_ref().map(|(certificate, _)| certificate);
+        prepared.filter(|certificate| certificate.epoch == epoch)
+    }
+
+    /// Whether this replica was a member once and is none any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.own.0 < self.epochs.network.next_replica && self.membership.member(self.own).is_none()
+    }
+
+    /// Whether this replica follows the chain from before the epoch that admits it.
+    fn is_joining(&self) -> bool {
+        self.own.0 >= self.epochs.network.next_replica
+    }
+
+    /// Whether a replica may be talked to: a member, or one of the epoch before that may not know yet
+    /// that it left. Who joins is linked to members of later epochs, and takes from them only what
+    /// proves itself.
+    pub(super) fn is_known(&self, peer: ReplicaId) -> bool {
+        let left = self.epochs.left.iter().any(|member| member.id == peer);
+        let member = left || self.membership.member(peer).is_some();
+        peer != self.own && (member || self.is_joining())
+    }
+
+    /// Whether a message is only good for members, and its sender is none any more.
+    pub(super) fn is_from_outside(&self, peer: ReplicaId, message: &Message) -> bool {
+        let served = matches!(
+            message,
+            Message::Status(_)
+                | Message::Certificate(_)
+                | Message::GetBlocks { .. }
+                | Message::Blocks { .. }
+                | Message::GetEpochs { .. }
+                | Message::Epochs(_)
+        );
+        !served && self.membership.member(peer).is_none()
+    }
+
+    /// Whether this tip is the last block of this epoch, and not of the one before.
+    pub(super) fn ends_here(&self, tip: &Tip) -> bool {
+        tip.ends_epoch && tip.height > self.epochs.start.0
+    }
+
+    /// Keeps a message of the next epoch until this replica is there; true if it was kept.
+    pub(super) fn is_early(&mut self, peer: ReplicaId, message: &Message) -> bool {
+        let ahead = epoch_of(message) == Some(self.membership.epoch.next());
+        let close = self.ends_here(&self.view.tip) || self.ends_here(&self.blocks.committed);
+        if ahead && close && self.epochs.early.len() < EARLY_MAX {
+            self.epochs.early.push_back((peer, message.clone()));
+        }
+        ahead
+    }
+
+    /// What the change in a block that stands on the executed tip makes of the network; an error if
+    /// the block is an ordinary one, whose op will answer it.
+    pub(super) fn judge_change(&self, block: &Block) -> Result<Network, ConfigError> {
+        self.epochs.network.after(block, &self.cluster_id, self.scheme.as_ref())
+    }
+
+    /// The last block of the epoch is executed: the next one begins, at view 0, on it.
+    pub(super) fn start_epoch(&mut self, network: Network, block: &Arc<Block>) {
+        let certificate = self.blocks.certificate.clone().expect("an executed block is committed");
+        let (height, hash) = (block.header.height, block.hash());
+        let at = (certificate.height, certificate.block_hash);
+        assert_eq!(at, (height, hash), "nothing is certified above the last block of an epoch");
+        assert_eq!(self.blocks.committed.height, height, "nor committed");
+        let proof = EpochProof { block: Arc::clone(block), certificate };
+        let old = std::mem::replace(&mut self.membership, network.membership.clone());
+        self.epochs.left = left_members(&old, &self.membership);
+        self.epochs.network = network;
+        self.epochs.start = (height, hash);
+        self.epochs.proofs.push(proof.clone());
+        self.append(Record::EpochStart(proof));
+        self.apply_membership();
+        self.enter_epoch();
+        self.revalidate_pool(&old);
+        self.announce_epoch();
+        self.vote_checkpoints_again();
+        for (peer, message) in std::mem::take(&mut self.epochs.early) {
+            self.on_message(peer, message);
+        }
+    }
+
+    /// Everything in the core that is computed from members and parameters.
+    fn apply_membership(&mut self) {
+        self.config_hash = self.membership.config_hash();
+        self.quorum = self.membership.quorum();
+        self.window = u64::from(self.membership.parameters.window);
+        let known: Vec<ReplicaId> =
+            self.peers.keys().copied().filter(|id| self.is_known(*id)).collect();
+        self.peers.retain(|id, _| known.contains(id));
+        let members: Vec<ReplicaId> =
+            self.membership.members.iter().map(|member| member.id).collect();
+        for id in members.into_iter().filter(|id| *id != self.own) {
+            self.peers.entry(id).or_default();
+        }
+        self.quorum_since_ms = None;
+        self.next_status_ms = self.now_ms;
+    }
+
+    /// View 0 of the epoch, on its CONFIG block. A replica that does not vote has a view only to
+    /// know whom to ask.
+    fn enter_epoch(&mut self) {
+        let windows = self.blocks.windows_after(&[]);
+        let (base, tip) = (self.epochs.start, self.blocks.committed);
+        let mut view = ViewState::new(View(0), base, tip, windows);
+        view.fresh = true;
+        view.mark = base.0;
+        view.since_ms = self.now_ms;
+        view.progress_ms = self.now_ms;
+        view.chain.insert(base.0, base.1);
+        self.view = view;
+        self.view.entered_position = self.record_first_view();
+        self.votes = Votes::default();
+        self.proposals.clear();
+        self.witness.retain(&|_| false);
+        self.counters.views_entered += 1;
+        self.restart_reads();
+    }
+
+    /// Records that this replica is in view 0 of its epoch.
+    pub(super) fn record_first_view(&mut self) -> LogPosition {
+        let (base_height, base_hash) = self.view.base;
+        let (epoch, view) = (self.membership.epoch, self.view.entered);
+        self.append(Record::ViewEntered { epoch, view, base_height, base_hash })
+    }
+
+    /// Bundles stay, unless their origin left or signs with another key, or a limit fell: what one
+    /// replica holds as checked, every replica must accept.
+    fn revalidate_pool(&mut self, old: &Membership) {
+        let limits = old.parameters != self.membership.parameters;
+        let key = |of: &Membership, id| of.member(id).map(|member| member.key);
+        let suspects: Vec<ReplicaId> = self
+            .pool
+            .origins
+            .keys()
+            .copied()
+            .filter(|id| limits || key(old, *id) != key(&self.membership, *id))
+            .collect();
+        for id in suspects {
+            let Some(origin) = self.pool.origins.get(&id) else { continue };
+            let all: Vec<_> = origin.bundles.values().map(|pooled| pooled.bundle.clone()).collect();
+            for bundle in all {
+                if !self.check_bundle(&bundle) {
+                    self.pool.remove(id, (bundle.session, bundle.first_seq), self.now_ms);
+                }
+            }
+        }
+        self.pool.restart_timers(self.now_ms);
+        self.drop_pooled();
+        self.pass_own_bundles();
+    }
+
+    /// Tells the shell who the members are, those that left included.
+    pub(super) fn announce_epoch(&mut self) {
+        let left = self.epochs.left.iter().map(|member| (member.id, member.key)).collect();
+        let network = Box::new(self.epochs.network.clone());
+        let proof = self.epochs.proofs.last().cloned();
+        self.out.push(Output::Epoch { network, left, proof });
+    }
+
+    /// A peer in an epoch before is shown how that one ended.
+    pub(super) fn heal_epoch(&mut self, peer: ReplicaId, status: &Status) -> bool {
+        let proof = usize::try_from(status.epoch.0).ok().and_then(|at| self.epochs.proofs.get(at));
+        let Some(certificate) = proof.map(|proof| proof.certificate.clone()) else { return false };
+        self.tell(peer, Message::Certificate(certificate));
+        true
+    }
+
+    pub(super) fn on_get_epochs(&mut self, peer: ReplicaId, from: Epoch) {
+        let from = usize::try_from(from.0).unwrap_or(usize::MAX);
+        let proofs: Vec<EpochProof> =
+            self.epochs.proofs.iter().skip(from).take(EPOCHS_MAX).cloned().collect();
+        if !proofs.is_empty() {
+            self.tell(peer, Message::Epochs(proofs));
+        }
+    }
+
+    /// Proofs shown by a peer: the one of this epoch's end leads on; executing its block does the rest.
+    pub(super) fn on_epochs(&mut self, peer: ReplicaId, proofs: Vec<EpochProof>) {
+        let epoch = self.membership.epoch;
+        let next = proofs.into_iter().find(|proof| proof.block.header.epoch == epoch);
+        if let Some(proof) = next {
+            self.on_certificate(peer, proof.certificate);
+        }
+    }
+}
+
+/// Who was a member and is none now.
+fn left_members(old: &Membership, new: &Membership) -> Vec<Member> {
+    old.members.iter().filter(|member| new.member(member.id).is_none()).cloned().collect()
+}
