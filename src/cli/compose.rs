@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::auto_compaction;
 use super::serve::Prepared;
 use crate::config::{AutoCompaction, ClientSettings, ListenUrl};
-use crate::crypto::Scheme;
+use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig};
 use crate::observe::Metrics;
 use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls};
@@ -36,14 +36,16 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = if prepared.genesis.genesis.members.len() == 1 {
+    let peers = if prepared.alone() {
         Vec::new()
     } else {
         let bound = bind_all(&prepared.settings.peer.listen)?;
         bound.into_iter().map(|(_, socket)| socket).collect()
     };
     Metrics::install()?;
-    let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer());
+    let members = &prepared.genesis.genesis.members;
+    let keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
+    let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer().with_points(&keys));
     let node = Node::start(NodeConfig {
         genesis: prepared.genesis.genesis.clone(),
         own: prepared.own,
@@ -52,6 +54,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         data_directory: prepared.settings.data_dir.clone(),
         peer_listeners: peers,
         runtime: runtime.handle().clone(),
+        history_retention_ms: prepared.settings.history_retention_ms,
     })
     .map_err(|why| anyhow::anyhow!("{why}"))?;
     let handle = node.handle();

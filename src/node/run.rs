@@ -22,8 +22,9 @@ use crate::node::execute::Executor;
 use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
+use crate::node::intake::Intake;
 use crate::node::lie::Liar;
-use crate::node::members::Members;
+use crate::node::members::{Members, Place, place};
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -34,8 +35,11 @@ use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
 
-/// Events taken in one turn before outputs are carried out: enough to batch, few enough to stay quick.
-const EVENTS_PER_TURN: usize = 1024;
+/// Events taken in one turn. Frames among them only queue, and are bounded by what peers may have
+/// unsettled: a flood in front must not hide what is behind it.
+const EVENTS_PER_TURN: usize = 16_384;
+/// Frames given to the core before outputs are carried out: enough to batch, few enough to stay quick.
+const FRAMES_PER_TURN: usize = 512;
 
 /// Bundles of this replica that may be unexecuted at once (consensus.md 9).
 const BUNDLES_OUTSTANDING: u64 = 4;
@@ -59,6 +63,8 @@ pub(super) struct Replica {
     pub(super) send: SendFrame,
     pub(super) evidence: Sender<Arc<Evidence>>,
     pub(super) liar: Option<Liar>,
+    pub(super) intake: Intake,
+    pub(super) complained_ms: u64,
     pub(super) bulk: Sender<BulkJob>,
     pub(super) transfers: Sender<TransferJob>,
     pub(super) clock: Clock,
@@ -70,6 +76,7 @@ pub(super) struct Replica {
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
     pub(super) quarantined: Option<String>,
+    pub(super) fenced: Option<String>,
     /// Why it serves no key while it catches up after a repair.
     pub(super) healing: Option<String>,
     /// Peers whose link stands.
@@ -109,7 +116,8 @@ impl Replica {
             if self.may_stop() {
                 break;
             }
-            match events.recv_timeout(self.pause()) {
+            let pause = self.pause();
+            match events.recv_timeout(pause) {
                 Ok(event) => {
                     self.advance_time();
                     if !self.take(event) {
@@ -122,6 +130,7 @@ impl Replica {
                 Err(RecvTimeoutError::Timeout) => self.advance_time(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.take_frames();
         }
         // Starting over, what was admitted may still be executed: unknown, as after a time-out.
         let ended = core::mem::replace(&mut self.ended, Ended::Stopped);
@@ -151,11 +160,33 @@ impl Replica {
         }
     }
 
-    fn pause(&self) -> Duration {
+    /// Peers in turn, some frames of each.
+    fn take_frames(&mut self) {
         let now = self.clock.mono_ms();
+        for _ in 0..FRAMES_PER_TURN {
+            let Some((peer, frame, _receipt)) = self.intake.pop(now) else { break };
+            match Message::from_bytes(frame) {
+                Ok(message) => self.step(Input::Recv { peer, message }),
+                Err(error) => self.complain(peer, &error.to_string()),
+            }
+        }
+    }
+
+    /// Says that a peer sends garbage, once a second at most.
+    fn complain(&mut self, peer: ReplicaId, error: &str) {
+        let now = self.clock.mono_ms();
+        if now >= self.complained_ms + 1000 {
+            self.complained_ms = now;
+            tracing::warn!(event = "bad_message", peer = peer.0, "a peer sent {error}");
+        }
+    }
+
+    fn pause(&mut self) -> Duration {
+        let now = self.clock.mono_ms();
+        let frames = self.intake.wait_ms(now).map_or(u64::MAX, |wait| now + wait);
         let core = self.core.next_deadline().unwrap_or(now + 1000);
         let next = core.min(self.status_at_ms + STATUS_INTERVAL_MS);
-        let next = next.min(self.stop_at_ms.unwrap_or(next));
+        let next = next.min(self.stop_at_ms.unwrap_or(next)).min(frames);
         Duration::from_millis(next.saturating_sub(now))
     }
 
@@ -179,6 +210,9 @@ impl Replica {
         match event {
             Event::Request(request) => match self.closed() {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
+                None if self.core.is_fenced() => {
+                    drop(request.reply.send(Err(NodeError::NoLeader)));
+                }
                 None => {
                     let mut request = request;
                     self.attest(&mut request.op);
@@ -198,13 +232,8 @@ impl Replica {
                 self.step(Input::PeerDown { peer });
             }
             Event::Repair(begun) => return !self.begin_repair(begun),
-            Event::Net(NetEvent::Frame(peer, frame, _receipt)) => {
-                match Message::from_bytes(frame) {
-                    Ok(message) => self.step(Input::Recv { peer, message }),
-                    Err(error) => {
-                        tracing::warn!(event = "bad_message", peer = peer.0, "a peer sent {error}");
-                    }
-                }
+            Event::Net(NetEvent::Frame(peer, frame, receipt)) => {
+                self.intake.push(peer, frame, receipt);
             }
             Event::Durable(position, end) => {
                 self.persist.durable();
@@ -254,7 +283,12 @@ impl Replica {
         if let Some(until) = horizon {
             self.step(Input::Erased { until });
         }
-        self.executor.prune(PruneJob { stable, horizon, open: self.open_segment });
+        self.executor.prune(PruneJob {
+            stable,
+            horizon,
+            open: self.open_segment,
+            time_ms: self.executor.time_ms(),
+        });
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.
@@ -262,6 +296,13 @@ impl Replica {
         if !self.barriers.is_empty() {
             let id = self.pending.ask(core::mem::take(&mut self.barriers));
             self.step(Input::ReadRequest { id });
+        }
+        if !self.core.admits_requests() {
+            return;
+        }
+        if self.admission.open_session(self.core.own_rejoins()) {
+            self.pending.fail_ops(NodeError::Timeout);
+            self.bundles.clear();
         }
         self.forget_executed_bundles();
         while self.admission.queued() > 0
@@ -323,6 +364,18 @@ impl Replica {
                     voters = network.membership.voters().count(),
                     "an epoch begins"
                 );
+                match place(&network, self.members.own, &*self.scheme) {
+                    Place::Member => {}
+                    Place::OtherKey => halt(
+                        EXIT_HALTED,
+                        "this replica's key was rotated: put `althing epoch export` of another \
+                         member into the home as epochs.json and start again with the new key",
+                    ),
+                    Place::Outside => tracing::warn!(
+                        event = "no_member",
+                        "this replica is no member in this epoch: it follows and does not vote"
+                    ),
+                }
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
                 self.executor.window = network.membership.parameters.window as usize;
@@ -335,7 +388,7 @@ impl Replica {
             }
             Output::Transfer(step) => self.transfer(step),
             Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
-            Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
+            Output::Alarm(alarm) => self.alarm(alarm),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
         }
@@ -424,6 +477,7 @@ impl Replica {
         status.log_bytes = self.persist.bytes;
         status.syncs = self.persist.syncs;
         status.quarantined = self.closed().cloned();
+        status.fenced.clone_from(&self.fenced);
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }

@@ -25,6 +25,7 @@ use crate::node::gates::Gates;
 use crate::node::halt::{EXIT_HALTED, halt};
 use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
+use crate::node::intake::Intake;
 use crate::node::lie::Liar;
 use crate::node::members::{Links, Members, SharedEpochs};
 use crate::node::metrics::Meters;
@@ -35,6 +36,7 @@ use crate::node::prune::Moved;
 use crate::node::recover::Replayed;
 use crate::node::reopen::Life;
 use crate::node::run::{Ended, Replica};
+use crate::node::scrub::Scrub;
 use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
@@ -65,6 +67,8 @@ pub struct NodeConfig {
     pub data_directory: PathBuf,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
+    /// Blocks older than this, in block time, leave the log; 0 for none.
+    pub history_retention_ms: u64,
     /// Where links run.
     pub runtime: tokio::runtime::Handle,
 }
@@ -236,10 +240,17 @@ impl Threads {
             in_use: core::mem::take(&mut opened.in_use),
             moved: Moved::at(opened.base),
             stable: opened.stable.certified(),
+            retention_ms: config.history_retention_ms,
             bulk: bulk.clone(),
             index: index.clone(),
             stop: stop.clone(),
         };
+        let scrub =
+            Scrub { disk: opened.disk.clone(), settings: opened.settings, stop: stop.clone() };
+        let found = events.clone();
+        if !opened.detached {
+            joins.push(spawn_spare("scrub", move || scrub.run(&found))?);
+        }
         let (checkpoints, jobs) = channel();
         let done = events.clone();
         joins.push(spawn("checkpoint", move || work.run(&jobs, &done))?);
@@ -377,6 +388,8 @@ fn replica(
         send: threads.send,
         evidence: board.evidence.found,
         liar,
+        intake: Intake::default(),
+        complained_ms: 0,
         bulk: threads.bulk,
         transfers: threads.transfers,
         clock: Clock::start(),
@@ -388,7 +401,8 @@ fn replica(
         bundles: BTreeMap::new(),
         outputs: Vec::new(),
         quarantined,
-        healing: fenced,
+        healing: fenced.clone(),
+        fenced,
         up: BTreeSet::new(),
         ended: Ended::Stopped,
         stop: threads.stop,

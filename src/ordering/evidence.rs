@@ -262,6 +262,10 @@ impl Core {
         if evidence.to_bytes().len() <= TOLD_BYTES_MAX {
             self.tell_all_but(&evidence.accused(), &Message::Evidence(Arc::clone(&evidence)));
         }
+        if evidence.accused().contains(&self.primary()) {
+            // Who it told the other story votes no more in this view (7.1): all move on together.
+            self.suspect();
+        }
     }
 
     /// What a peer that was away may have missed.

@@ -205,8 +205,7 @@ impl Assembly {
         self.manifest.encode(&mut writer);
         let checksum = hash(&Context::MANIFEST, &[writer.as_slice()]);
         writer.digest(&checksum);
-        write_whole(&*self.disk, PARTIAL_PATH, &writer.finish())?;
-        self.disk.sync_directory(TRANSFER_DIRECTORY)
+        write_whole(&*self.disk, PARTIAL_PATH, &writer.finish())
     }
 
     /// Removes chunks of another attempt.
@@ -293,7 +292,6 @@ pub fn install(disk: &dyn Disk, checkpoint: &Checkpoint) -> Result<(), DiskError
     disk.sync_directory(TRANSFER_DIRECTORY)?;
     let height = checkpoint.manifest.height;
     write_whole(disk, &manifest_path(height), &checkpoint.encode_file())?;
-    disk.sync_directory(CHECKPOINT_DIRECTORY)?;
     disk.remove(PARTIAL_PATH)?;
     disk.sync_directory(TRANSFER_DIRECTORY)
 }

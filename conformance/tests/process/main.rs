@@ -7,6 +7,8 @@ mod demo;
 mod erasure;
 mod handover;
 mod load;
+mod lost_disk;
+mod members;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

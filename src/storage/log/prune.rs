@@ -252,6 +252,23 @@ fn each(
     }
 }
 
+/// Writes a small segment of these records, durably.
+pub(super) fn write_segment<'a>(
+    disk: &dyn Disk,
+    (path, mut header): (&str, SegmentHeader),
+    records: impl Iterator<Item = &'a (FrameHead, Bytes)> + Clone,
+) -> Result<(), LogError> {
+    match disk.remove(path) {
+        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let bytes = records.clone().map(|(_, payload)| framed(payload.len())).sum::<u32>();
+    header.capacity = SEGMENT_HEADER_BYTES + bytes;
+    let mut out = Output::new(disk.open(path, Open::Create)?, header);
+    records.for_each(|(head, payload)| out.push(head, payload));
+    Ok(out.flush()?)
+}
+
 /// A segment being written.
 struct Output {
     file: Arc<dyn DiskFile>,

@@ -33,6 +33,11 @@ pub fn block_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
     numbered(disk, &[".segment", ".pruned"])
 }
 
+/// The segments that were pruned, ascending.
+pub(super) fn pruned_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
+    numbered(disk, &[".pruned"])
+}
+
 fn numbered(disk: &dyn Disk, suffixes: &[&str]) -> Result<Vec<u32>, DiskError> {
     let number =
         |name: &String| suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)?.parse().ok());

@@ -1,0 +1,168 @@
+//! What peers sent and the core has not seen: one queue per peer, served in turn, each at its own
+//! pace. A peer that sends more than its share waits for itself alone: its frames stay unsettled, so
+//! its connection is not read (protocol.md 10.2).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::net::Receipt;
+use crate::types::ReplicaId;
+
+/// Messages a peer may send per second, and at once after a pause. The busiest honest peers sent 3,000.
+const MESSAGES_PER_SECOND: u64 = 8_000;
+/// Bytes likewise: hashing them takes about a tenth of a core; a state transfer needs less from one
+/// peer.
+const BYTES_PER_SECOND: u64 = 128 << 20;
+
+/// A token bucket that holds one second's worth.
+struct Bucket {
+    per_second: u64,
+    /// In thousandths.
+    tokens: u64,
+    filled_ms: u64,
+}
+
+impl Bucket {
+    fn full(per_second: u64) -> Self {
+        Self { per_second, tokens: per_second * 1000, filled_ms: 0 }
+    }
+
+    fn fill(&mut self, now_ms: u64) {
+        let earned = now_ms.saturating_sub(self.filled_ms).saturating_mul(self.per_second);
+        self.filled_ms = self.filled_ms.max(now_ms);
+        self.tokens = self.tokens.saturating_add(earned).min(self.per_second * 1000);
+    }
+
+    /// Milliseconds until `count` can be taken; more than a second's worth needs a full bucket.
+    fn wait_ms(&self, count: u64) -> u64 {
+        let wanted = count.min(self.per_second) * 1000;
+        wanted.saturating_sub(self.tokens).div_ceil(self.per_second)
+    }
+
+    fn take(&mut self, count: u64) {
+        self.tokens = self.tokens.saturating_sub(count.saturating_mul(1000));
+    }
+}
+
+struct Queue<T> {
+    frames: VecDeque<(Bytes, T)>,
+    messages: Bucket,
+    bytes: Bucket,
+}
+
+impl<T> Queue<T> {
+    fn new() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            messages: Bucket::full(MESSAGES_PER_SECOND),
+            bytes: Bucket::full(BYTES_PER_SECOND),
+        }
+    }
+
+    /// Milliseconds until the first frame may be taken; None if there is none.
+    fn wait_ms(&mut self, now_ms: u64) -> Option<u64> {
+        let (frame, _) = self.frames.front()?;
+        self.messages.fill(now_ms);
+        self.bytes.fill(now_ms);
+        Some(self.messages.wait_ms(1).max(self.bytes.wait_ms(frame.len() as u64)))
+    }
+}
+
+/// All peers' queues. What waits is bounded by what the network lets each peer have unsettled.
+pub(super) struct Intake<T = Receipt> {
+    queues: BTreeMap<ReplicaId, Queue<T>>,
+    /// Served last.
+    last: ReplicaId,
+}
+
+impl<T> Default for Intake<T> {
+    fn default() -> Self {
+        Self { queues: BTreeMap::new(), last: ReplicaId(0) }
+    }
+}
+
+impl<T> Intake<T> {
+    /// Puts a frame at the end of its peer's queue.
+    pub(super) fn push(&mut self, peer: ReplicaId, frame: Bytes, receipt: T) {
+        self.queues.entry(peer).or_insert_with(Queue::new).frames.push_back((frame, receipt));
+    }
+
+    /// The next peer's next frame, if one may be taken now.
+    pub(super) fn pop(&mut self, now_ms: u64) -> Option<(ReplicaId, Bytes, T)> {
+        let after = |id: &ReplicaId| *id > self.last;
+        let ids: Vec<ReplicaId> = self.queues.keys().copied().collect();
+        let turn = ids.iter().filter(|id| after(id)).chain(ids.iter().filter(|id| !after(id)));
+        for id in turn {
+            let Some(queue) = self.queues.get_mut(id) else { continue };
+            if queue.wait_ms(now_ms) != Some(0) {
+                continue;
+            }
+            let Some((frame, receipt)) = queue.frames.pop_front() else { continue };
+            queue.messages.take(1);
+            queue.bytes.take(frame.len() as u64);
+            self.last = *id;
+            return Some((*id, frame, receipt));
+        }
+        None
+    }
+
+    /// Milliseconds until a frame may be taken; None if none waits.
+    pub(super) fn wait_ms(&mut self, now_ms: u64) -> Option<u64> {
+        self.queues.values_mut().filter_map(|queue| queue.wait_ms(now_ms)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: &[u8] = &[0; 100];
+
+    fn push(intake: &mut Intake<()>, peer: u16, count: usize) {
+        (0..count).for_each(|_| intake.push(ReplicaId(peer), Bytes::from_static(FRAME), ()));
+    }
+
+    fn served(intake: &mut Intake<()>, now_ms: u64, most: usize) -> BTreeMap<u16, usize> {
+        let mut served = BTreeMap::new();
+        for _ in 0..most {
+            let Some((peer, ..)) = intake.pop(now_ms) else { break };
+            *served.entry(peer.0).or_default() += 1;
+        }
+        served
+    }
+
+    #[test]
+    fn a_flood_is_served_in_turn_with_the_others() {
+        let mut intake = Intake::default();
+        push(&mut intake, 1, 5000);
+        push(&mut intake, 2, 3);
+        push(&mut intake, 3, 3);
+        assert_eq!(served(&mut intake, 0, 9), BTreeMap::from([(1, 3), (2, 3), (3, 3)]));
+    }
+
+    #[test]
+    fn above_its_budget_a_peer_waits_and_the_others_do_not() {
+        let mut intake = Intake::default();
+        push(&mut intake, 1, 20_000);
+        let second = usize::try_from(MESSAGES_PER_SECOND).expect("small");
+        assert_eq!(served(&mut intake, 5, 20_000)[&1], second);
+        assert_eq!(intake.wait_ms(5), Some(1));
+        push(&mut intake, 2, 1);
+        assert_eq!(intake.wait_ms(5), Some(0));
+        assert_eq!(served(&mut intake, 5, 10), BTreeMap::from([(2, 1)]));
+        assert_eq!(served(&mut intake, 505, 20_000)[&1], second / 2);
+    }
+
+    #[test]
+    fn a_frame_above_a_seconds_bytes_still_passes() {
+        let mut intake = Intake::default();
+        let huge = Bytes::from(vec![0; (BYTES_PER_SECOND as usize) + 1]);
+        intake.push(ReplicaId(1), huge.clone(), ());
+        intake.push(ReplicaId(1), huge, ());
+        assert!(intake.pop(0).is_some());
+        assert!(intake.pop(500).is_none());
+        assert!(intake.pop(1000).is_some());
+        assert_eq!(intake.wait_ms(1000), None);
+    }
+}
