@@ -227,11 +227,13 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     /// A value that execution needed could not be read.
-    pub(super) fn finish(self, log_end: LogPosition) -> Result<Replayed, String> {
+    pub(super) fn finish(mut self, log_end: LogPosition) -> Result<Replayed, String> {
         if let Some(why) = self.failed {
             return Err(why);
         }
         let epoch = self.state.membership().epoch;
+        // Later ones are of a state that was to be fetched.
+        self.epochs.truncate(usize::try_from(epoch.0).unwrap_or(usize::MAX));
         if self.epochs.len() as u64 != epoch.0 {
             let known = self.epochs.len();
             return Err(format!(

@@ -24,7 +24,7 @@ use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
 use crate::node::intake::Intake;
 use crate::node::lie::Liar;
-use crate::node::members::Members;
+use crate::node::members::{Members, Place, place};
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -364,6 +364,18 @@ impl Replica {
                     voters = network.membership.voters().count(),
                     "an epoch begins"
                 );
+                match place(&network, self.members.own, &*self.scheme) {
+                    Place::Member => {}
+                    Place::OtherKey => halt(
+                        EXIT_HALTED,
+                        "this replica's key was rotated: put `althing epoch export` of another \
+                         member into the home as epochs.json and start again with the new key",
+                    ),
+                    Place::Outside => tracing::warn!(
+                        event = "no_member",
+                        "this replica is no member in this epoch: it follows and does not vote"
+                    ),
+                }
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
                 self.executor.window = network.membership.parameters.window as usize;

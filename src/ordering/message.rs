@@ -432,8 +432,8 @@ mod tests {
     };
     use crate::crypto::{Ed25519, Signature};
     use crate::ordering::{Mode, ShownVotes, Standing};
-    use crate::types::{Millis, View};
     use crate::types::{LeaseId, ReplicaId};
+    use crate::types::{Millis, View};
 
     fn certificate(seed: u64, signers: u16) -> Certificate {
         let hashes = vec![Digest([7; 32]); 1 + (seed % 4) as usize];

@@ -125,9 +125,6 @@ impl Core {
             return Verdict::Faulty("a block on top of its epoch's last");
         }
         let change = block.bundles().any(|bundle| bundle.config_change().is_some());
-        if change && executed < self.view.tip.height {
-            return Verdict::Early;
-        }
         let flags = match (empty, change && self.judge_change(block).is_ok()) {
             (true, _) => flags::TICK,
             (false, true) => flags::CONFIG,
@@ -290,12 +287,8 @@ impl Core {
             let mut entries = self.due_rejoins(time_ms);
             let wanted = wanted && entries.is_empty();
             if wanted && self.pool.next_change(&self.view.windows).is_some() {
-                if self.blocks.executed.height == tip.height {
-                    self.propose_change(time_ms);
-                    continue;
-                }
-                // It stands on an executed block: the pipeline runs dry for it.
-                return;
+                self.propose_change(time_ms);
+                continue;
             }
             if wanted {
                 let mut windows = self.view.windows.clone();

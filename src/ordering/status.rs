@@ -99,7 +99,13 @@ impl Core {
         }
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let healed = known.healed_ms.is_some_and(|healed| now < healed + HEAL_MS);
-        if healed || self.quarantined || status.epoch > self.membership.epoch {
+        if self.quarantined {
+            return;
+        }
+        if status.epoch > self.membership.epoch {
+            return self.look_ahead(peer, status.epoch);
+        }
+        if healed {
             return;
         }
         let behind = status.epoch < self.membership.epoch;

@@ -19,6 +19,7 @@ impl Core {
         if !self.is_voter() {
             return self.guard_requests();
         }
+        self.rest_rejoins();
         self.repeat_view_change();
         self.give_up_pending();
         self.guard_requests();

@@ -8,6 +8,7 @@ mod erasure;
 mod handover;
 mod load;
 mod lost_disk;
+mod members;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

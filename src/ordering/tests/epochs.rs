@@ -313,3 +313,39 @@ fn crashes_loss_and_cuts_round_an_epoch_barrier_fork_nobody() {
         check_proofs(&world);
     }
 }
+
+#[test]
+fn a_learner_whose_blocks_are_erased_everywhere_fetches_a_state_of_a_later_epoch() {
+    for seed in 0..4 {
+        let options = Options { checkpoint_every: 3, ..Options::default() };
+        let mut world = World::new(4, seed, options);
+        load(&mut world, 100);
+        for timeout in [900, 800] {
+            let epoch = world.network().membership.epoch.0;
+            let parameters = world.network().membership.parameters;
+            let parameters = Parameters { view_timeout_ms: timeout, ..parameters };
+            change(&mut world, 0, ConfigAction::Parameters(parameters), &[0, 1, 2]);
+            reach(&mut world, epoch + 1, 3000);
+        }
+        change(&mut world, 0, ConfigAction::Add(new_replica(4)), &[0, 1, 2]);
+        reach(&mut world, 3, 3000);
+        for _ in 0..20 {
+            world.submit(1);
+            world.run_ms(100);
+        }
+        world.run_ms(2000);
+        let horizon = world.stable(0).minus(3);
+        (0..4).for_each(|replica| world.erase(replica, horizon));
+        world.join(4);
+        for _ in 0..100 {
+            world.submit(1);
+            world.run_ms(100);
+        }
+        assert!(world.installed > 0, "it came another way: {}", world.describe());
+        change(&mut world, 4, promote(4), &[0, 1, 2]);
+        reach(&mut world, 4, 8000);
+        world.kill(0);
+        world.submit(4);
+        assert!(world.run_until_ordered(8000), "its vote is needed: {}", world.describe());
+    }
+}

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -378,6 +378,12 @@ impl World {
         let mut blocks = BTreeMap::new();
         for record in &records {
             match record {
+                Record::EpochStart(proof) => {
+                    let epochs = &mut self.nodes[id as usize].epochs;
+                    if proof.block.header.epoch.0 == epochs.len() as u64 {
+                        epochs.push(proof.clone());
+                    }
+                }
                 Record::Block(block) => {
                     blocks.insert(block.hash(), Arc::clone(block));
                 }
@@ -386,16 +392,19 @@ impl World {
                     let Some(block) = block.filter(|block| block.ends_epoch()) else { continue };
                     let node = &mut self.nodes[id as usize];
                     let (block, certificate) = (Arc::clone(block), certificate.clone());
-                    if node.epochs.iter().any(|proof| proof.block == block) {
-                        continue;
-                    }
                     let mut chain = Vec::new();
                     let mut at = Some(&block);
                     while let Some(block) = at.filter(|one| one.header.height > node.state.height) {
                         chain.push(Arc::clone(block));
                         at = blocks.get(&block.header.parent);
                     }
-                    node.epochs.push(EpochProof { block: Arc::clone(&block), certificate });
+                    if block.header.epoch.0 == node.epochs.len() as u64 {
+                        node.epochs.push(EpochProof { block: Arc::clone(&block), certificate });
+                    }
+                    let reaches = chain
+                        .last()
+                        .is_some_and(|block| block.header.height == node.state.height.next());
+                    let chain = if reaches { chain } else { Vec::new() };
                     for block in chain.iter().rev() {
                         self.execute(id, block);
                     }
@@ -403,6 +412,8 @@ impl World {
                 _ => {}
             }
         }
+        let node = &mut self.nodes[id as usize];
+        node.epochs.truncate(node.state.network.membership.epoch.0 as usize);
     }
 
     pub fn cut(&mut self, id: u16) {
