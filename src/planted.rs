@@ -89,6 +89,14 @@ bugs! {
     RevisionApart = "revision-apart",
     /// One poll of a watch stream is not bounded in bytes.
     UnboundedWatch = "unbounded-watch",
+    /// A block is proposed on one that ends its epoch.
+    ChildBeforeConfig = "child-before-config",
+    /// Certificates are compared by view and height across epochs.
+    RankWithoutEpoch = "rank-across-epochs",
+    /// Pruning leaves values where they are.
+    ValueKept = "value-kept-after-prune",
+    /// A chunk from a peer is taken as it is.
+    TransferUnchecked = "transferred-chunk-unchecked",
 }
 
 #[cfg(feature = "planted")]

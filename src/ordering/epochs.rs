@@ -12,6 +12,7 @@ use crate::ordering::message::EPOCHS_MAX;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Core, Message, Output, Status};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
 /// So long an answer about later epochs may take.
@@ -113,7 +114,8 @@ impl Core {
 
     /// Whether this tip is the last block of this epoch, and not of the one before.
     pub(super) fn ends_here(&self, tip: &Tip) -> bool {
-        tip.ends_epoch && tip.height > self.epochs.start.0
+        let ends = tip.ends_epoch && tip.height > self.epochs.start.0;
+        ends && !planted::is(Bug::ChildBeforeConfig)
     }
 
     /// Keeps a message of the next epoch until this replica is there; true if it was kept.

@@ -41,7 +41,7 @@ pub struct Bench {
     replicas: Vec<Replica>,
     schemes: Vec<Arc<dyn Scheme>>,
     wire: VecDeque<(u16, u16, Message)>,
-    /// Only what orders blocks; nobody hears a STATUS or a bundle until the network heals.
+    /// Only what orders blocks arrives; nobody hears a STATUS or a bundle until the network heals.
     narrow: bool,
     chain: Vec<Digest>,
     ledger: BTreeMap<(u16, View, Height, Phase), Digest>,
@@ -352,13 +352,28 @@ impl Bench {
         for vote in votes {
             self.note_vote(from, vote)?;
         }
-        if self.narrow && matches!(message, Message::Status(_) | Message::Bundle(_)) {
+        let orders = matches!(
+            message,
+            Message::PrePrepare { .. }
+                | Message::Votes(_)
+                | Message::ViewChange(_)
+                | Message::NewView(_)
+                | Message::Certificate(_)
+                | Message::GetBlocks { .. }
+                | Message::Blocks { .. }
+                | Message::GetBody { .. }
+                | Message::Body(_)
+        );
+        if self.narrow && !orders {
             return Ok(());
         }
-        for id in (0..4).filter(|id| *id != from) {
-            if to == Recipients::Others || to == Recipients::One(ReplicaId(id)) {
-                self.wire.push_back((from, id, message.clone()));
-            }
+        // All four are voters, so whoever means a group means all others.
+        let wanted = |id: u16| match to {
+            Recipients::One(one) => one == ReplicaId(id),
+            _ => true,
+        };
+        for id in (0..4).filter(|id| *id != from && wanted(*id)) {
+            self.wire.push_back((from, id, message.clone()));
         }
         Ok(())
     }
