@@ -289,7 +289,10 @@ impl World {
             if !addressed || other == slot {
                 continue;
             }
-            let Some(liar) = self.bent.get_mut(&id) else {
+            // A network does not begin without all: what is asked and answered then is left alone.
+            let first_start =
+                matches!(message, Message::VotesQuestion { .. } | Message::VotesAnswer(_));
+            let Some(liar) = self.bent.get_mut(&id).filter(|_| !first_start) else {
                 self.post((slot, other), bytes.clone(), 0);
                 continue;
             };

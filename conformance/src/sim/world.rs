@@ -198,6 +198,8 @@ pub struct World {
     pub(super) verifier: Verifier,
     pub(super) ledger: Ledger,
     pub(super) fences: Fences,
+    /// Every replica had entered a view.
+    begun: bool,
     pub(super) agreement: Agreement,
     pub(super) model: Model,
     pub(super) requests: Requests,
@@ -315,6 +317,7 @@ impl World {
             verifier: Verifier::new(cluster_id, public, Arc::clone(&schemes[0])),
             ledger: Ledger::new(plan.n, liars.clone()),
             fences: Fences::default(),
+            begun: false,
             agreement: Agreement::new(genesis_root),
             model: Model::new(),
             requests: Requests::default(),
@@ -623,15 +626,16 @@ impl World {
         let node = &mut self.nodes[slot];
         node.lost = if older.is_some() { Lost::Unnoticed } else { Lost::Wiped };
         node.disk = older.unwrap_or_default();
-        node.promises = Promises::default();
+        node.promises.lost();
         let id = node.identity.id;
         self.ledger.forget(id);
     }
 
     /// Whether every replica has begun: one that crashes before has an empty log among others that have
     /// voted, and counts as one that lost it.
-    pub(super) fn has_begun(&self) -> bool {
-        self.nodes.iter().all(|node| node.promises.has_begun())
+    pub(super) fn has_begun(&mut self) -> bool {
+        self.begun |= self.nodes.iter().all(|node| node.promises.has_begun());
+        self.begun
     }
 
     fn heal(&mut self) {

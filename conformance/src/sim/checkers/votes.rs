@@ -44,6 +44,12 @@ impl Promises {
         self.pending.push((position, promise));
     }
 
+    /// The disk is lost or older: what it held of views and certificates is promised anew. Blocks it
+    /// once held are on the chain, whatever of the log it reads back.
+    pub fn lost(&mut self) {
+        *self = Self { blocks: core::mem::take(&mut self.blocks), ..Self::default() };
+    }
+
     /// Whether a view was entered durably.
     #[must_use]
     pub fn has_begun(&self) -> bool {
