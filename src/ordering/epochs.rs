@@ -159,6 +159,8 @@ impl Core {
         self.revalidate_pool(&old);
         self.announce_epoch();
         self.vote_checkpoints_again();
+        // They name the old epoch; whoever is fenced signs its nonce again for this one.
+        self.fence.rejoins.clear();
         self.settle_answers();
         for (peer, message) in std::mem::take(&mut self.epochs.early) {
             self.on_message(peer, message);
