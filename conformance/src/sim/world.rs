@@ -634,7 +634,10 @@ impl World {
     /// Whether every replica has begun: one that crashes before has an empty log among others that have
     /// voted, and counts as one that lost it.
     pub(super) fn has_begun(&mut self) -> bool {
-        self.begun |= self.nodes.iter().all(|node| node.promises.has_begun());
+        // Who lies may be fenced from its start on: its twin has voted.
+        let honest = (0..self.nodes.len()).filter(|slot| self.honest(*slot));
+        let begun = honest.into_iter().all(|slot| self.nodes[slot].promises.has_begun());
+        self.begun |= begun;
         self.begun
     }
 
