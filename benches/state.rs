@@ -75,7 +75,7 @@ fn place(n: usize) -> (ValueRef, Digest) {
     let n = n as u32;
     let mut commitment = [0; 32];
     commitment[..4].copy_from_slice(&n.to_le_bytes());
-    (ValueRef { segment: 1, offset: n, length: 512 }, Digest(commitment))
+    (ValueRef { segment: 1, offset: n, length: 512, check: 0 }, Digest(commitment))
 }
 
 /// Microseconds per put for the changes and for the root, per block size.
@@ -263,7 +263,7 @@ fn block(height: u64, first_seq: u64, names: &[Bytes]) -> (Block, Vec<Vec<ValueR
     let mut refs = Vec::new();
     for (index, name) in (0_u32..).zip(names) {
         let offset = (first_seq as u32).wrapping_add(index);
-        let at = ValueRef { segment: 1, offset, length: 512 };
+        let at = ValueRef { segment: 1, offset, length: 512, check: 0 };
         let value = MadeUp.read(at).unwrap();
         let slot = ValueSlot { index, commitment: value.commitment() };
         let op = Op::Put(Put {

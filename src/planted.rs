@@ -59,6 +59,14 @@ bugs! {
     ChunkUnchecked = "chunk-unchecked",
     /// A restarted primary proposes in the view it led before.
     ProposesAgain = "proposes-again",
+    /// A replica on an empty or older log votes at once.
+    FenceSkipped = "fence-skipped",
+    /// A restart forgets that the replica is fenced.
+    FenceForgotten = "fence-forgotten",
+    /// The fence is left at the next commit, whatever it is about.
+    FenceWithoutNonce = "fence-without-nonce",
+    /// After the fence votes go on in the view that it was left in.
+    RejoinSameView = "rejoin-same-view",
     /// A PRE-PREPARE does not wait for its view to be durable.
     UngatedProposal = "ungated-proposal",
     /// A prepared certificate never reaches the log.
@@ -81,6 +89,14 @@ bugs! {
     RevisionApart = "revision-apart",
     /// One poll of a watch stream is not bounded in bytes.
     UnboundedWatch = "unbounded-watch",
+    /// A block is proposed on one that ends its epoch.
+    ChildBeforeConfig = "child-before-config",
+    /// Certificates are compared by view and height across epochs.
+    RankWithoutEpoch = "rank-across-epochs",
+    /// Pruning leaves values where they are.
+    ValueKept = "value-kept-after-prune",
+    /// A chunk from a peer is taken as it is.
+    TransferUnchecked = "transferred-chunk-unchecked",
 }
 
 #[cfg(feature = "planted")]

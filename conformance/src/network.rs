@@ -85,6 +85,12 @@ impl Network {
         althing(&[&["genesis", "seal", &genesis], &signatures[..]].concat());
     }
 
+    /// Gives the next organisation a home; it is no member yet.
+    pub fn invite(&mut self) {
+        let name = ORGANISATIONS[self.replicas.len()];
+        self.replicas.push(Replica::init(name, self.directory.path()));
+    }
+
     /// Starts replica `index`, which must not run, on what its disk holds.
     pub fn launch(&mut self, index: usize) {
         let genesis = self.directory.path().join("genesis.json");

@@ -148,7 +148,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn rejoin(&mut self, rejoin: &Rejoin) {
         if self.state.membership().member(rejoin.replica).is_some() {
-            self.state.sessions.rejoin(rejoin.replica);
+            self.state.sessions.rejoin(rejoin, self.header.time_ms);
         }
         self.ordinal += 1;
     }

@@ -26,6 +26,22 @@ pub struct Rejoin {
 }
 
 impl Rejoin {
+    /// Signs a REJOIN with a nonce drawn at this start of the process.
+    #[must_use]
+    pub fn sign(
+        epoch: Epoch,
+        replica: ReplicaId,
+        nonce: [u8; 32],
+        cluster_id: &ClusterId,
+        scheme: &dyn Scheme,
+    ) -> Self {
+        let mut rejoin = Self { epoch, replica, nonce, signature: Signature([0; 64]) };
+        let digest = rejoin.digest();
+        let message = signed_bytes(SignedKind::Rejoin, cluster_id, epoch, &digest);
+        rejoin.signature = scheme.sign(&message);
+        rejoin
+    }
+
     fn digest(&self) -> Digest {
         let mut writer = Writer::new();
         writer.u64(self.epoch.0);
@@ -39,6 +55,26 @@ impl Rejoin {
     pub fn verify(&self, cluster_id: &ClusterId, key: &PublicKey, scheme: &dyn Scheme) -> bool {
         let message = signed_bytes(SignedKind::Rejoin, cluster_id, self.epoch, &self.digest());
         scheme.verify(key, &message, &self.signature)
+    }
+}
+
+impl Encode for Rejoin {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.epoch.0);
+        writer.u16(self.replica.0);
+        writer.raw(&self.nonce);
+        writer.raw(&self.signature.0);
+    }
+}
+
+impl Decode for Rejoin {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: Epoch(reader.u64("rejoin epoch")?),
+            replica: ReplicaId(reader.u16("rejoin replica")?),
+            nonce: reader.array("rejoin nonce")?,
+            signature: Signature(reader.array("rejoin signature")?),
+        })
     }
 }
 
@@ -113,10 +149,7 @@ impl BlockParts {
                 }
                 Entry::Rejoin(rejoin) => {
                     writer.u8(2);
-                    writer.u64(rejoin.epoch.0);
-                    writer.u16(rejoin.replica.0);
-                    writer.raw(&rejoin.nonce);
-                    writer.raw(&rejoin.signature.0);
+                    rejoin.encode(&mut writer);
                 }
             }
         }
@@ -285,12 +318,7 @@ fn decode_entry(reader: &mut Reader) -> Result<Entry, DecodeError> {
             let signature = Signature(reader.array("bundle signature")?);
             Ok(Entry::Bundle(Bundle::decode_content(content, signature)?))
         }
-        2 => Ok(Entry::Rejoin(Rejoin {
-            epoch: Epoch(reader.u64("rejoin epoch")?),
-            replica: ReplicaId(reader.u16("rejoin replica")?),
-            nonce: reader.array("rejoin nonce")?,
-            signature: Signature(reader.array("rejoin signature")?),
-        })),
+        2 => Ok(Entry::Rejoin(Rejoin::decode(reader)?)),
         _ => Err(DecodeError::Invalid("block entry")),
     }
 }

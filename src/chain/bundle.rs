@@ -62,7 +62,7 @@ impl Bundle {
     #[must_use]
     pub fn sign(parts: BundleParts, cluster_id: &ClusterId, scheme: &dyn Scheme) -> Self {
         let content = parts.content();
-        let digest = hash(&Context::BUNDLE, &[&content]);
+        let digest = content_digest(&content);
         let message = signed_bytes(SignedKind::Bundle, cluster_id, Epoch(0), &digest);
         let signature = scheme.sign(&message);
         let BundleParts { origin, session, first_seq, not_after_ms, skeletons, values } = parts;
@@ -90,6 +90,19 @@ impl Bundle {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// What is signed, without the ops: enough to show that the origin opened this session.
+    #[must_use]
+    pub fn header(&self) -> BundleHeader {
+        BundleHeader {
+            origin: self.origin,
+            session: self.session,
+            first_seq: self.first_seq,
+            not_after_ms: self.not_after_ms,
+            body: body_digest(&self.content),
+            signature: self.signature,
+        }
     }
 
     /// The canonical bytes of everything but signature and values.
@@ -148,7 +161,7 @@ impl Bundle {
             skeletons.push(Skeleton::decode(&mut reader)?);
         }
         reader.finish()?;
-        let digest = hash(&Context::BUNDLE, &[&content]);
+        let digest = content_digest(&content);
         let bundle = Self {
             origin,
             session,
@@ -173,6 +186,75 @@ impl Bundle {
             self.values.push(Value::decode(reader)?);
         }
         Ok(())
+    }
+}
+
+/// Length of the part of a bundle's content that stands before its ops.
+const HEAD_BYTES: usize = 2 + 8 + 8 + 8;
+
+/// The signed digest: over the head and the digest of the ops, so that a head proves itself alone.
+fn content_digest(content: &[u8]) -> Digest {
+    hash(&Context::BUNDLE, &[&content[..HEAD_BYTES], &body_digest(content).0])
+}
+
+fn body_digest(content: &[u8]) -> Digest {
+    hash(&Context::BUNDLE_BODY, &[&content[HEAD_BYTES..]])
+}
+
+/// A bundle's head with its origin's signature, in place of the bundle (consensus.md 6, R3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleHeader {
+    /// See [`Bundle`].
+    pub origin: ReplicaId,
+    /// See [`Bundle`].
+    pub session: u64,
+    /// See [`Bundle`].
+    pub first_seq: u64,
+    /// See [`Bundle`].
+    pub not_after_ms: Millis,
+    /// Digest of the ops.
+    pub body: Digest,
+    /// The origin's.
+    pub signature: Signature,
+}
+
+impl BundleHeader {
+    fn encode_signed(&self, writer: &mut Writer) {
+        writer.u16(self.origin.0);
+        writer.u64(self.session);
+        writer.u64(self.first_seq);
+        writer.u64(self.not_after_ms.0);
+        writer.digest(&self.body);
+    }
+
+    /// Whether the origin signed the bundle it stands for.
+    #[must_use]
+    pub fn verify(&self, cluster_id: &ClusterId, key: &PublicKey, scheme: &dyn Scheme) -> bool {
+        let mut writer = Writer::new();
+        self.encode_signed(&mut writer);
+        let digest = hash(&Context::BUNDLE, &[writer.as_slice()]);
+        let message = signed_bytes(SignedKind::Bundle, cluster_id, Epoch(0), &digest);
+        scheme.verify(key, &message, &self.signature)
+    }
+}
+
+impl Encode for BundleHeader {
+    fn encode(&self, writer: &mut Writer) {
+        self.encode_signed(writer);
+        writer.raw(&self.signature.0);
+    }
+}
+
+impl Decode for BundleHeader {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            origin: ReplicaId(reader.u16("bundle origin")?),
+            session: reader.u64("bundle session")?,
+            first_seq: reader.u64("bundle sequence")?,
+            not_after_ms: Millis(reader.u64("bundle not_after")?),
+            body: reader.digest("bundle body")?,
+            signature: Signature(reader.array("bundle signature")?),
+        })
     }
 }
 

@@ -2,7 +2,7 @@ use core::fmt;
 
 use crate::chain::Membership;
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::crypto::{Context, Scheme, Signature, SignedKind, hash, signed_bytes};
+use crate::crypto::{Context, PublicKey, Scheme, Signature, SignedKind, hash, signed_bytes};
 use crate::planted::{self, Bug};
 use crate::types::{ClusterId, Digest, Epoch, Height, ReplicaId, View};
 
@@ -93,6 +93,22 @@ impl Vote {
             membership,
             scheme,
         )
+    }
+
+    /// Whether `key` signed it, whatever the epoch and membership: for a replica's own votes.
+    #[must_use]
+    pub fn signed_by(&self, key: &PublicKey, cluster_id: &ClusterId, scheme: &dyn Scheme) -> bool {
+        let signed = &self.signed;
+        let digest = vote_digest(self.phase, self.view, signed.from_height, &signed.hashes);
+        let message = signed_bytes(SignedKind::Vote, cluster_id, self.epoch, &digest);
+        scheme.verify(key, &message, &signed.signature)
+    }
+
+    /// The highest place it promises something for.
+    #[must_use]
+    pub fn rank(&self) -> (Epoch, View, Height) {
+        let last = self.signed.hashes.len() as u64 - 1;
+        (self.epoch, self.view, self.signed.from_height.plus(last))
     }
 }
 
@@ -230,6 +246,9 @@ impl Certificate {
     /// (consensus.md 5.4).
     #[must_use]
     pub fn rank(&self) -> (Epoch, View, Height) {
+        if planted::is(Bug::RankWithoutEpoch) {
+            return (Epoch(0), self.view, self.height);
+        }
         (self.epoch, self.view, self.height)
     }
 

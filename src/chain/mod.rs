@@ -28,7 +28,7 @@ mod view_change;
 
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
-pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleParts, Skeleton};
+pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleHeader, BundleParts, Skeleton};
 pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature};
 pub use change::{
     Attestation, ConfigAction, ConfigChange, ConfigError, GovernanceVote, NewReplica,
@@ -49,7 +49,7 @@ pub use op::{
     SortOrder, SortTarget, Txn,
 };
 pub use record::Record;
-pub use session::{SESSION_WINDOW, SessionWindow};
+pub use session::{REJOIN_INTERVAL_MS, REJOIN_SHIFT, SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
 pub use state_proof::{PathLeaf, PathStep, StateFinding, StatePath, StateProof};
 pub use transition::ATTESTATION_HEIGHTS;

@@ -27,6 +27,13 @@ impl Value {
     pub fn commitment(&self) -> Digest {
         hash(&Context::VALUE, &[&self.salt, &self.bytes])
     }
+
+    /// The part of a commitment that references keep, so that garbage is noticed when it is read.
+    #[must_use]
+    pub fn check(commitment: &Digest) -> u32 {
+        let [a, b, c, d, ..] = commitment.0;
+        u32::from_le_bytes([a, b, c, d])
+    }
 }
 
 impl fmt::Debug for Value {
@@ -87,6 +94,8 @@ pub struct ValueRef {
     pub offset: u32,
     /// Length of the bytes alone.
     pub length: u32,
+    /// [`Value::check`] of what was put there; 0 if it is not compared.
+    pub check: u32,
 }
 
 /// Why a value could not be read.

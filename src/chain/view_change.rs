@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use crate::chain::{Certificate, CheckpointId, Membership};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::crypto::{Context, SIGNED_BYTES, Scheme, Signature, SignedKind, hash, signed_bytes};
+use crate::crypto::{
+    Context, PublicKey, SIGNED_BYTES, Scheme, Signature, SignedKind, hash, signed_bytes,
+};
 use crate::types::{ClusterId, Epoch, ReplicaId, View};
 
 const MEMBERS_MAX: usize = 128;
@@ -49,6 +51,12 @@ impl ViewChange {
         self.encode_body(&mut writer);
         let digest = hash(&Context::VIEW_CHANGE, &[writer.as_slice()]);
         signed_bytes(SignedKind::ViewChange, cluster_id, self.epoch, &digest)
+    }
+
+    /// Whether `key` signed it, whatever the epoch and membership.
+    #[must_use]
+    pub fn signed_by(&self, key: &PublicKey, cluster_id: &ClusterId, scheme: &dyn Scheme) -> bool {
+        scheme.verify(key, &self.signed_bytes(cluster_id), &self.signature)
     }
 
     /// Whether the named voter signed it; says nothing about the certificates.

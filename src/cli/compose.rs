@@ -36,7 +36,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = if prepared.genesis.genesis.members.len() == 1 {
+    let peers = if prepared.alone() {
         Vec::new()
     } else {
         let bound = bind_all(&prepared.settings.peer.listen)?;
@@ -54,6 +54,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         data_directory: prepared.settings.data_dir.clone(),
         peer_listeners: peers,
         runtime: runtime.handle().clone(),
+        history_retention_ms: prepared.settings.history_retention_ms,
     })
     .map_err(|why| anyhow::anyhow!("{why}"))?;
     let handle = node.handle();

@@ -108,8 +108,18 @@ impl Http {
         path: &str,
         patience: Duration,
     ) -> anyhow::Result<Answer> {
+        self.send(method, path, (Bytes::new(), patience)).await
+    }
+
+    /// One request with a body.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        (body, patience): (Bytes, Duration),
+    ) -> anyhow::Result<Answer> {
         let uri = format!("{}{path}", self.base);
-        let request = Request::builder().method(method).uri(&uri).body(Full::default())?;
+        let request = Request::builder().method(method).uri(&uri).body(Full::new(body))?;
         let exchange = async {
             let response = self.client.request(request).await?;
             let status = response.status().as_u16();

@@ -1,19 +1,21 @@
 //! `althing log verify`: the chain in a data directory, checked from end to end without a server.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::output::{Failure, say};
-use crate::chain::Record;
+use crate::chain::{CheckpointCertificate, EpochProof, Record};
 use crate::config::{GenesisFile, Home};
 use crate::crypto::Ed25519;
+use crate::storage::checkpoint::candidates;
 use crate::storage::disk::Disk;
 use crate::storage::disk::os::OsDisk;
 use crate::storage::identity;
 use crate::storage::log::{BlockReader, LogSettings, Placed, block_segments};
-use crate::types::Height;
+use crate::types::{ClusterId, Height};
 use crate::verify::ChainCheck;
 
 /// What can be done with a log at rest or in use; nothing is changed.
@@ -61,11 +63,12 @@ fn verify(genesis: &GenesisFile, data: &std::path::Path) -> anyhow::Result<()> {
     // What is behind the last whole record is zeros, or being written by a running replica.
     let end = Placed { segment: last, offset: u32::MAX };
     let settings = LogSettings::new(cluster_id, replica, [0; 16]);
-    let mut reader = BlockReader::new(disk, settings, end);
-    let membership = genesis.genesis.membership();
+    let mut reader = BlockReader::new(disk.clone(), settings, end);
     // Only checks: no key of this replica is needed.
     let scheme = Ed25519::from_seed(&[0; 32]);
-    let mut check = ChainCheck::new(cluster_id, &membership, &scheme);
+    let (proofs, stable) = certified(&reader, disk.as_ref(), &segments, &cluster_id)?;
+    let networks = EpochProof::check_all(&genesis.genesis, &proofs, &scheme)?;
+    let mut check = ChainCheck::new(cluster_id, &networks, &scheme);
     let Some(first) = reader.first_height()? else {
         bail!("{} holds no block", data.display());
     };
@@ -74,13 +77,8 @@ fn verify(genesis: &GenesisFile, data: &std::path::Path) -> anyhow::Result<()> {
         check.page(&page.blocks, &page.certificate)?;
         next = page.certificate.height.next();
     }
-    for segment in segments {
-        let mut records = reader.records(segment)?;
-        while let Ok(Some((_, _, record))) = records.next() {
-            if let Record::CheckpointStable(certificate) = record {
-                check.checkpoint(&certificate)?;
-            }
-        }
+    for certificate in &stable {
+        check.checkpoint(certificate)?;
     }
     let count = check.count();
     if next == first {
@@ -100,4 +98,36 @@ fn verify(genesis: &GenesisFile, data: &std::path::Path) -> anyhow::Result<()> {
         count.checkpoints
     );
     Ok(())
+}
+
+/// Epoch proofs and checkpoint certificates of the log, those included that only a checkpoint carries.
+fn certified(
+    reader: &BlockReader,
+    disk: &dyn Disk,
+    segments: &[u32],
+    cluster_id: &ClusterId,
+) -> anyhow::Result<(Vec<EpochProof>, Vec<CheckpointCertificate>)> {
+    let mut records: Vec<Record> = Vec::new();
+    for checkpoint in candidates(disk, cluster_id)?.whole {
+        let carried = checkpoint.replay.carried.records();
+        records.extend(carried.into_iter().map(|(_, record)| record));
+    }
+    for segment in segments {
+        let mut found = reader.records(*segment)?;
+        // The open segment may end in a record that is being written.
+        while let Ok(Some((_, _, record))) = found.next() {
+            if matches!(record, Record::EpochStart(_) | Record::CheckpointStable(_)) {
+                records.push(record);
+            }
+        }
+    }
+    let (mut proofs, mut stable) = (BTreeMap::new(), BTreeMap::new());
+    for record in records {
+        match record {
+            Record::EpochStart(proof) => drop(proofs.insert(proof.block.header.epoch, proof)),
+            Record::CheckpointStable(found) => drop(stable.insert(found.id.height, found)),
+            _ => {}
+        }
+    }
+    Ok((proofs.into_values().collect(), stable.into_values().collect()))
 }

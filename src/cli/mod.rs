@@ -4,14 +4,17 @@
 mod auto_compaction;
 mod block;
 mod certificates;
+mod change;
 mod compose;
 mod connection;
 mod demo;
 mod drop_in;
+mod epoch;
 mod genesis;
 mod http;
 mod identity;
 mod kv;
+mod member;
 mod log;
 mod misbehaviour;
 mod org;
@@ -78,6 +81,18 @@ enum Command {
     /// Agree to a network: assemble, sign, seal, show.
     #[command(subcommand)]
     Genesis(genesis::Genesis),
+    /// Change who belongs to the network: add, promote, remove, replace.
+    #[command(subcommand)]
+    Member(member::Member),
+    /// Give a replica another key.
+    #[command(subcommand)]
+    Key(member::Key),
+    /// Show or change the network's parameters.
+    #[command(subcommand)]
+    Config(member::Config),
+    /// Show, export and verify how every epoch ended.
+    #[command(subcommand)]
+    Epoch(epoch::Epoch),
     /// Show versions.
     Version,
 }
@@ -140,6 +155,10 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Misbehaviour(command) => misbehaviour::run(&command),
         Command::Org(command) => org::run(command),
         Command::Genesis(command) => genesis::run(command),
+        Command::Member(command) => member::member(command),
+        Command::Key(command) => member::key(command),
+        Command::Config(command) => member::config(command),
+        Command::Epoch(command) => epoch::run(command),
         Command::Version => {
             say!("{}", version::text().trim_end());
             Ok(())

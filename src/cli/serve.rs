@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::epoch::EpochFile;
 use super::output::{Failure, say};
 use super::{compose, drop_in, version};
-use crate::chain::{GenesisMember, Network, Ownership};
+use crate::chain::{Address, Network, Ownership};
 use crate::config::{
     GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
 };
@@ -28,6 +29,14 @@ pub(super) struct Prepared {
     pub known: Option<Network>,
     /// Signs for it.
     pub secret: SecretSeed,
+}
+
+impl Prepared {
+    /// Whether no other replica is known.
+    pub fn alone(&self) -> bool {
+        let first = self.genesis.genesis.members.len();
+        self.known.as_ref().map_or(first, |known| known.membership.members.len()) == 1
+    }
 }
 
 /// Parses flags, then serves until the process is told to end.
@@ -70,15 +79,65 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             let read = GenesisFile::read(&path).with_context(|| path.display().to_string())?;
             read.check_sealed().with_context(|| path.display().to_string())?;
             let home = Home::at(settings.home.clone().context("--genesis needs --home")?);
-            let secret = SecretSeed::load(&home.replica_key(), settings.allow_loose_permissions)?;
-            let member = read.member_of(&secret.public_key())?.clone();
+            let known = newest_network(&home, &read)?;
+            let secret = own_secret(&home, known.as_ref(), settings.allow_loose_permissions)?;
+            let (own, member) = own_address(known.as_ref(), &read, &secret)?;
             from_genesis(&mut settings, &member, &home)?;
             warn_of_voted(&mut settings, &read);
-            (read, secret)
+            return Ok(warn_of_small(Prepared { settings, genesis: read, own, known, secret }));
         }
     };
     let own = genesis.member_of(&secret.public_key())?.id;
-    let quorum = genesis.quorum();
+    Ok(warn_of_small(Prepared { settings, genesis, own, known: None, secret }))
+}
+
+/// The network of HOME/epochs.json, which a replica needs that the genesis does not know.
+fn newest_network(home: &Home, file: &GenesisFile) -> anyhow::Result<Option<Network>> {
+    let path = home.epochs();
+    if !path.exists() {
+        return Ok(None);
+    }
+    let networks = EpochFile::read(&path)?.verify(&file.genesis);
+    Ok(networks.with_context(|| path.display().to_string())?.pop())
+}
+
+/// The home's key, or the next one once the network knows it as this replica's.
+fn own_secret(home: &Home, known: Option<&Network>, loose: bool) -> anyhow::Result<SecretSeed> {
+    let next = home.next_replica_key();
+    if next.exists() {
+        let secret = SecretSeed::load(&next, loose)?;
+        let key = secret.public_key();
+        if known.is_some_and(|network| network.member_with_key(&key).is_some()) {
+            return Ok(secret);
+        }
+    }
+    Ok(SecretSeed::load(&home.replica_key(), loose)?)
+}
+
+/// Which member has this key, by the newest network that is known, else by the genesis.
+fn own_address(
+    known: Option<&Network>,
+    file: &GenesisFile,
+    secret: &SecretSeed,
+) -> anyhow::Result<(ReplicaId, Address)> {
+    let key = secret.public_key();
+    if let Some(network) = known
+        && let Some(id) = network.member_with_key(&key)
+        && let Some(address) = network.addresses.get(&id)
+    {
+        return Ok((id, address.clone()));
+    }
+    let member = file.member_of(&key).with_context(|| {
+        "if it was added later, put `althing epoch export` of a member into the home as epochs.json"
+    })?;
+    let first = Network::of(&file.genesis);
+    let address = first.addresses.get(&member.id).context("the genesis names its members")?;
+    Ok((member.id, address.clone()))
+}
+
+fn warn_of_small(mut prepared: Prepared) -> Prepared {
+    let Prepared { settings, genesis, known, .. } = &mut prepared;
+    let quorum = known.as_ref().map_or(genesis.quorum(), |known| known.membership.quorum());
     if quorum.f() == 0 {
         let n = quorum.n();
         let crashes = n - quorum.q();
@@ -87,14 +146,10 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
              crash"
         ));
     }
-    Ok(Prepared { settings, genesis, own, known: None, secret })
+    prepared
 }
 
-fn from_genesis(
-    settings: &mut Settings,
-    member: &GenesisMember,
-    home: &Home,
-) -> anyhow::Result<()> {
+fn from_genesis(settings: &mut Settings, member: &Address, home: &Home) -> anyhow::Result<()> {
     settings.name.clone_from(&member.name);
     if settings.client.listen.is_empty() {
         settings.client.listen = listeners(&member.client_urls)?;

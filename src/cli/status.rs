@@ -96,6 +96,9 @@ fn print_table(pages: &Pages) {
         if let Ok(StatusPage { name, quarantined: Some(why), .. }) = page {
             say!("{name} is QUARANTINED: {why}");
         }
+        if let Ok(StatusPage { name, fenced: Some(why), .. }) = page {
+            say!("{name} is FENCED until its REJOIN is committed: {why}");
+        }
     }
 }
 

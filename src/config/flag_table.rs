@@ -322,6 +322,8 @@ pub static FLAGS: &[Flag] = &[
     own("home", Text, "", Local, "This organisation's directory: keys, certificates, genesis."),
     own("allow-loose-permissions", Switch, "false", Local,
         "Takes key files that others could read."),
+    own("history-retention", Duration, "720h", Local,
+        "Blocks older than this, by block time, leave the log once they are pruned; 0 keeps all."),
 ];
 
 const fn new(

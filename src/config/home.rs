@@ -40,6 +40,18 @@ impl Home {
         self.file("replica.key")
     }
 
+    /// The replica's next key, while a rotation is under way.
+    #[must_use]
+    pub fn next_replica_key(&self) -> PathBuf {
+        self.file("replica.key.next")
+    }
+
+    /// How every epoch ended, for a replica that joins or whose key was rotated.
+    #[must_use]
+    pub fn epochs(&self) -> PathBuf {
+        self.file("epochs.json")
+    }
+
     /// Acts for the organisation; belongs offline.
     #[must_use]
     pub fn governance_key(&self) -> PathBuf {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub peer: PeerSettings,
     /// How a network of one owner starts.
     pub bootstrap: Bootstrap,
+    /// How long blocks are kept, in block time; 0 for ever.
+    pub history_retention_ms: u64,
     /// This replica orders compactions by this rule.
     pub auto_compaction: AutoCompaction,
     /// How to log.
@@ -203,6 +205,7 @@ impl Settings {
                 quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
                 view_timeout_ms: election_timeout(&values)?,
             },
+            history_retention_ms: values.milliseconds("history-retention"),
             auto_compaction: auto_compaction(&values)?,
             log: log(&values)?,
             genesis,

@@ -8,6 +8,8 @@ impl Context {
     pub const BODY: Self = Self::named("althing v1 body");
     /// A bundle without its values.
     pub const BUNDLE: Self = Self::named("althing v1 bundle");
+    /// The ops of a bundle.
+    pub const BUNDLE_BODY: Self = Self::named("althing v1 bundle-body");
     /// A REJOIN entry.
     pub const REJOIN: Self = Self::named("althing v1 rejoin");
     /// A value with its salt: the commitment.

@@ -1,7 +1,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::chain::{BUNDLE_OPS_MAX, Bundle, BundleParts, Op, SESSION_WINDOW, Skeleton, Value};
+use crate::chain::{
+    BUNDLE_OPS_MAX, Bundle, BundleParts, Op, REJOIN_SHIFT, SESSION_WINDOW, Skeleton, Value,
+};
 use crate::crypto::Scheme;
 use crate::node::NodeError;
 use crate::node::event::Request;
@@ -25,6 +27,8 @@ pub(super) struct Admission {
     own: ReplicaId,
     cluster_id: ClusterId,
     scheme: Arc<dyn Scheme>,
+    /// Durable, larger than any before on this disk.
+    counter: u64,
     session: u64,
     next_seq: u64,
     queue: VecDeque<Request>,
@@ -35,9 +39,28 @@ impl Admission {
         own: ReplicaId,
         cluster_id: ClusterId,
         scheme: Arc<dyn Scheme>,
-        session: u64,
+        counter: u64,
     ) -> Self {
-        Self { own, cluster_id, scheme, session, next_seq: 0, queue: VecDeque::new() }
+        let session = counter;
+        Self { own, cluster_id, scheme, counter, session, next_seq: 0, queue: VecDeque::new() }
+    }
+
+    /// Opens the session that goes with so many REJOINs of this replica; false if it is open. Requests
+    /// of the one before are never answered: it is closed (consensus.md 9).
+    pub(super) fn open_session(&mut self, rejoins: u64) -> bool {
+        let session = (rejoins << REJOIN_SHIFT) | self.counter;
+        let newer = session != self.session;
+        if newer {
+            (self.session, self.next_seq) = (session, 0);
+        }
+        newer
+    }
+
+    /// Refuses what waits.
+    pub(super) fn refuse_all(&mut self, error: NodeError) {
+        for request in self.queue.drain(..) {
+            let _gone = request.reply.send(Err(error));
+        }
     }
 
     pub(super) fn session(&self) -> u64 {

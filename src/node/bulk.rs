@@ -47,6 +47,8 @@ pub(super) enum BulkJob {
     Advance(Placed),
     /// A segment was pruned.
     Pruned(u32),
+    /// A segment was removed.
+    Removed(u32),
     /// Find one committed block.
     Find(Height, tokio::sync::oneshot::Sender<Result<Option<FoundBlock>, String>>),
 }
@@ -122,6 +124,7 @@ pub(super) fn bulk_thread(
             }
             BulkJob::Advance(end) => reader.advance(end),
             BulkJob::Pruned(segment) => reader.pruned(segment),
+            BulkJob::Removed(segment) => reader.removed(segment),
             BulkJob::Serve { to, from, until } => {
                 match reader.read_blocks(from, until, PAGE_BYTES_MAX) {
                     // Pruned after the core let the question through: the next one gets an answer.

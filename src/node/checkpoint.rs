@@ -10,13 +10,14 @@ use crate::chain::{BlockHeader, CheckpointId};
 use crate::node::Shared;
 use crate::node::bulk::BulkJob;
 use crate::node::event::Event;
+use crate::node::halt::{EXIT_LOG_FAILED, halt};
 use crate::node::index::IndexJob;
 use crate::node::prune::{Moved, PruneJob};
 use crate::node::values::SharedValues;
 use crate::observe;
 use crate::state::Snapshotter;
 use crate::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter};
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
 use crate::storage::log::{LogSettings, ReplayMark};
 use crate::types::{ClusterId, Digest, Height};
 
@@ -52,6 +53,8 @@ pub(super) struct Checkpoints {
     pub(super) moved: Moved,
     /// Heights of the checkpoints a quorum holds.
     pub(super) stable: Vec<Height>,
+    /// How long blocks are kept, in block time; 0 for ever.
+    pub(super) retention_ms: u64,
     pub(super) bulk: Sender<BulkJob>,
     pub(super) index: Sender<IndexJob>,
     /// The state is about to be replaced: what is being written is given up.
@@ -65,7 +68,7 @@ impl Checkpoints {
         drop(observe::histogram(&observe::table::BACKEND_COMMIT_SECONDS, &[]));
         for job in jobs {
             let done = match job {
-                CheckpointJob::Write(job) => self.write(*job),
+                CheckpointJob::Write(job) => self.write(*job, events),
                 CheckpointJob::Prune(job) => {
                     self.prune(&job, events);
                     continue;
@@ -77,9 +80,9 @@ impl Checkpoints {
         }
     }
 
-    fn write(&mut self, job: WriteJob) -> Result<CheckpointId, String> {
+    fn write(&mut self, job: WriteJob, events: &Sender<Event>) -> Result<CheckpointId, String> {
         let WriteJob { mut snapshotter, header, exec_root, exec_roots, replay } = job;
-        let mut writer = CheckpointWriter::begin(self.disk.clone()).map_err(said)?;
+        let mut writer = CheckpointWriter::begin(self.disk.clone()).map_err(refused)?;
         let seconds = observe::histogram(&observe::table::BACKEND_COMMIT_SECONDS, &[]);
         loop {
             let began = std::time::Instant::now();
@@ -91,14 +94,19 @@ impl Checkpoints {
             if self.stop.load(Ordering::Relaxed) {
                 return Err("the replica starts over".to_owned());
             }
-            writer.push(&plan.write(self.source()).map_err(said)?).map_err(said)?;
+            let chunk = plan.write(self.source()).map_err(|error| {
+                // Nobody moves values while this thread writes: what it cannot read is lost.
+                drop(events.send(Event::Damaged(error.to_string())));
+                error.to_string()
+            })?;
+            writer.push(&chunk).map_err(refused)?;
             seconds.record(began.elapsed());
             std::thread::sleep(PAUSE);
         }
         drop(snapshotter);
         let cluster_id = self.cluster_id;
         let parts = CheckpointParts { cluster_id, header, exec_root, exec_roots, replay };
-        let checkpoint: Checkpoint = writer.finish(parts).map_err(said)?;
+        let checkpoint: Checkpoint = writer.finish(parts).map_err(refused)?;
         self.relocate(&checkpoint)?;
         self.remove_checkpoints();
         Ok(checkpoint.manifest.id())
@@ -107,6 +115,14 @@ impl Checkpoints {
     pub(super) fn write_shared<R>(&self, f: impl FnOnce(&mut Shared) -> R) -> R {
         f(&mut self.shared.write().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A full disk costs a checkpoint; any other failed write ends the process (README decision 10).
+fn refused(error: DiskError) -> String {
+    if error.kind == DiskErrorKind::Failed {
+        halt(EXIT_LOG_FAILED, &format!("a checkpoint cannot be written: {error}"));
+    }
+    error.to_string()
 }
 
 pub(super) fn said(error: impl core::fmt::Display) -> String {

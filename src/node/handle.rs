@@ -203,6 +203,12 @@ impl Handle {
         self.inner.signals.quarantined.load(Ordering::Relaxed)
     }
 
+    /// A value that this replica's state refers to is not what was written: it quarantines itself.
+    pub fn report_damage(&self, reason: String) {
+        // A replica that stops reports nothing.
+        let _stopping = self.send(Event::Damaged(reason));
+    }
+
     /// Gives up the damaged log and state of a quarantined replica and begins again, fenced, with
     /// those of the others. Returns once it has begun.
     ///

@@ -22,6 +22,8 @@ pub(super) enum IndexJob {
     Durable(Placed),
     /// A segment was pruned.
     Pruned(u32),
+    /// A segment was removed.
+    Removed(u32),
     /// The last changes of a key.
     History(Bytes, usize, oneshot::Sender<Result<Vec<Provenance>, String>>),
 }
@@ -75,6 +77,7 @@ pub(super) fn index_thread(
                 }
             }
             IndexJob::Pruned(segment) => reader.pruned(segment),
+            IndexJob::Removed(segment) => reader.removed(segment),
             IndexJob::History(key, limit, answer) => {
                 let found = match &index {
                     Some(index) => index.history(&key, limit).map_err(|error| error.to_string()),
@@ -90,8 +93,16 @@ pub(super) fn index_thread(
 /// again once.
 fn catch_up(mut index: Index, reader: &mut BlockReader, sealed: u32) -> Option<Index> {
     let mut rebuilt = false;
+    // Of segments older than the retention nothing is left to index.
+    let first = reader.first_segment().ok().flatten().unwrap_or(1);
     while index.indexed().last_segment < sealed {
-        let next = index.indexed().last_segment + 1;
+        let next = match index.indexed().last_segment {
+            0 => first,
+            last => last + 1,
+        };
+        if next > sealed {
+            break;
+        }
         match index.index_segment(reader, next) {
             Ok(_) => {}
             Err(error) if !rebuilt && error.is_damage() => {

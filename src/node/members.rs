@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::chain::{EpochProof, Network};
-use crate::crypto::PublicKey;
+use crate::crypto::{PublicKey, Scheme};
 use crate::net::{PeerAddress, PeerNet};
 use crate::tls::PeerTable;
 use crate::types::ReplicaId;
@@ -63,6 +63,29 @@ fn addresses(network: &Network) -> BTreeMap<ReplicaId, PeerAddress> {
         key: member.key,
     });
     address.map(|address| (address.id, address)).collect()
+}
+
+/// What this replica's own place in a network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A member, by the key it signs with.
+    Member,
+    /// A member, but by another key: its own was rotated.
+    OtherKey,
+    /// None.
+    Outside,
+}
+
+/// Looks for the own replica in a network.
+pub(super) fn place(network: &Network, own: ReplicaId, scheme: &dyn Scheme) -> Place {
+    let Some(member) = network.membership.member(own) else { return Place::Outside };
+    // Whose key the scheme holds shows only in what it signs; nothing else is signed like this.
+    let probe = b"althing: is this my key?";
+    if scheme.verify(&member.key, probe, &scheme.sign(probe)) {
+        Place::Member
+    } else {
+        Place::OtherKey
+    }
 }
 
 /// What the protocol thread keeps of the membership.

@@ -20,6 +20,7 @@ pub(super) struct Meters {
     view: Gauge,
     margin: Gauge,
     peers: BTreeMap<ReplicaId, Gauge>,
+    names: BTreeMap<ReplicaId, String>,
     signatures: Counter,
     verifications: Counter,
     syncs: Counter,
@@ -31,6 +32,7 @@ pub(super) struct Meters {
     revision: Gauge,
     checkpoint: Gauge,
     quarantined: Gauge,
+    fenced: Gauge,
     block_ops: Histogram,
     quorum: Quorum,
     quota_bytes: u64,
@@ -69,11 +71,18 @@ impl Meters {
             revision: gauge(&table::REVISION, &[]),
             checkpoint: gauge(&table::CHECKPOINT_HEIGHT, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
+            fenced: gauge(&table::FENCED, &[]),
+            names: names(network),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
             quorum: network.membership.quorum(),
             quota_bytes: network.membership.parameters.quota_bytes,
             own,
         }
+    }
+
+    /// What operators call a replica.
+    pub(super) fn name_of(&self, id: ReplicaId) -> String {
+        self.names.get(&id).cloned().unwrap_or_else(|| format!("replica {id}"))
     }
 
     /// An epoch begins.
@@ -82,6 +91,7 @@ impl Meters {
             gauge.set(0.0);
         }
         self.peers = peer_gauges(network, self.own);
+        self.names = names(network);
         self.quorum = network.membership.quorum();
         self.quota_bytes = network.membership.parameters.quota_bytes;
     }
@@ -122,7 +132,12 @@ impl Meters {
         self.revision.set(number(u64::try_from(status.revision.0).unwrap_or(0)));
         self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
+        self.fenced.set(flag(status.fenced.is_some()));
     }
+}
+
+fn names(network: &Network) -> BTreeMap<ReplicaId, String> {
+    network.addresses.iter().map(|(id, address)| (*id, address.name.clone())).collect()
 }
 
 fn peer_gauges(network: &Network, own: ReplicaId) -> BTreeMap<ReplicaId, Gauge> {

@@ -31,6 +31,7 @@ mod recover;
 mod reopen;
 mod repair;
 mod run;
+mod scrub;
 mod stable;
 mod start;
 mod status;

@@ -59,11 +59,16 @@ impl Pending {
         }
     }
 
-    /// Ends everything that waits: this replica serves no key any more.
-    pub(super) fn fail_all(&mut self, error: NodeError) {
+    /// Ends the wait for this session's ops: whether they are executed is not told any more.
+    pub(super) fn fail_ops(&mut self, error: NodeError) {
         for waiter in core::mem::take(&mut self.ops).into_values() {
             let _gone = waiter.send(Err(error));
         }
+    }
+
+    /// Ends everything that waits: this replica serves no key any more.
+    pub(super) fn fail_all(&mut self, error: NodeError) {
+        self.fail_ops(error);
         for waiter in core::mem::take(&mut self.asked).into_values().flatten() {
             let _gone = waiter.send(Err(error));
         }

@@ -11,8 +11,8 @@ use crate::node::index::IndexJob;
 use crate::state::{KeptChunk, moved_keys};
 use crate::storage::checkpoint::{Checkpoint, candidates, remove_old};
 use crate::storage::disk::DiskErrorKind;
-use crate::storage::log::{Horizon, LogError, prune_segment, prune_steps};
-use crate::types::{Height, Revision};
+use crate::storage::log::{Horizon, LogError, drop_oldest, prune_segment, prune_steps};
+use crate::types::{Height, Millis, Revision};
 
 /// Keys whose references are changed under one hold of the state's lock.
 const KEYS_PER_SLICE: usize = 256;
@@ -25,6 +25,8 @@ pub(super) struct PruneJob {
     pub(super) horizon: Option<Height>,
     /// The segment that is written to.
     pub(super) open: u32,
+    /// Block time of the newest executed block.
+    pub(super) time_ms: Millis,
 }
 
 /// How far the state's values have moved.
@@ -77,6 +79,7 @@ impl Checkpoints {
     fn try_prune(&mut self, job: &PruneJob) -> Result<(), LogError> {
         if let Some(height) = job.horizon {
             self.prune_log(height, job.open)?;
+            self.drop_history(job.time_ms)?;
         }
         self.remove_checkpoints();
         Ok(())
@@ -118,6 +121,21 @@ impl Checkpoints {
         if count > 0 {
             let height = height.0;
             tracing::info!(event = "prune", height, segments = count, "pruned the log");
+        }
+        Ok(())
+    }
+
+    /// Segments that are older than the retention go.
+    fn drop_history(&self, time_ms: Millis) -> Result<(), LogError> {
+        if self.retention_ms == 0 {
+            return Ok(());
+        }
+        let before = Millis(time_ms.0.saturating_sub(self.retention_ms));
+        while let Some(segment) = drop_oldest(self.disk.as_ref(), &self.settings, before)? {
+            drop(self.bulk.send(BulkJob::Removed(segment)));
+            drop(self.index.send(IndexJob::Removed(segment)));
+            tracing::info!(event = "prune", segment, "dropped a segment older than the retention");
+            std::thread::sleep(PAUSE);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::node::NodeError;
 use crate::node::run::{Ended, Replica};
-use crate::ordering::{CoreStatus, Mode};
+use crate::ordering::{Alarm, CoreStatus, Mode};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::{Appender, LogSettings};
 use crate::types::Height;
@@ -60,6 +60,46 @@ impl Replica {
     /// Why this replica serves no key, if it does not.
     pub(super) fn closed(&self) -> Option<&String> {
         self.quarantined.as_ref().or(self.healing.as_ref())
+    }
+
+    /// Tells the operator; a fence also refuses what waits.
+    pub(super) fn alarm(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::RollbackDetected { reason } => {
+                tracing::error!(
+                    event = "ROLLBACK_DETECTED",
+                    "this replica's log is not the newest it had: {reason}; it votes again once the \
+                     others have committed its REJOIN"
+                );
+                self.pending.fail_ops(NodeError::NoLeader);
+                self.admission.refuse_all(NodeError::NoLeader);
+                self.fenced = Some(reason);
+            }
+            Alarm::Rejoined { height } => {
+                tracing::info!(event = "rejoined", height = height.0, "rejoined: votes again");
+                self.fenced = None;
+            }
+            Alarm::AwaitsVoters { missing, first_start } => {
+                let missing: Vec<String> =
+                    missing.iter().map(|id| self.meters.name_of(*id)).collect();
+                let missing = missing.join(", ");
+                if first_start {
+                    tracing::warn!(
+                        event = "awaits_first_start",
+                        missing,
+                        "the network begins when all replicas are there; waiting for: {missing}"
+                    );
+                } else {
+                    tracing::warn!(
+                        event = "awaits_voters",
+                        missing,
+                        "votes once a quorum has said what it holds of this replica; no answer from: \
+                         {missing}"
+                    );
+                }
+            }
+            alarm => tracing::warn!(event = "alarm", "{alarm:?}"),
+        }
     }
 
     /// From here on no vote and no key; who waits is told, and open watches are cut.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use crate::chain::{
     Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, EpochProof, Network,
-    Record, ValueRef, ValueSource,
+    Record, Value, ValueRef, ValueSource,
 };
-use crate::ordering::Recovery;
+use crate::ordering::{Recovery, SeenVotes};
 use crate::state::State;
 use crate::storage::log::Placed;
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
@@ -41,8 +41,9 @@ pub(super) struct Replay<'a> {
     /// How every epoch before the state's ended.
     epochs: Vec<EpochProof>,
     quarantined: Option<String>,
-    /// A fence stands: `Fenced` without `Rejoined` behind it.
     fenced: Option<String>,
+    rejoined: Option<Certificate>,
+    seen: SeenVotes,
     failed: Option<String>,
 }
 
@@ -96,6 +97,8 @@ impl<'a> Replay<'a> {
             epochs: Vec::new(),
             quarantined: None,
             fenced: None,
+            rejoined: None,
+            seen: SeenVotes::default(),
             failed: None,
         }
     }
@@ -115,10 +118,15 @@ impl<'a> Replay<'a> {
                 self.view_change = Some((epoch, view, message));
             }
             Record::Block(block) => {
+                block.bundles().for_each(|bundle| self.seen.note_bundle(bundle));
                 self.blocks.insert(block.hash(), (placed, block));
             }
-            Record::Prepared(certificate) => keep_newest(&mut self.prepared, certificate),
+            Record::Prepared(certificate) => {
+                self.seen.note_certificate(&certificate, self.state.membership());
+                keep_newest(&mut self.prepared, certificate);
+            }
             Record::Committed(certificate) => {
+                self.seen.note_certificate(&certificate, self.state.membership());
                 self.execute_through(&certificate);
                 keep_newest(&mut self.committed, certificate);
             }
@@ -134,7 +142,10 @@ impl<'a> Replay<'a> {
             Record::Fenced { reason } => {
                 self.fenced = Some(String::from_utf8_lossy(&reason).into_owned());
             }
-            Record::Rejoined(_) => self.fenced = None,
+            Record::Rejoined(certificate) => {
+                self.fenced = None;
+                self.rejoined = Some(certificate);
+            }
         }
     }
 
@@ -216,11 +227,13 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     /// A value that execution needed could not be read.
-    pub(super) fn finish(self, log_end: LogPosition) -> Result<Replayed, String> {
+    pub(super) fn finish(mut self, log_end: LogPosition) -> Result<Replayed, String> {
         if let Some(why) = self.failed {
             return Err(why);
         }
         let epoch = self.state.membership().epoch;
+        // Later ones are of a state that was to be fetched.
+        self.epochs.truncate(usize::try_from(epoch.0).unwrap_or(usize::MAX));
         if self.epochs.len() as u64 != epoch.0 {
             let known = self.epochs.len();
             return Err(format!(
@@ -248,6 +261,10 @@ impl<'a> Replay<'a> {
             checkpoints: Vec::new(),
             erased: Height(0),
             quarantined: self.quarantined.is_some(),
+            fenced: self.fenced.is_some(),
+            rejoined: self.rejoined,
+            session_counter: self.session,
+            seen: self.seen,
             log_end,
         };
         Ok(Replayed {
@@ -279,11 +296,13 @@ pub(super) fn value_refs(block: &Block, placed: Placed) -> Vec<Vec<ValueRef>> {
         Entry::Bundle(bundle) => bundle
             .values
             .iter()
+            .zip(bundle.slots())
             .zip(offsets)
-            .map(|(value, offset)| ValueRef {
+            .map(|((value, slot), offset)| ValueRef {
                 segment: placed.segment,
                 offset: start + offset,
                 length: u32::try_from(value.bytes.len()).expect("a value is at most a few MiB"),
+                check: Value::check(&slot.commitment),
             })
             .collect(),
         Entry::Rejoin(_) => Vec::new(),

@@ -24,7 +24,7 @@ use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
 use crate::node::intake::Intake;
 use crate::node::lie::Liar;
-use crate::node::members::Members;
+use crate::node::members::{Members, Place, place};
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -78,6 +78,7 @@ pub(super) struct Replica {
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
     pub(super) quarantined: Option<String>,
+    pub(super) fenced: Option<String>,
     /// Why it serves no key while it catches up after a repair.
     pub(super) healing: Option<String>,
     /// Peers whose link stands.
@@ -214,6 +215,9 @@ impl Replica {
         match event {
             Event::Request(request) => match self.closed() {
                 Some(_) => drop(request.reply.send(Err(NodeError::Corrupt))),
+                None if self.core.is_fenced() => {
+                    drop(request.reply.send(Err(NodeError::NoLeader)));
+                }
                 None => {
                     let mut request = request;
                     self.attest(&mut request.op);
@@ -284,7 +288,12 @@ impl Replica {
         if let Some(until) = horizon {
             self.step(Input::Erased { until });
         }
-        self.executor.prune(PruneJob { stable, horizon, open: self.open_segment });
+        self.executor.prune(PruneJob {
+            stable,
+            horizon,
+            open: self.open_segment,
+            time_ms: self.executor.time_ms(),
+        });
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.
@@ -292,6 +301,13 @@ impl Replica {
         if !self.barriers.is_empty() {
             let id = self.pending.ask(core::mem::take(&mut self.barriers));
             self.step(Input::ReadRequest { id });
+        }
+        if !self.core.admits_requests() {
+            return;
+        }
+        if self.admission.open_session(self.core.own_rejoins()) {
+            self.pending.fail_ops(NodeError::Timeout);
+            self.bundles.clear();
         }
         self.forget_executed_bundles();
         while self.admission.queued() > 0
@@ -353,6 +369,18 @@ impl Replica {
                     voters = network.membership.voters().count(),
                     "an epoch begins"
                 );
+                match place(&network, self.members.own, &*self.scheme) {
+                    Place::Member => {}
+                    Place::OtherKey => halt(
+                        EXIT_HALTED,
+                        "this replica's key was rotated: put `althing epoch export` of another \
+                         member into the home as epochs.json and start again with the new key",
+                    ),
+                    Place::Outside => tracing::warn!(
+                        event = "no_member",
+                        "this replica is no member in this epoch: it follows and does not vote"
+                    ),
+                }
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
                 self.executor.window = network.membership.parameters.window as usize;
@@ -365,7 +393,7 @@ impl Replica {
             }
             Output::Transfer(step) => self.transfer(step),
             Output::Evidence(evidence) => drop(self.evidence.send(evidence)),
-            Output::Alarm(alarm) => tracing::warn!(event = "alarm", "{alarm:?}"),
+            Output::Alarm(alarm) => self.alarm(alarm),
             Output::Quarantine { reason } => self.quarantine(reason),
             Output::Halt { reason } => halt(EXIT_HALTED, &reason),
         }
@@ -454,6 +482,7 @@ impl Replica {
         status.log_bytes = self.persist.bytes;
         status.syncs = self.persist.syncs;
         status.quarantined = self.closed().cloned();
+        status.fenced.clone_from(&self.fenced);
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }

@@ -36,6 +36,7 @@ use crate::node::prune::Moved;
 use crate::node::recover::Replayed;
 use crate::node::reopen::Life;
 use crate::node::run::{Ended, Replica};
+use crate::node::scrub::Scrub;
 use crate::node::transfer::{TransferJob, Transfers};
 use crate::node::{NodeStatus, StartError};
 use crate::ordering::{Core, CoreConfig, Message};
@@ -66,6 +67,8 @@ pub struct NodeConfig {
     pub data_directory: PathBuf,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
+    /// Blocks older than this, in block time, leave the log; 0 for none.
+    pub history_retention_ms: u64,
     /// Where links run.
     pub runtime: tokio::runtime::Handle,
 }
@@ -237,10 +240,17 @@ impl Threads {
             in_use: core::mem::take(&mut opened.in_use),
             moved: Moved::at(opened.base),
             stable: opened.stable.certified(),
+            retention_ms: config.history_retention_ms,
             bulk: bulk.clone(),
             index: index.clone(),
             stop: stop.clone(),
         };
+        let scrub =
+            Scrub { disk: opened.disk.clone(), settings: opened.settings, stop: stop.clone() };
+        let found = events.clone();
+        if !opened.detached {
+            joins.push(spawn_spare("scrub", move || scrub.run(&found))?);
+        }
         let (checkpoints, jobs) = channel();
         let done = events.clone();
         joins.push(spawn("checkpoint", move || work.run(&jobs, &done))?);
@@ -391,7 +401,8 @@ fn replica(
         bundles: BTreeMap::new(),
         outputs: Vec::new(),
         quarantined,
-        healing: fenced,
+        healing: fenced.clone(),
+        fenced,
         up: BTreeSet::new(),
         ended: Ended::Stopped,
         stop: threads.stop,

@@ -26,6 +26,8 @@ pub struct NodeStatus {
     pub checkpoint: Height,
     /// Why this replica is quarantined, if it is.
     pub quarantined: Option<String>,
+    /// Why this replica is fenced, if it is: own votes are lost.
+    pub fenced: Option<String>,
 }
 
 impl NodeStatus {
@@ -42,6 +44,7 @@ impl NodeStatus {
             pending: 0,
             checkpoint: Height(0),
             quarantined: None,
+            fenced: None,
         }
     }
 }

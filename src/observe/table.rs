@@ -154,6 +154,8 @@ metrics! {
         "Group commits of the log.";
     QUARANTINED = Gauge, "althing_quarantined" [],
         "1 while the replica is quarantined: it casts no vote and serves no key.";
+    FENCED = Gauge, "althing_fenced" [],
+        "1 while the replica is fenced: its votes are lost and it casts none until its REJOIN is committed.";
     CLIENT_CONNECTIONS = Gauge, "althing_client_connections" [],
         "Open connections on the client listeners.";
     CLIENT_CONNECTIONS_REFUSED = Counter, "althing_client_connections_refused_total" ["reason"],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, BlockHeader, Certificate, SessionWindow, flags};
+use crate::chain::{Block, BlockHeader, Certificate, Entry, SessionWindow, flags};
 use crate::types::{Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// The end of a chain.
@@ -189,12 +189,20 @@ impl Blocks {
     }
 }
 
-/// Uses the sequence numbers of all bundles of a block.
+/// Uses the sequence numbers of all bundles of a block and counts its REJOINs, as execution will.
 pub(super) fn mark(windows: &mut Windows, block: &Block) {
-    for bundle in block.bundles() {
-        let window = windows.entry(bundle.origin).or_default();
-        for seq in bundle.first_seq..bundle.end_seq() {
-            window.mark(bundle.session, seq);
+    for entry in &block.entries {
+        match entry {
+            Entry::Bundle(bundle) => {
+                let window = windows.entry(bundle.origin).or_default();
+                for seq in bundle.first_seq..bundle.end_seq() {
+                    window.mark(bundle.session, seq);
+                }
+            }
+            Entry::Rejoin(rejoin) => {
+                let window = windows.entry(rejoin.replica).or_default();
+                window.rejoin(&rejoin.nonce, block.header.time_ms);
+            }
         }
     }
 }

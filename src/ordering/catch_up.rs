@@ -161,6 +161,7 @@ impl Core {
             return self.ban(peer, "a certificate that certifies nothing");
         }
         self.proved(peer, certificate.height);
+        self.fence.seen.note_certificate(&certificate, &self.membership);
         if certificate.phase == Phase::Commit {
             self.adopt_commit(certificate);
         }
@@ -208,6 +209,10 @@ impl Core {
         if !sound {
             return self.ban(peer, "a page of blocks that does not prove itself");
         }
+        if self.waits_to_begin() {
+            return;
+        }
+        self.fence.seen.note_certificate(&certificate, &self.membership);
         for block in blocks {
             if block.header.height > committed.height {
                 self.counters.caught_up_blocks += 1;

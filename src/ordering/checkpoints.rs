@@ -69,7 +69,7 @@ impl Core {
     }
 
     fn vote_checkpoint(&mut self, id: CheckpointId) {
-        if !self.is_voter() || self.quarantined {
+        if !self.is_voter() || self.quarantined || !self.fence.is_cleared() {
             return;
         }
         let (epoch, scheme) = (self.membership.epoch, self.scheme.as_ref());
@@ -105,7 +105,9 @@ impl Core {
 
     pub(super) fn on_checkpoint(&mut self, peer: ReplicaId, vote: CheckpointVote) {
         let height = vote.id.height;
-        let stale = height <= self.checkpoints.stable_height();
+        // A peer that is an epoch behind or ahead is honest all the same, and votes again in this one.
+        let stale =
+            height <= self.checkpoints.stable_height() || vote.epoch != self.membership.epoch;
         if vote.replica != peer || stale || self.are_votes_refused(peer) {
             return;
         }
@@ -168,7 +170,7 @@ impl Core {
     /// Takes in a certificate that holds.
     fn adopt_stable(&mut self, certificate: CheckpointCertificate) {
         let (height, id) = (certificate.id.height, certificate.id);
-        if height <= self.checkpoints.stable_height() {
+        if height <= self.checkpoints.stable_height() || self.waits_to_begin() {
             return;
         }
         if self.checkpoints.own.get(&height).is_some_and(|own| *own != id) {
@@ -189,15 +191,14 @@ impl Core {
         peer: ReplicaId,
         certificate: CheckpointCertificate,
     ) {
-        // One of an earlier epoch needs that epoch's members, which only a state transfer looks up.
-        let wanted = certificate.epoch == self.membership.epoch
-            && certificate.id.height > self.checkpoints.stable_height();
-        if !wanted {
+        if certificate.id.height <= self.checkpoints.stable_height() {
             return;
         }
+        self.look_ahead(peer, certificate.epoch);
+        let Some(membership) = self.members_of(certificate.epoch).cloned() else { return };
         self.counters.verifications += certificate.signatures.len() as u64;
-        let (membership, q) = (&self.membership, self.quorum.q());
-        let checked = certificate.check(&self.cluster_id, membership, self.scheme.as_ref(), q);
+        let q = membership.quorum().q();
+        let checked = certificate.check(&self.cluster_id, &membership, self.scheme.as_ref(), q);
         if checked.is_err() {
             self.counters.bad_signatures += 1;
             return self.ban(peer, "a checkpoint certificate that certifies nothing");

@@ -26,6 +26,7 @@ impl Core {
             if !self.note_vote(&vote) {
                 return self.refuse_votes(peer);
             }
+            self.fence.seen.note_vote(&vote, &self.membership);
             self.file_vote(&vote, false);
             let heights: Vec<(View, Height)> = (0..vote.signed.hashes.len() as u64)
                 .map(|at| (vote.view, vote.signed.from_height.plus(at)))
@@ -132,6 +133,9 @@ impl Core {
         if known.is_some_and(|known| certificate.rank() <= known) {
             return;
         }
+        if self.waits_to_begin() {
+            return;
+        }
         self.view.mark = self.view.mark.max(certificate.height);
         self.blocks.certificate = Some(certificate);
         self.votes_after_commit();
@@ -182,7 +186,11 @@ impl Core {
                 self.view.failures = 0;
             }
         }
-        self.follow_commit(certificate);
+        self.note_own_rejoins(&path);
+        if !self.postpone_follow(certificate) {
+            self.follow_commit(certificate);
+        }
+        self.leave_fence(certificate);
         true
     }
 

@@ -10,6 +10,7 @@ use crate::ordering::budget::{Account, PAGE_COSTS};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::epochs::Epochs;
+use crate::ordering::fence::Fence;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
@@ -57,6 +58,7 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
+    pub(super) fence: Fence,
     pub(super) transfer: Transfer,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: BTreeMap<ReplicaId, Peer>,
@@ -152,7 +154,11 @@ impl Core {
         if self.is_from_outside(peer, &message) || self.is_early(peer, &message) {
             return;
         }
-        if self.quarantined && !matches!(message, Message::Status(_) | Message::GetBlocks { .. }) {
+        let heard = matches!(
+            message,
+            Message::Status(_) | Message::GetBlocks { .. } | Message::VotesQuestion { .. }
+        );
+        if self.quarantined && !heard {
             return;
         }
         let cost = match message {
@@ -178,6 +184,9 @@ impl Core {
             Message::Blocks { blocks, certificate } => self.on_blocks(peer, blocks, certificate),
             Message::GetBody { hash } => self.on_get_body(peer, &hash),
             Message::Body(block) => self.on_body(peer, block),
+            Message::Rejoin(rejoin) => self.on_rejoin(peer, rejoin),
+            Message::VotesQuestion { start_nonce } => self.on_votes_question(peer, start_nonce),
+            Message::VotesAnswer(answer) => self.on_votes_answer(peer, *answer),
             Message::GetEpochs { from } => self.on_get_epochs(peer, from),
             Message::Epochs(proofs) => self.on_epochs(peer, proofs),
             Message::Checkpoint(vote) => self.on_checkpoint(peer, vote),
@@ -233,7 +242,7 @@ impl Core {
 
     /// Whether this replica votes in its view.
     pub(super) fn is_normal(&self) -> bool {
-        self.view.pending.is_none() && !self.quarantined
+        self.view.pending.is_none() && !self.quarantined && self.fence.is_cleared()
     }
 
     pub(super) fn is_voter(&self) -> bool {
@@ -254,6 +263,8 @@ impl Core {
         let certified = self.blocks.certificate.as_ref().map_or(Height(0), |cert| cert.height);
         if self.quarantined {
             Mode::Quarantined
+        } else if let Some(mode) = self.fence_mode() {
+            mode
         } else if !self.is_voter() {
             Mode::Observer
         } else if self.view.pending.is_some() {
@@ -273,6 +284,9 @@ impl Core {
     pub(super) fn sign_vote(&mut self, phase: Phase, from: Height, hashes: Vec<Digest>) -> Vote {
         self.counters.signatures += 1;
         let round = (phase, self.membership.epoch, self.view.entered);
-        Vote::sign(round, self.own, (from, hashes), &self.cluster_id, self.scheme.as_ref())
+        let range = (from, hashes);
+        let vote = Vote::sign(round, self.own, range, &self.cluster_id, self.scheme.as_ref());
+        self.fence.known.note_vote(&vote, self.primary() == self.own);
+        vote
     }
 }

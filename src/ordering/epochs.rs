@@ -12,8 +12,11 @@ use crate::ordering::message::EPOCHS_MAX;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::{Core, Message, Output, Status};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
+/// So long an answer about later epochs may take.
+const ASK_MS: u64 = 1000;
 /// Messages of the next epoch that wait for this replica to execute its CONFIG block.
 const EARLY_MAX: usize = 256;
 
@@ -28,6 +31,10 @@ pub(super) struct Epochs {
     /// Who was a member in the epoch before and is none now: told so, and served blocks.
     left: Vec<Member>,
     early: VecDeque<(ReplicaId, Message)>,
+    /// Epochs after this one that are proved, with their networks: a state of a later epoch can be
+    /// fetched although this replica cannot execute its way there.
+    ahead: Vec<(EpochProof, Network)>,
+    asked_ms: Option<u64>,
 }
 
 impl Epochs {
@@ -35,7 +42,15 @@ impl Epochs {
         assert_eq!(proofs.len() as u64, network.membership.epoch.0, "each epoch before is proved");
         let last = proofs.last().map(|proof| (proof.block.header.height, proof.block.hash()));
         let start = last.unwrap_or((Height(0), Digest::ZERO));
-        Self { network, start, proofs, left: Vec::new(), early: VecDeque::new() }
+        Self {
+            network,
+            start,
+            proofs,
+            left: Vec::new(),
+            early: VecDeque::new(),
+            ahead: Vec::new(),
+            asked_ms: None,
+        }
     }
 }
 
@@ -99,7 +114,8 @@ impl Core {
 
     /// Whether this tip is the last block of this epoch, and not of the one before.
     pub(super) fn ends_here(&self, tip: &Tip) -> bool {
-        tip.ends_epoch && tip.height > self.epochs.start.0
+        let ends = tip.ends_epoch && tip.height > self.epochs.start.0;
+        ends && !planted::is(Bug::ChildBeforeConfig)
     }
 
     /// Keeps a message of the next epoch until this replica is there; true if it was kept.
@@ -112,7 +128,7 @@ impl Core {
         ahead
     }
 
-    /// What the change in a block that stands on the executed tip makes of the network; an error if
+    /// What the change in a block makes of the network, which is fixed within the epoch; an error if
     /// the block is an ordinary one, whose op will answer it.
     pub(super) fn judge_change(&self, block: &Block) -> Result<Network, ConfigError> {
         self.epochs.network.after(block, &self.cluster_id, self.scheme.as_ref())
@@ -128,6 +144,12 @@ impl Core {
         let proof = EpochProof { block: Arc::clone(block), certificate };
         let old = std::mem::replace(&mut self.membership, network.membership.clone());
         self.epochs.left = left_members(&old, &self.membership);
+        if !self.epochs.ahead.is_empty() {
+            let (proved, _) = self.epochs.ahead.remove(0);
+            if proved.block.hash() != hash {
+                return self.halt(format!("two CONFIG blocks are certified at height {height}"));
+            }
+        }
         self.epochs.network = network;
         self.epochs.start = (height, hash);
         self.epochs.proofs.push(proof.clone());
@@ -137,6 +159,9 @@ impl Core {
         self.revalidate_pool(&old);
         self.announce_epoch();
         self.vote_checkpoints_again();
+        // They name the old epoch; whoever is fenced signs its nonce again for this one.
+        self.fence.rejoins.clear();
+        self.settle_answers();
         for (peer, message) in std::mem::take(&mut self.epochs.early) {
             self.on_message(peer, message);
         }
@@ -237,12 +262,44 @@ impl Core {
         }
     }
 
-    /// Proofs shown by a peer: the one of this epoch's end leads on; executing its block does the rest.
+    /// A peer is in a later epoch than any that is proved here: it is asked how those before ended.
+    pub(super) fn look_ahead(&mut self, peer: ReplicaId, epoch: Epoch) {
+        let known = self.membership.epoch.plus(self.epochs.ahead.len() as u64);
+        let recent = self.epochs.asked_ms.is_some_and(|asked| self.now_ms < asked + ASK_MS);
+        if epoch > known && !recent {
+            self.epochs.asked_ms = Some(self.now_ms);
+            self.tell(peer, Message::GetEpochs { from: known });
+        }
+    }
+
+    /// The members of this epoch, or of a later one that is proved here.
+    pub(super) fn members_of(&self, epoch: Epoch) -> Option<&Membership> {
+        let ahead = self.epochs.ahead.iter().map(|(_, network)| &network.membership);
+        core::iter::once(&self.membership).chain(ahead).find(|one| one.epoch == epoch)
+    }
+
+    /// Proofs shown by a peer, each checked with the members that the one before led to, and logged:
+    /// a state of a later epoch is opened with them. The end of this epoch is also a commit.
     pub(super) fn on_epochs(&mut self, peer: ReplicaId, proofs: Vec<EpochProof>) {
-        let epoch = self.membership.epoch;
-        let next = proofs.into_iter().find(|proof| proof.block.header.epoch == epoch);
-        if let Some(proof) = next {
-            self.on_certificate(peer, proof.certificate);
+        for proof in proofs {
+            let last = self.epochs.ahead.last().map(|(_, network)| network);
+            let last = last.unwrap_or(&self.epochs.network);
+            if proof.block.header.epoch != last.membership.epoch {
+                continue;
+            }
+            self.counters.verifications += proof.certificate.signatures.len() as u64;
+            match proof.check(last, &self.cluster_id, self.scheme.as_ref()) {
+                Ok(network) => {
+                    self.append(Record::EpochStart(proof.clone()));
+                    self.epochs.ahead.push((proof, network));
+                }
+                Err(_) => return self.ban(peer, "an epoch proof that proves nothing"),
+            }
+        }
+        self.epochs.asked_ms = None;
+        if let Some((proof, _)) = self.epochs.ahead.first() {
+            let certificate = proof.certificate.clone();
+            self.on_certificate(peer, certificate);
         }
     }
 }

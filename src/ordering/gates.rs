@@ -11,8 +11,10 @@ use crate::types::{Digest, Height, LogPosition, View};
 impl Core {
     pub(super) fn cast_votes(&mut self) {
         let entered = self.view.entered_position;
+        let abstains = self.fence.abstains(self.membership.epoch, self.view.entered);
+        let silent = !self.fence.is_cleared() || abstains;
         let left = !self.is_normal() && !planted::is(Bug::VoteAfterViewChange);
-        if left || !self.is_voter() || entered > self.log.durable {
+        if left || silent || !self.is_voter() || entered > self.log.durable {
             return;
         }
         self.skip_committed();
@@ -134,14 +136,21 @@ impl Core {
         if self.primary() == self.own && self.view.fresh {
             self.repeat_proposals();
         }
-        let gate = self.log.durable.max(self.view.entered_position);
+        let mut gate = self.log.durable.max(self.view.entered_position);
+        if self.blocks.committed.height == Height(0) {
+            // A proposal's PREPARE is among them (6.6).
+            gate = gate.max(self.log.end);
+        }
         for votes in self.view.own_votes.clone().chunks(2) {
             self.send(Recipients::Voters, Message::Votes(votes.to_vec()), gate);
         }
     }
 
     fn repeat_proposals(&mut self) {
-        let gate = self.view.entered_position;
+        let mut gate = self.view.entered_position.max(self.fence.gate());
+        if self.blocks.committed.height == Height(0) {
+            gate = gate.max(self.log.end);
+        }
         let votes = self.view.own_votes.clone();
         for prepare in votes.into_iter().filter(|vote| vote.phase == Phase::Prepare) {
             let height = prepare.signed.from_height;

@@ -8,7 +8,7 @@ use crate::chain::{
     EpochProof, Network, SessionWindow,
 };
 use crate::crypto::Scheme;
-use crate::ordering::{Message, TransferEvent};
+use crate::ordering::{Message, SeenVotes, TransferEvent};
 use crate::types::{ClusterId, Digest, Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 /// Everything the core is ever told. Time, randomness, disk and network reach it only here.
@@ -110,8 +110,6 @@ pub struct CoreConfig {
 }
 
 /// What the shell read back from the log: enough to repeat every vote ever sent (protocol.md 6).
-///
-/// The core trusts it. A log that was rolled back is found only by R3, which is not built yet.
 #[derive(Clone, Debug)]
 pub struct Recovery {
     /// The last `ViewEntered` record: epoch, view, height and hash of the base.
@@ -140,6 +138,14 @@ pub struct Recovery {
     pub erased: Height,
     /// Whether a `Quarantined` record stands: the core then casts no vote.
     pub quarantined: bool,
+    /// Whether a `Fenced` record stands, with no `Rejoined` after it.
+    pub fenced: bool,
+    /// The certificate of the last `Rejoined` record.
+    pub rejoined: Option<Certificate>,
+    /// The highest own session counter of an earlier process.
+    pub session_counter: u64,
+    /// Others' votes that the log holds, in certificates and blocks.
+    pub seen: SeenVotes,
     /// Position of the last record.
     pub log_end: LogPosition,
 }

@@ -4,49 +4,12 @@ use bytes::Bytes;
 
 use crate::chain::{
     BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Block, BlockHeader, Bundle, CHUNK_BYTES_MAX, Certificate,
-    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, ViewChange,
-    Vote,
+    CheckpointCertificate, CheckpointVote, EpochProof, Evidence, Manifest, NewView, Rejoin,
+    ViewChange, Vote,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::types::{Digest, Epoch, Height, Millis, View};
-
-/// What a replica is doing (protocol.md 8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Mode {
-    /// Votes in its view.
-    Normal = 1,
-    /// Left its view and waits for the next.
-    ViewChange = 2,
-    /// Behind the network: fetches blocks.
-    Syncing = 3,
-    /// Lost its votes: waits for its REJOIN.
-    Fenced = 4,
-    /// Its state is not the network's: votes no more.
-    Quarantined = 5,
-    /// Does not vote.
-    Observer = 6,
-}
-
-/// What a replica says of itself every 200 ms (protocol.md 8). Unsigned: its channel names it, and a
-/// height in it moves nothing without a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The view it is in, or asks for in a view change.
-    pub view: View,
-    /// What it does.
-    pub mode: Mode,
-    /// Its wall clock.
-    pub unix_ms: Millis,
-    /// Highest block committed, with all ancestors there.
-    pub committed: Height,
-    /// Highest block executed.
-    pub executed: Height,
-    /// Height of the newest checkpoint it knows a quorum to hold; 0 for none.
-    pub stable: Height,
-}
+use crate::ordering::{Status, VotesAnswer};
+use crate::types::{Digest, Epoch, Height};
 
 /// Names one ReadIndex question for ever: the process's start nonce and a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +88,15 @@ pub enum Message {
     },
     /// The answer to [`Message::GetBody`].
     Body(Arc<Block>),
+    /// Let the sender, or the one it relays for, vote again.
+    Rejoin(Rejoin),
+    /// What do you hold of mine?
+    VotesQuestion {
+        /// The asking process's.
+        start_nonce: [u8; 32],
+    },
+    /// See [`VotesAnswer`].
+    VotesAnswer(Box<VotesAnswer>),
     /// Send how epochs ended.
     GetEpochs {
         /// The first epoch whose end is wanted.
@@ -208,6 +180,9 @@ impl Message {
             Self::Blocks { .. } => 12,
             Self::GetBody { .. } => 13,
             Self::Body(_) => 14,
+            Self::Rejoin(_) => 21,
+            Self::VotesQuestion { .. } => 22,
+            Self::VotesAnswer(_) => 23,
             Self::GetEpochs { .. } => 24,
             Self::Epochs(_) => 25,
             Self::Checkpoint(_) => 15,
@@ -240,14 +215,27 @@ impl Message {
     fn bytes_max(tag: u8) -> Option<usize> {
         match tag {
             2 => Some(4 * (4 << 10)),
-            3 | 6 | 16 | 26 => Some(64 << 10),
+            3 | 6 | 16 | 23 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
             28 => Some((1 << 20) + FRAME),
-            5 | 8..=11 | 13 | 15 | 17 | 19 | 24 | 27 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 | 24 | 27 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
         }
+    }
+}
+
+fn put_manifest(
+    root: &Digest,
+    content: Option<&(BlockHeader, Arc<Manifest>)>,
+    writer: &mut Writer,
+) {
+    writer.digest(root);
+    writer.bool(content.is_some());
+    if let Some((header, manifest)) = content {
+        header.encode(writer);
+        manifest.encode(writer);
     }
 }
 
@@ -258,52 +246,6 @@ fn put_nonce(nonce: &ReadNonce, writer: &mut Writer) {
 
 fn get_nonce(reader: &mut Reader) -> Result<ReadNonce, DecodeError> {
     Ok(ReadNonce { start: reader.array("read nonce")?, counter: reader.u64("read counter")? })
-}
-
-impl Encode for Mode {
-    fn encode(&self, writer: &mut Writer) {
-        writer.u8(*self as u8);
-    }
-}
-
-impl Decode for Mode {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(match reader.u8("mode")? {
-            1 => Self::Normal,
-            2 => Self::ViewChange,
-            3 => Self::Syncing,
-            4 => Self::Fenced,
-            5 => Self::Quarantined,
-            6 => Self::Observer,
-            _ => return Err(DecodeError::Invalid("mode")),
-        })
-    }
-}
-
-impl Encode for Status {
-    fn encode(&self, writer: &mut Writer) {
-        writer.u64(self.epoch.0);
-        writer.u64(self.view.0);
-        self.mode.encode(writer);
-        writer.u64(self.unix_ms.0);
-        writer.u64(self.committed.0);
-        writer.u64(self.executed.0);
-        writer.u64(self.stable.0);
-    }
-}
-
-impl Decode for Status {
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            epoch: Epoch(reader.u64("status epoch")?),
-            view: View(reader.u64("status view")?),
-            mode: Mode::decode(reader)?,
-            unix_ms: Millis(reader.u64("status time")?),
-            committed: Height(reader.u64("status committed")?),
-            executed: Height(reader.u64("status executed")?),
-            stable: Height(reader.u64("status stable")?),
-        })
-    }
 }
 
 impl Encode for Message {
@@ -342,6 +284,9 @@ impl Encode for Message {
             }
             Self::GetBody { hash } => writer.digest(hash),
             Self::Body(block) => block.encode(writer),
+            Self::Rejoin(rejoin) => rejoin.encode(writer),
+            Self::VotesQuestion { start_nonce } => writer.raw(start_nonce),
+            Self::VotesAnswer(answer) => answer.encode(writer),
             Self::GetEpochs { from } => writer.u64(from.0),
             Self::Epochs(proofs) => {
                 writer.length(proofs.len());
@@ -350,14 +295,7 @@ impl Encode for Message {
             Self::Checkpoint(vote) => vote.encode(writer),
             Self::CheckpointCertificate(certificate) => certificate.encode(writer),
             Self::GetManifest { root } => writer.digest(root),
-            Self::Manifest { root, content } => {
-                writer.digest(root);
-                writer.bool(content.is_some());
-                if let Some((header, manifest)) = content {
-                    header.encode(writer);
-                    manifest.encode(writer);
-                }
-            }
+            Self::Manifest { root, content } => put_manifest(root, content.as_ref(), writer),
             Self::GetChunk { root, number } => {
                 writer.digest(root);
                 writer.u32(*number);
@@ -377,6 +315,45 @@ impl Encode for Message {
             Self::Shown(vote) => vote.encode(writer),
             Self::Evidence(evidence) => evidence.encode(writer),
         }
+    }
+}
+
+impl Message {
+    /// Checkpoints, their transfer, and evidence.
+    fn decode_later(tag: u8, reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match tag {
+            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
+            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
+            17 => Self::GetManifest { root: reader.digest("manifest asked")? },
+            18 => {
+                let root = reader.digest("manifest asked")?;
+                let content = if reader.bool("manifest held")? {
+                    let header = BlockHeader::decode(reader)?;
+                    Some((header, Arc::new(Manifest::decode(reader)?)))
+                } else {
+                    None
+                };
+                Self::Manifest { root, content }
+            }
+            19 => Self::GetChunk {
+                root: reader.digest("chunk's manifest")?,
+                number: reader.u32("chunk number")?,
+            },
+            20 => {
+                let root = reader.digest("chunk's manifest")?;
+                let number = reader.u32("chunk number")?;
+                let held = reader.bool("chunk held")?;
+                let bytes = if held { Some(reader.bytes(CHUNK_BYTES_MAX, "chunk")?) } else { None };
+                Self::Chunk { root, number, bytes }
+            }
+            26 => Self::Erased {
+                from: Height(reader.u64("erased from")?),
+                certificate: CheckpointCertificate::decode(reader)?,
+            },
+            27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
+            28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
+            _ => return Err(DecodeError::Invalid("message tag")),
+        })
     }
 }
 
@@ -426,6 +403,9 @@ impl Decode for Message {
             }
             13 => Self::GetBody { hash: reader.digest("body hash")? },
             14 => Self::Body(Arc::new(Block::decode(reader)?)),
+            21 => Self::Rejoin(Rejoin::decode(reader)?),
+            22 => Self::VotesQuestion { start_nonce: reader.array("question nonce")? },
+            23 => Self::VotesAnswer(Box::new(VotesAnswer::decode(reader)?)),
             24 => Self::GetEpochs { from: Epoch(reader.u64("epochs from")?) },
             25 => {
                 let mut proofs = Vec::new();
@@ -434,36 +414,7 @@ impl Decode for Message {
                 }
                 Self::Epochs(proofs)
             }
-            15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
-            16 => Self::CheckpointCertificate(CheckpointCertificate::decode(reader)?),
-            17 => Self::GetManifest { root: reader.digest("manifest asked")? },
-            18 => {
-                let root = reader.digest("manifest asked")?;
-                let content = if reader.bool("manifest held")? {
-                    let header = BlockHeader::decode(reader)?;
-                    Some((header, Arc::new(Manifest::decode(reader)?)))
-                } else {
-                    None
-                };
-                Self::Manifest { root, content }
-            }
-            19 => Self::GetChunk {
-                root: reader.digest("chunk's manifest")?,
-                number: reader.u32("chunk number")?,
-            },
-            20 => {
-                let root = reader.digest("chunk's manifest")?;
-                let number = reader.u32("chunk number")?;
-                let held = reader.bool("chunk held")?;
-                let bytes = if held { Some(reader.bytes(CHUNK_BYTES_MAX, "chunk")?) } else { None };
-                Self::Chunk { root, number, bytes }
-            }
-            26 => Self::Erased {
-                from: Height(reader.u64("erased from")?),
-                certificate: CheckpointCertificate::decode(reader)?,
-            },
-            27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
-            28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
+            15..=20 | 26..=28 => return Self::decode_later(tag, reader),
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -480,7 +431,9 @@ mod tests {
         Value, ValueSlot, VoteSignature,
     };
     use crate::crypto::{Ed25519, Signature};
+    use crate::ordering::{Mode, ShownVotes, Standing};
     use crate::types::{LeaseId, ReplicaId};
+    use crate::types::{Millis, View};
 
     fn certificate(seed: u64, signers: u16) -> Certificate {
         let hashes = vec![Digest([7; 32]); 1 + (seed % 4) as usize];
@@ -557,6 +510,15 @@ mod tests {
         }
     }
 
+    fn checkpoint_id(seed: u64) -> CheckpointId {
+        CheckpointId {
+            height: Height(seed),
+            block_hash: Digest([2; 32]),
+            exec_root: Digest([3; 32]),
+            manifest_root: Digest([4; 32]),
+        }
+    }
+
     fn messages(seed: u64, value: Vec<u8>) -> Vec<Message> {
         let scheme = Ed25519::from_seed(&[1; 32]);
         let range = (Height(seed + 1), vec![Digest([7; 32]); 1 + (seed % 4) as usize]);
@@ -564,19 +526,7 @@ mod tests {
         let vote = Vote::sign(round, ReplicaId(2), range, &Digest::ZERO, &scheme);
         let nonce = ReadNonce { start: [5; 32], counter: seed };
         let (prepared, committed) = (certificate(seed, 4), certificate(seed + 1, 3));
-        let id = CheckpointId {
-            height: Height(seed),
-            block_hash: Digest([2; 32]),
-            exec_root: Digest([3; 32]),
-            manifest_root: Digest([4; 32]),
-        };
-        let checkpoint =
-            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
-        let stable = CheckpointCertificate {
-            epoch: Epoch(seed),
-            id,
-            signatures: vec![(ReplicaId(1), checkpoint.signature)],
-        };
+        let id = checkpoint_id(seed);
         let view_change = Arc::new(ViewChange::sign(
             (Epoch(seed), View(seed)),
             ReplicaId(1),
@@ -618,9 +568,37 @@ mod tests {
             Message::Blocks { blocks: vec![Arc::clone(&block)], certificate: committed },
             Message::GetBody { hash: Digest([4; 32]) },
             Message::Body(Arc::clone(&block)),
+        ]
+        .into_iter()
+        .chain(later_messages(seed, value, &block))
+        .collect()
+    }
+
+    fn later_messages(seed: u64, value: Vec<u8>, block: &Arc<Block>) -> Vec<Message> {
+        let scheme = Ed25519::from_seed(&[1; 32]);
+        let id = checkpoint_id(seed);
+        let checkpoint =
+            CheckpointVote::sign(Epoch(seed), ReplicaId(1), id, &Digest::ZERO, &scheme);
+        let stable = CheckpointCertificate {
+            epoch: Epoch(seed),
+            id,
+            signatures: vec![(ReplicaId(1), checkpoint.signature)],
+        };
+        let nonce = [seed as u8; 32];
+        let rejoin = Rejoin::sign(Epoch(seed), ReplicaId(1), nonce, &Digest::ZERO, &scheme);
+        let votes = ShownVotes {
+            commit: seed.is_multiple_of(2).then(|| Arc::new(shown(seed, 7))),
+            bundle: seed.is_multiple_of(3).then(|| bundle(seed, value.clone()).header()),
+            ..ShownVotes::default()
+        };
+        let answer = VotesAnswer { nonce, from: [4; 32], standing: Standing::Begun, votes };
+        vec![
+            Message::Rejoin(rejoin),
+            Message::VotesQuestion { start_nonce: nonce },
+            Message::VotesAnswer(Box::new(answer)),
             Message::GetEpochs { from: Epoch(seed) },
             Message::Epochs(vec![EpochProof {
-                block: Arc::clone(&block),
+                block: Arc::clone(block),
                 certificate: certificate(seed + 1, 3),
             }]),
             Message::Checkpoint(checkpoint),

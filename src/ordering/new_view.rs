@@ -46,7 +46,8 @@ impl Core {
 
     pub(super) fn on_new_view(&mut self, peer: ReplicaId, new_view: Arc<NewView>) {
         let view = new_view.view;
-        let wanted = new_view.epoch == self.membership.epoch
+        let wanted = self.fence.is_cleared()
+            && new_view.epoch == self.membership.epoch
             && self.is_voter()
             && view > self.view.entered
             && self.view.pending.is_none_or(|pending| view >= pending)
@@ -201,7 +202,7 @@ impl Core {
     }
 
     /// Starts a view at `base`, which `path` joins to the committed chain.
-    fn enter(&mut self, view: View, base: (Height, Digest), path: &[(Height, Digest)]) {
+    pub(super) fn enter(&mut self, view: View, base: (Height, Digest), path: &[(Height, Digest)]) {
         assert!(view >= self.view.highest() && view > self.view.entered, "views only rise");
         let epoch = self.membership.epoch;
         let (base_height, base_hash) = base;
@@ -241,6 +242,7 @@ impl Core {
         self.votes.retain(&|slot| slot.view.next() >= view);
         self.proposals.retain(|(of, _), _| *of >= view);
         self.pool.restart_timers(self.now_ms);
+        self.restart_rejoin_timers();
         for bundle in dropped {
             self.pool.add(bundle, self.now_ms);
         }

@@ -57,6 +57,7 @@ impl Core {
         if !self.note_vote(&prepare) {
             return self.refuse_votes(peer);
         }
+        self.fence.seen.note_vote(&prepare, &self.membership);
         if !in_reach || header.epoch != self.membership.epoch {
             return;
         }
@@ -124,9 +125,6 @@ impl Core {
             return Verdict::Faulty("a block on top of its epoch's last");
         }
         let change = block.bundles().any(|bundle| bundle.config_change().is_some());
-        if change && executed < self.view.tip.height {
-            return Verdict::Early;
-        }
         let flags = match (empty, change && self.judge_change(block).is_ok()) {
             (true, _) => flags::TICK,
             (false, true) => flags::CONFIG,
@@ -173,8 +171,16 @@ impl Core {
         }
         let mut windows = self.view.windows.clone();
         for entry in &block.entries {
-            let Entry::Bundle(bundle) = entry else {
-                return Verdict::Faulty("a REJOIN where none is accepted");
+            let bundle = match entry {
+                Entry::Bundle(bundle) => bundle,
+                Entry::Rejoin(rejoin) => {
+                    let window = windows.entry(rejoin.replica).or_default();
+                    if !self.rejoin_holds(rejoin, window, block.header.time_ms) {
+                        return Verdict::Faulty("a REJOIN that no correct primary proposes");
+                    }
+                    window.rejoin(&rejoin.nonce, block.header.time_ms);
+                    continue;
+                }
             };
             let window = windows.entry(bundle.origin).or_default();
             let ops = bundle.skeletons.len() as u64;
@@ -253,7 +259,9 @@ impl Core {
             let key = (bundle.session, bundle.first_seq);
             self.note_wait(bundle.origin, key);
             self.pool.remove(bundle.origin, key, self.now_ms);
+            self.fence.seen.note_bundle(bundle);
         }
+        self.drop_used_rejoins();
     }
 
     /// Appends a block unless it is in the log.
@@ -276,14 +284,11 @@ impl Core {
             let time_ms = now.max(tip.time_ms);
             let in_flight = tip.height > self.blocks.committed.height;
             let wanted = if in_flight { self.pool_is_ripe() } else { self.pool.count > 0 };
-            let mut entries = Vec::new();
+            let mut entries = self.due_rejoins(time_ms);
+            let wanted = wanted && entries.is_empty();
             if wanted && self.pool.next_change(&self.view.windows).is_some() {
-                if self.blocks.executed.height == tip.height {
-                    self.propose_change(time_ms);
-                    continue;
-                }
-                // It stands on an executed block: the pipeline runs dry for it.
-                return;
+                self.propose_change(time_ms);
+                continue;
             }
             if wanted {
                 let mut windows = self.view.windows.clone();
@@ -358,8 +363,14 @@ impl Core {
         self.counters.proposals += 1;
         self.accept(&block);
         let prepare = self.sign_vote(Phase::Prepare, height, vec![hash]);
-        let ungated = planted::is(Bug::UngatedProposal);
-        let gate = if ungated { LogPosition(0) } else { self.view.entered_position };
+        let mut gate = self.view.entered_position.max(self.fence.gate());
+        if self.blocks.committed.height == Height(0) {
+            // The first blocks of a network: who restarts with none of them never voted (6.6).
+            gate = gate.max(self.log.end);
+        }
+        if planted::is(Bug::UngatedProposal) {
+            gate = LogPosition(0);
+        }
         let message = Message::PrePrepare { block, prepare: prepare.clone() };
         self.send(Recipients::Voters, message, gate);
         self.view.own_votes.push(prepare.clone());

@@ -117,6 +117,24 @@ pub enum Alarm {
         /// What it sent.
         what: &'static str,
     },
+    /// ROLLBACK_DETECTED: own votes are lost, the replica is fenced until a block with its REJOIN is
+    /// committed.
+    RollbackDetected {
+        /// What shows it.
+        reason: String,
+    },
+    /// The fence is left.
+    Rejoined {
+        /// A committed block at or above the REJOIN's.
+        height: Height,
+    },
+    /// The start waits for voters to say what they hold of this replica.
+    AwaitsVoters {
+        /// Those that have not answered.
+        missing: Vec<ReplicaId>,
+        /// The log is empty: only when all have answered the network begins.
+        first_start: bool,
+    },
     /// A state transfer could not go on; it is tried again.
     TransferFailed {
         /// What happened.

@@ -99,6 +99,17 @@ impl Pool {
         Some(pooled.bundle)
     }
 
+    /// Forgets all bundles of an origin.
+    pub fn forget(&mut self, id: ReplicaId) {
+        let keys: Vec<BundleKey> = self
+            .origins
+            .get(&id)
+            .map_or_else(Vec::new, |all| all.bundles.keys().copied().collect());
+        for key in keys {
+            self.remove(id, key, 0);
+        }
+    }
+
     /// Forgets the bundles of these origins that `windows` admit no more.
     pub fn drop_used(&mut self, ids: &[ReplicaId], windows: &Windows, now_ms: u64) {
         for id in ids {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::chain::Certificate;
-use crate::ordering::{Core, Message, Mode, Output, ReadAnswer, ReadNonce, Recipients};
+use crate::ordering::{Core, Message, Output, ReadAnswer, ReadNonce, Recipients};
 use crate::planted::{self, Bug};
 use crate::types::{Height, LogPosition, ReplicaId};
 
@@ -63,7 +63,7 @@ impl Core {
     }
 
     pub(super) fn on_read_index(&mut self, peer: ReplicaId, nonce: ReadNonce) {
-        if !self.is_voter() || self.mode() == Mode::Quarantined {
+        if !self.is_voter() || self.quarantined || !self.fence.is_cleared() {
             return;
         }
         let answer = ReadAnswer {
@@ -72,7 +72,8 @@ impl Core {
             mark: self.own_mark(),
             committed: self.blocks.committed.height,
         };
-        self.tell(peer, Message::ReadAnswer(answer));
+        let gate = self.fence.gate();
+        self.send(Recipients::One(peer), Message::ReadAnswer(answer), gate);
     }
 
     pub(super) fn on_read_answer(&mut self, peer: ReplicaId, answer: &ReadAnswer) {
@@ -110,7 +111,7 @@ impl Core {
         self.counters.read_rounds += 1;
         let nonce = ReadNonce { start: self.reads.start, counter: self.reads.counter };
         let mut answers = BTreeMap::new();
-        if self.is_voter() {
+        if self.is_voter() && self.fence.is_cleared() {
             answers.insert(self.own, self.own_mark());
         }
         let waiters = std::mem::take(&mut self.reads.queue);

@@ -1,18 +1,17 @@
-//! From an empty log or a recovered one to a running core (protocol.md 6.3).
-//!
-//! A restarted replica trusts its own log: one that was rolled back (a restored image, a lost disk)
-//! may vote twice and counts as Byzantine until R3's fence is built.
+//! From an empty log or a recovered one to a running core (protocol.md 6.3). Whether the log is the
+//! newest this replica ever had is the fence's question.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::chain::{Block, Record};
+use crate::chain::{Block, Certificate, REJOIN_SHIFT, Record};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::epochs::Epochs;
+use crate::ordering::fence::Fence;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
 use crate::ordering::reads::Reads;
@@ -20,8 +19,7 @@ use crate::ordering::transfer::Transfer;
 use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::witness::Witness;
-use crate::ordering::{Core, CoreConfig, Counters, Message, Recipients, Recovery};
-use crate::planted::{self, Bug};
+use crate::ordering::{Core, CoreConfig, Counters, Message, Recovery};
 use crate::types::{Digest, Height, LogPosition, View};
 
 impl Core {
@@ -61,6 +59,7 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            fence: Fence::new(start_nonce),
             transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),
             peers: BTreeMap::new(),
@@ -76,9 +75,8 @@ impl Core {
             counters: Counters::default(),
             out: Vec::new(),
         };
-        match config.recovery {
-            Some(recovery) => core.recover(recovery),
-            None => core.view.fresh = true,
+        if let Some(recovery) = config.recovery {
+            core.recover(recovery);
         }
         core
     }
@@ -86,6 +84,8 @@ impl Core {
     fn recover(&mut self, recovery: Recovery) {
         self.log = Log { end: recovery.log_end, durable: recovery.log_end };
         self.quarantined = recovery.quarantined;
+        self.fence.seen = recovery.seen;
+        self.fence.known.session = recovery.session_counter;
         self.blocks.exec_roots.extend(recovery.exec_roots);
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
@@ -100,13 +100,20 @@ impl Core {
         }
         let epoch = self.membership.epoch;
         let entered = recovery.entered.filter(|(of, ..)| *of == epoch);
+        let fenced = recovery.fenced;
         let Some((_, view, base_height, base_hash)) = entered else {
             let windows = self.blocks.windows_after(&[]);
             let (base, tip) = (self.epochs.start, self.blocks.committed);
             self.view = ViewState::new(View(0), base, tip, windows);
             self.view.chain.insert(base.0, base.1);
             self.view.mark = base.0;
-            self.view.fresh = true;
+            self.view.fresh = !fenced;
+            self.fence.unrecorded = true;
+            if fenced || recovery.entered.is_some() {
+                // Nothing was promised in this epoch yet.
+                self.recover_known(Height(0));
+                self.fence.recovered(fenced, recovery.rejoined.as_ref(), View(0));
+            }
             return;
         };
         let windows = self.blocks.windows_after(&[]);
@@ -124,10 +131,44 @@ impl Core {
             self.view.view_changes.insert(self.own, Arc::clone(&view_change));
             self.view.own_view_change = Some((view_change, LogPosition(0)));
         }
+        // Before the first block everything is as if this process had entered (protocol.md 6.6).
+        self.view.fresh = self.view.pending.is_none()
+            && view == View(0)
+            && self.view.tip.height == Height(0)
+            && self.blocks.prepared.is_none()
+            && self.blocks.certificate.is_none()
+            && self.blocks.above(Height(0)).is_empty()
+            && !fenced
+            && recovery.rejoined.is_none();
+        let own_views = if self.view.fresh { view } else { view.next() };
+        self.recover_known(Height(u64::MAX));
+        self.fence.recovered(fenced, recovery.rejoined.as_ref(), own_views);
+    }
+
+    /// The newest own vote of each kind that the log justifies: votes leave after their records, so a
+    /// newer one is proof that records are gone.
+    ///
+    /// R1: proposals leave before their block is durable, in views that are: up to `proposed`.
+    fn recover_known(&mut self, proposed: Height) {
+        let (epoch, view) = (self.membership.epoch, self.view.entered);
+        let rank = |certificate: Option<&Certificate>| certificate.map(Certificate::rank);
+        let prepared = rank(self.blocks.prepared.as_ref().map(|(certificate, _)| certificate));
+        let committed = rank(self.blocks.certificate.as_ref());
+        let above = self.blocks.above(self.blocks.committed.height);
+        let of_view = above.iter().filter(|block| block.header.view == view);
+        let blocks = of_view.map(|block| block.header.height).max().unwrap_or_default();
+        let accepted = blocks.max(self.view.base.0).max(self.blocks.committed.height);
+        let rejoins = self.committed_rejoins();
+        let known = &mut self.fence.known;
+        known.commit = prepared.max(committed).unwrap_or_default();
+        known.prepare = (epoch, view, accepted);
+        known.proposal = (epoch, view, proposed);
+        known.asked = (epoch, self.view.highest());
+        known.session |= rejoins << REJOIN_SHIFT;
     }
 
     /// What was committed is executed again from where the state stands.
-    fn recover_committed(&mut self, committed: crate::chain::Certificate) {
+    fn recover_committed(&mut self, committed: Certificate) {
         match self.blocks.path_to(committed.height, committed.block_hash) {
             Ok(path) => self.blocks.commit(&path),
             Err(NoPath::Missing(..)) => {}
@@ -206,24 +247,15 @@ impl Core {
         if self.quarantined {
             return;
         }
-        self.vote_checkpoints_again();
-        if self.view.fresh {
-            if let Some(proof) = self.epochs.proofs.last().cloned() {
-                // A crash may have come between the CONFIG block's execution and this record.
-                self.append(Record::EpochStart(proof));
+        if self.fence.unrecorded
+            && let Some(proof) = self.epochs.proofs.last().cloned()
+        {
+            // A crash may have come between the CONFIG block's execution and these records.
+            self.append(Record::EpochStart(proof));
+            if !self.fence.is_empty() && !self.fence.is_fenced() {
+                self.view.entered_position = self.record_first_view();
             }
-            self.view.entered_position = self.record_first_view();
-            return;
         }
-        if let Some((view_change, _)) = self.view.own_view_change.clone() {
-            let message = Message::ViewChange(view_change);
-            self.send(Recipients::Others, message, LogPosition(0));
-        } else if self.primary() == self.own && planted::is(Bug::ProposesAgain) {
-            self.view.fresh = true;
-        } else if self.primary() == self.own {
-            // R1: never propose again in a view of an earlier process; a PRE-PREPARE of it may have
-            // left before its block was durable.
-            self.suspect();
-        }
+        self.start_fence();
     }
 }

@@ -16,9 +16,13 @@ impl Core {
     pub(super) fn on_submit(&mut self, bundle: Bundle) {
         assert_eq!(bundle.origin, self.own, "a replica submits its own bundles");
         let key = (bundle.session, bundle.first_seq);
-        if self.quarantined || check::unsigned_bundle(&bundle, &self.membership).is_err() {
+        if self.quarantined
+            || !self.fence.is_cleared()
+            || check::unsigned_bundle(&bundle, &self.membership).is_err()
+        {
             return;
         }
+        self.fence.known.session = self.fence.known.session.max(bundle.session);
         if self.pool.add(bundle, self.now_ms) {
             self.pass(self.own, key);
         }
@@ -44,6 +48,7 @@ impl Core {
             self.counters.bad_signatures += 1;
             return;
         }
+        self.fence.seen.note_bundle(&bundle);
         if self.pool.add(bundle, self.now_ms) {
             self.pass(origin, key);
         }
@@ -66,7 +71,8 @@ impl Core {
         }
         pooled.passed_in = Some(view);
         let message = Message::Bundle(pooled.bundle.clone());
-        self.tell(primary, message);
+        let gate = if origin == self.own { self.fence.gate() } else { LogPosition(0) };
+        self.send(Recipients::One(primary), message, gate);
     }
 
     /// In a new view the origin tells the new primary at once; what others hold follows when its
@@ -116,8 +122,9 @@ impl Core {
                     messages.push(Message::Bundle(pooled.bundle.clone()));
                 }
             }
+            let gate = self.fence.gate();
             for message in messages {
-                self.send(Recipients::Voters, message, LogPosition(0));
+                self.send(Recipients::Voters, message, gate);
             }
         }
     }
@@ -163,6 +170,7 @@ impl Core {
     pub(super) fn drop_pooled(&mut self) {
         let ids: Vec<ReplicaId> = self.pool.origins.keys().copied().collect();
         self.pool.drop_used(&ids, &self.view.windows, self.now_ms);
+        self.drop_used_rejoins();
     }
 
     /// The view that a quorum is in, as far as STATUS tells; the own mode counts for one.

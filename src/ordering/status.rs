@@ -41,7 +41,13 @@ impl Core {
         self.peers.entry(peer).or_default().up = true;
         if self.started {
             self.tell(peer, Message::Status(self.own_status()));
-            if let Some((view_change, position)) = self.view.own_view_change.clone() {
+            if self.membership.voter(peer).is_some() && !self.quarantined {
+                self.ask_vote(peer);
+            }
+            let speaks = self.fence.is_cleared();
+            if let Some((view_change, position)) =
+                self.view.own_view_change.clone().filter(|_| speaks)
+            {
                 let message = Message::ViewChange(view_change);
                 self.send(Recipients::One(peer), message, position);
             }
@@ -87,8 +93,19 @@ impl Core {
         let now = self.now_ms;
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.status = Some((status, now));
+        if status.mode == Mode::Fenced && peer == self.primary() && self.is_normal() {
+            // It proposes nothing until others have committed its REJOIN.
+            return self.suspect();
+        }
+        let Some(known) = self.peers.get_mut(&peer) else { return };
         let healed = known.healed_ms.is_some_and(|healed| now < healed + HEAL_MS);
-        if healed || self.quarantined || status.epoch > self.membership.epoch {
+        if self.quarantined {
+            return;
+        }
+        if status.epoch > self.membership.epoch {
+            return self.look_ahead(peer, status.epoch);
+        }
+        if healed {
             return;
         }
         let behind = status.epoch < self.membership.epoch;

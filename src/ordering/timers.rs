@@ -12,18 +12,20 @@ const LEASE_GRACE_MS: u64 = 2000;
 impl Core {
     pub(super) fn run_timers(&mut self) {
         self.send_status();
+        self.run_fence();
         if self.quarantined {
             return;
         }
         if !self.is_voter() {
             return self.guard_requests();
         }
+        self.rest_rejoins();
         self.repeat_view_change();
         self.give_up_pending();
         self.guard_requests();
         self.end_tenure();
         let expired = [self.idle_deadline(), self.progress_deadline(), self.request_deadline()];
-        let expired = expired.into_iter().chain([self.overstay_deadline()]);
+        let expired = expired.into_iter().chain([self.overstay_deadline(), self.rejoin_deadline()]);
         if expired.flatten().any(|at| self.now_ms >= at) || self.lease_is_overdue() {
             self.suspect();
         }
@@ -74,6 +76,8 @@ impl Core {
                 self.idle_deadline(),
                 self.progress_deadline(),
                 self.request_deadline(),
+                self.rejoin_deadline(),
+                self.fence_deadline(),
                 self.guard_deadline(),
                 self.propose_deadline(),
                 self.tenure_deadline(),

@@ -31,7 +31,7 @@ impl Core {
         assert!(view > self.view.highest(), "a replica asks for ever higher views");
         let certified = self.certificate_here().map(|cert| cert.view);
         let hopeless = certified.is_some_and(|certified| certified >= view);
-        if hopeless || !self.is_voter() {
+        if hopeless || !self.is_voter() || !self.fence.is_cleared() {
             return;
         }
         let prepared = self.prepared_here().cloned();
@@ -50,6 +50,7 @@ impl Core {
         });
         self.counters.signatures += 1;
         self.counters.view_changes += 1;
+        self.fence.known.asked = round;
         if self.view.pending.is_none() {
             // Others may go on without this replica; its blocks in flight may be nobody else's.
             for bundle in self.dropped_blocks(&[]) {
@@ -68,7 +69,8 @@ impl Core {
     }
 
     pub(super) fn repeat_view_change(&mut self) {
-        if self.view.pending.is_none() || self.now_ms < self.view.repeat_ms {
+        let waits = self.view.pending.is_some() && self.fence.is_cleared();
+        if !waits || self.now_ms < self.view.repeat_ms {
             return;
         }
         self.view.repeat_ms = self.now_ms + REPEAT_MS;
@@ -97,6 +99,7 @@ impl Core {
         }
         self.note_view_change(&view_change);
         self.view.view_changes.insert(replica, Arc::clone(&view_change));
+        self.fence.seen.note_view_change(&view_change);
         if let Some(committed) = view_change.committed.clone() {
             self.adopt_commit(committed);
         }
@@ -158,8 +161,8 @@ impl Core {
     }
 
     /// The join rule, the new-view timer and the new primary's duty.
-    fn after_view_changes(&mut self) {
-        if self.quarantined {
+    pub(super) fn after_view_changes(&mut self) {
+        if self.quarantined || !self.fence.is_cleared() {
             return;
         }
         let mut views: Vec<View> = self
@@ -185,7 +188,8 @@ impl Core {
 
     /// No NEW-VIEW came although a quorum asked for it.
     pub(super) fn give_up_pending(&mut self) {
-        if self.view.give_up_ms.is_some_and(|at| self.now_ms >= at)
+        if self.fence.is_cleared()
+            && self.view.give_up_ms.is_some_and(|at| self.now_ms >= at)
             && let Some(pending) = self.view.pending
         {
             self.send_view_change(pending.next());

@@ -24,7 +24,7 @@ fn world(keys: &[Vec<u8>]) -> World {
         let value = Value { salt: [3; 16], bytes: Bytes::copy_from_slice(&offset.to_le_bytes()) };
         let commitment = value.commitment();
         values.0.insert((1, offset), value);
-        let at = ValueRef { segment: 1, offset, length: 4 };
+        let at = ValueRef { segment: 1, offset, length: 4, check: 0 };
         let key = Bytes::copy_from_slice(key);
         let new = NewVersion { lease: LeaseId(0), value: at, commitment };
         state.put(&key, new, &cause, &mut record);

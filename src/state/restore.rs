@@ -215,8 +215,9 @@ pub(super) fn read_item(
                 return Err(DecodeError::Invalid("version").into());
             }
             let length = u32::try_from(value.bytes.len()).map_err(|_| RestoreError::Order)?;
-            let value_ref = ValueRef { segment: chunk.segment, offset, length };
             let commitment = value.commitment();
+            let check = Value::check(&commitment);
+            let value_ref = ValueRef { segment: chunk.segment, offset, length, check };
             let version = Version { modified, create, version, lease, value: value_ref, link: 0 };
             Ok((Item::Put { version, sub }, commitment))
         }

@@ -1,15 +1,13 @@
 use std::collections::BTreeMap;
 
-use crate::chain::SessionWindow;
+use crate::chain::{Rejoin, SessionWindow};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::types::ReplicaId;
+use crate::types::{Millis, ReplicaId};
 
 /// What of each origin's requests is done, along the executed chain (consensus.md 9).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
     windows: BTreeMap<ReplicaId, SessionWindow>,
-    /// How often a replica came back after it lost its disk.
-    rejoins: BTreeMap<ReplicaId, u64>,
 }
 
 impl Sessions {
@@ -22,21 +20,17 @@ impl Sessions {
     /// How many REJOINs of this replica were executed.
     #[must_use]
     pub fn rejoins(&self, replica: ReplicaId) -> u64 {
-        self.rejoins.get(&replica).copied().unwrap_or(0)
+        self.windows.get(&replica).map_or(0, SessionWindow::rejoins)
     }
 
-    /// Uses a sequence number; false if the op is to be skipped. A session from before the origin's
-    /// last REJOIN is closed: a wiped origin must not reuse numbers.
+    /// Uses a sequence number; false if the op is to be skipped.
     pub(crate) fn mark(&mut self, origin: ReplicaId, session: u64, seq: u64) -> bool {
-        if session >> 48 < self.rejoins(origin) {
-            return false;
-        }
         self.windows.entry(origin).or_default().mark(session, seq)
     }
 
-    /// Counts a REJOIN.
-    pub(crate) fn rejoin(&mut self, replica: ReplicaId) {
-        *self.rejoins.entry(replica).or_default() += 1;
+    /// Counts a REJOIN that `ordering` admitted by the same rule.
+    pub(crate) fn rejoin(&mut self, rejoin: &Rejoin, time_ms: Millis) {
+        self.windows.entry(rejoin.replica).or_default().rejoin(&rejoin.nonce, time_ms);
     }
 }
 
@@ -48,11 +42,6 @@ impl Encode for Sessions {
         for (origin, window) in &self.windows {
             writer.u16(origin.0);
             window.encode(writer);
-        }
-        writer.length(self.rejoins.len());
-        for (replica, count) in &self.rejoins {
-            writer.u16(replica.0);
-            writer.u64(*count);
         }
     }
 }
@@ -68,15 +57,6 @@ impl Decode for Sessions {
                 return Err(DecodeError::Invalid("session origin"));
             }
             sessions.windows.insert(origin, SessionWindow::decode(reader)?);
-        }
-        for _ in 0..reader.length(MEMBERS_MAX, "rejoin counts")? {
-            let replica = ReplicaId(reader.u16("rejoin replica")?);
-            let ascending =
-                sessions.rejoins.last_key_value().is_none_or(|(last, _)| *last < replica);
-            if !ascending {
-                return Err(DecodeError::Invalid("rejoin replica"));
-            }
-            sessions.rejoins.insert(replica, reader.u64("rejoin count")?);
         }
         Ok(sessions)
     }

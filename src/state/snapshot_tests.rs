@@ -79,7 +79,12 @@ impl World {
                     salt[..4].copy_from_slice(&self.ops.to_le_bytes());
                     let value = Value { salt, bytes };
                     let commitment = value.commitment();
-                    let at = ValueRef { segment: 1, offset: self.ops, length: u32::from(*length) };
+                    let at = ValueRef {
+                        segment: 1,
+                        offset: self.ops,
+                        length: u32::from(*length),
+                        check: 0,
+                    };
                     self.values.0.insert((1, self.ops), value);
                     let lease = LeaseId(i64::from(*lease));
                     let lease = self.state.leases.get(lease).map_or(LeaseId(0), |_| lease);
@@ -285,7 +290,7 @@ fn a_large_state_makes_many_chunks_none_of_them_above_the_limit() {
         let bytes = Bytes::from(vec![1; 1_000]);
         world.values.0.insert((1, n), Value { salt: [0; 16], bytes });
         let key = Bytes::from(format!("key{:05}", n * 7919 % 3_000));
-        let at = ValueRef { segment: 1, offset: n, length: 1_000 };
+        let at = ValueRef { segment: 1, offset: n, length: 1_000, check: 0 };
         let commitment = world.values.read(at).expect("just kept").commitment();
         let new = NewVersion { lease: LeaseId(0), value: at, commitment };
         world.state.put(&key, new, &cause, &mut Record::default());

@@ -143,7 +143,7 @@ pub fn keep(block: &Block, segment: u32, values: &mut MapValues) -> Vec<Vec<Valu
         let places = bundle.values.iter().zip(offsets).map(|(value, offset)| {
             values.0.insert((segment, offset), value.clone());
             let length = u32::try_from(value.bytes.len()).expect("short values");
-            ValueRef { segment, offset, length }
+            ValueRef { segment, offset, length, check: 0 }
         });
         refs.push(places.collect());
     }

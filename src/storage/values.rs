@@ -265,7 +265,11 @@ fn read_run(
 
 fn decode(at: ValueRef, bytes: Bytes) -> Result<Value, ValueError> {
     // A length other than the reference's leaves bytes over or ends early.
-    Value::from_bytes(bytes).map_err(|_| ValueError::Rotten(at))
+    let value = Value::from_bytes(bytes).map_err(|_| ValueError::Rotten(at))?;
+    if at.check != 0 && Value::check(&value.commitment()) != at.check {
+        return Err(ValueError::Rotten(at));
+    }
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -286,7 +290,8 @@ mod tests {
             let value = value(number);
             let length = u32::try_from(value.bytes.len()).expect("small");
             let offset = u32::try_from(bytes.len()).expect("small");
-            refs.push(ValueRef { segment, offset, length });
+            let check = Value::check(&value.commitment());
+            refs.push(ValueRef { segment, offset, length, check });
             bytes.extend_from_slice(&value.to_bytes());
             if number % 5 == 4 {
                 bytes.resize(bytes.len() + hole, 0xee);
@@ -338,7 +343,7 @@ mod tests {
         let values = Values::new(disk);
         assert_eq!(values.read(refs[0]), Err(ValueError::Rotten(refs[0])));
         assert_eq!(values.read(refs[1]), Ok(value(1)));
-        let behind = ValueRef { segment: 1, offset: 1 << 20, length: 5 };
+        let behind = ValueRef { segment: 1, offset: 1 << 20, length: 5, check: 0 };
         assert_eq!(values.read(behind), Err(ValueError::Rotten(behind)));
         let gone = ValueRef { segment: 2, ..refs[0] };
         assert_eq!(values.read(gone), Err(ValueError::Erased(gone)));

@@ -2,16 +2,18 @@ use core::fmt;
 use std::sync::Arc;
 
 use crate::chain::{
-    Block, Certificate, CertificateError, CheckpointCertificate, Membership, Phase,
+    Block, Certificate, CertificateError, CheckpointCertificate, Membership, Network, Phase,
 };
 use crate::crypto::Scheme;
-use crate::types::{ClusterId, Digest, Height};
+use crate::types::{ClusterId, Digest, Epoch, Height};
 
 /// Why blocks are not the network's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainError {
     /// The block at this height does not follow the one before it.
     Parent(Height),
+    /// The block at this height is of an epoch that no proof leads to, or of other members.
+    Epoch(Height),
     /// A value at this height is not the one committed to.
     Value(Height),
     /// The certificate is not of the last block.
@@ -26,6 +28,9 @@ impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Parent(height) => write!(f, "block {height} does not follow the one before it"),
+            Self::Epoch(height) => {
+                write!(f, "block {height} is of an epoch or members that no proof leads to")
+            }
             Self::Value(height) => {
                 write!(f, "a value of block {height} is not the one committed to")
             }
@@ -61,17 +66,25 @@ pub struct ChainCount {
 /// them. Erased values leave headers and commitments, so that nothing else is checked less.
 pub struct ChainCheck<'a> {
     cluster_id: ClusterId,
-    membership: &'a Membership,
+    /// Of every epoch, from the genesis's on.
+    networks: &'a [Network],
     scheme: &'a dyn Scheme,
     last: Option<(Height, Digest)>,
     count: ChainCount,
 }
 
 impl<'a> ChainCheck<'a> {
-    /// Begins with whatever block comes first.
+    /// Begins with whatever block comes first. `networks` as [`crate::chain::EpochProof::check_all`] gives
+    /// them.
     #[must_use]
-    pub fn new(cluster_id: ClusterId, membership: &'a Membership, scheme: &'a dyn Scheme) -> Self {
-        Self { cluster_id, membership, scheme, last: None, count: ChainCount::default() }
+    pub fn new(cluster_id: ClusterId, networks: &'a [Network], scheme: &'a dyn Scheme) -> Self {
+        Self { cluster_id, networks, scheme, last: None, count: ChainCount::default() }
+    }
+
+    fn members(&self, epoch: Epoch, height: Height) -> Result<&'a Membership, ChainError> {
+        let of_epoch = |network: &&Network| network.membership.epoch == epoch;
+        let network = self.networks.iter().find(of_epoch).ok_or(ChainError::Epoch(height))?;
+        Ok(&network.membership)
     }
 
     /// The next blocks, with a certificate of the last one.
@@ -92,7 +105,7 @@ impl<'a> ChainCheck<'a> {
             return Err(ChainError::OtherBlock(height));
         }
         certificate
-            .check(&self.cluster_id, self.membership, self.scheme)
+            .check(&self.cluster_id, self.members(certificate.epoch, height)?, self.scheme)
             .map_err(|error| ChainError::Certificate(height, error))?;
         self.count.certificates += 1;
         Ok(())
@@ -107,6 +120,10 @@ impl<'a> ChainCheck<'a> {
         };
         if !follows || block.header.cluster_id != self.cluster_id {
             return Err(ChainError::Parent(height));
+        }
+        let members = self.members(block.header.epoch, height)?;
+        if block.header.config_hash != members.config_hash() {
+            return Err(ChainError::Epoch(height));
         }
         let committed = |(slot, value): (&crate::chain::ValueSlot, &crate::chain::Value)| {
             slot.commitment == value.commitment()
@@ -133,9 +150,9 @@ impl<'a> ChainCheck<'a> {
         if self.last.is_some_and(|last| last.0 == height && last.1 != stable.id.block_hash) {
             return Err(ChainError::Checkpoint(height));
         }
-        let q = self.membership.quorum().q();
+        let members = self.members(stable.epoch, height)?;
         stable
-            .check(&self.cluster_id, self.membership, self.scheme, q)
+            .check(&self.cluster_id, members, self.scheme, members.quorum().q())
             .map_err(|error| ChainError::Certificate(height, error))?;
         self.count.checkpoints += 1;
         Ok(())

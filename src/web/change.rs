@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use super::Web;
 use super::answer::{JSON, TEXT, allow, failure, found, method_not_allowed};
-use crate::chain::{ConfigChange, Network};
+use crate::chain::{ConfigChange, Network, Parameters};
 use crate::codec::{Decode, Encode};
 use crate::node::ChangeError;
 use crate::types::Millis;
@@ -27,6 +27,7 @@ struct NetworkPage {
     /// The canonical bytes, which a signer's own tool reads.
     bytes: String,
     members: Vec<MemberPage>,
+    parameters: serde_json::Value,
 }
 
 #[derive(serde::Serialize)]
@@ -66,6 +67,20 @@ fn members(network: &Network) -> Vec<MemberPage> {
     page.collect()
 }
 
+fn parameters(parameters: &Parameters) -> serde_json::Value {
+    serde_json::json!({
+        "window": parameters.window,
+        "time_bound_ms": parameters.time_bound_ms,
+        "view_timeout_ms": parameters.view_timeout_ms,
+        "request_bytes_max": parameters.request_bytes_max,
+        "txn_ops_max": parameters.txn_ops_max,
+        "quota_bytes": parameters.quota_bytes,
+        "checkpoint_log_bytes": parameters.checkpoint_log_bytes,
+        "checkpoint_state_factor": parameters.checkpoint_state_factor,
+        "tenure_blocks": parameters.tenure_blocks,
+    })
+}
+
 /// Members and parameters in force, as this replica has executed them.
 pub(super) async fn network(State(web): State<Web>, method: Method) -> Response {
     if method != Method::GET {
@@ -83,6 +98,7 @@ pub(super) async fn network(State(web): State<Web>, method: Method) -> Response 
         unix_ms,
         bytes: hex(&network.to_bytes()),
         members: members(&network),
+        parameters: parameters(&network.membership.parameters),
     };
     let text = serde_json::to_string(&page).expect("plain fields have a JSON form");
     found(JSON, Body::from(text + "\n"))

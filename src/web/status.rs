@@ -74,6 +74,9 @@ pub struct StatusPage {
     pub pool_bundles: usize,
     /// Why this replica is quarantined, if it is.
     pub quarantined: Option<String>,
+    /// Why this replica is fenced, if it is: its votes are lost.
+    #[serde(default)]
+    pub fenced: Option<String>,
     /// Signatures made for the protocol.
     pub signatures: u64,
     /// Signatures checked for the protocol.
@@ -175,6 +178,7 @@ fn page(web: &Web, status: &NodeStatus) -> StatusPage {
         pending: status.pending,
         pool_bundles: core.pool_bundles,
         quarantined: status.quarantined.clone(),
+        fenced: status.fenced.clone(),
         signatures: core.counters.signatures,
         verifications: core.counters.verifications,
         view_changes: core.counters.view_changes,

@@ -14,6 +14,7 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
 
   sim --seed N [--verbose]   one seed; --verbose prints every event
   sim --runs N [--from N]    N seeds, from 1 or from the one named
+  sim --seconds N [--from N] seeds until so much time has passed
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --all-seen                 fails if something that the table of scenarios needs was never seen
   --calm REPLICAS            no faults, this many replicas
@@ -25,8 +26,13 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
 
+/// More than any run gets through.
+const SEEDS_MAX: u64 = 1 << 20;
+
 struct Arguments {
     seeds: Vec<u64>,
+    /// No seed begins later.
+    seconds: Option<u64>,
     verbose: bool,
     all_seen: bool,
     calm: Option<usize>,
@@ -34,7 +40,7 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let (mut seed, mut runs, mut from, mut replay) = (None, None, 1, None);
+    let (mut seed, mut runs, mut from, mut replay, mut seconds) = (None, None, 1, None, None);
     let (mut verbose, mut all_seen, mut calm, mut mutant) = (false, false, None, None);
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
@@ -49,6 +55,7 @@ fn arguments() -> Result<Arguments, String> {
             "--seed" => seed = Some(number()?),
             "--runs" => runs = Some(number()?),
             "--from" => from = number()?,
+            "--seconds" => seconds = Some(number()?),
             "--calm" => calm = Some(usize::try_from(number()?).map_err(|e| e.to_string())?),
             "--mutant" => {
                 let named = Mutant::ALL.iter().find(|(name, _)| *name == value);
@@ -63,10 +70,11 @@ fn arguments() -> Result<Arguments, String> {
     let seeds = match (seed, runs, replay) {
         (Some(seed), None, None) => vec![seed],
         (None, Some(runs), None) => (from..from.saturating_add(runs)).collect(),
+        (None, None, None) if seconds.is_some() => (from..from.saturating_add(SEEDS_MAX)).collect(),
         (None, None, Some(path)) => read_seeds(&path)?,
         _ => return Err("give one of --seed, --runs, --replay".to_owned()),
     };
-    Ok(Arguments { seeds, verbose, all_seen, calm, mutant })
+    Ok(Arguments { seeds, seconds, verbose, all_seen, calm, mutant })
 }
 
 fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
@@ -115,7 +123,12 @@ fn main() -> ExitCode {
     let (mut events, mut failed) = (0, Vec::new());
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     let one = arguments.seeds.len() == 1;
+    let mut played = 0;
     for seed in &arguments.seeds {
+        if arguments.seconds.is_some_and(|most| begun.elapsed().as_secs() >= most) {
+            break;
+        }
+        played += 1;
         let mut plan = arguments.calm.map_or_else(|| Plan::draw(*seed), |n| Plan::calm(*seed, n));
         plan.mutant = arguments.mutant;
         if one {
@@ -145,9 +158,9 @@ fn main() -> ExitCode {
         println!("seen {count:>9} {what}");
     }
     println!(
-        "{} seeds, {} failed {failed:?}, {events} events in {seconds:.1} s",
-        arguments.seeds.len(),
-        failed.len()
+        "{played} seeds, {} failed {failed:?}, {events} events in {seconds:.1} s: {:.0} a minute",
+        failed.len(),
+        60.0 * events as f64 / seconds
     );
     let unseen: Vec<String> = match scenarios::counters() {
         Ok(wanted) if arguments.all_seen => {

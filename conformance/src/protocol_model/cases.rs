@@ -154,7 +154,7 @@ pub const RULES: &[Case] = &[
         "fence of primary 0, primary 1 lies",
         Nightly,
         Setup { unreliable: Some(0), ..FENCE_1 },
-        FENCED,
+        &["commit while fenced", "fence left"],
     ),
     rule(
         "fence, twice, primary 0 lies once",

@@ -18,17 +18,9 @@ const LONG_LOOK: Duration = Duration::from_secs(120);
 
 /// Bugs whose mechanism does not exist yet: name, and what they wait for.
 pub const LATER: &[(&str, &str)] = &[
-    ("height-instead-of-nonce", "R3 and REJOIN"),
-    ("nonce-from-disk", "R3 and REJOIN"),
-    ("fence-not-durable", "R3 and REJOIN"),
-    ("same-view-after-rejoin", "R3 and REJOIN"),
-    ("r1-without-exemption", "R3 and REJOIN"),
-    ("r3-skipped", "R3 and REJOIN"),
-    ("rank-across-epochs", "epoch changes"),
-    ("child-before-config", "epoch changes"),
-    ("later-epoch-certificate", "epoch changes"),
-    ("value-kept-after-prune", "pruning"),
-    ("transferred-chunk-unchecked", "state transfer"),
+    ("nonce-from-disk", "a plant in the shell, which draws the nonce"),
+    ("r1-without-exemption", "a plant in ordering/shown.rs"),
+    ("later-epoch-certificate", "liars that quote certificates of later epochs"),
 ];
 
 /// How a bug died.
@@ -59,7 +51,7 @@ pub fn play(only: &[String]) -> usize {
     for (name, mutant) in Mutant::ALL {
         if wanted(name) {
             let begun = Instant::now();
-            tell(name, begun, simulated(Some(mutant), LONG_LOOK));
+            tell(name, begun, simulated(Some(mutant), LONG_LOOK, &|_| {}));
         }
     }
     #[cfg(feature = "planted")]
@@ -77,11 +69,13 @@ pub fn play(only: &[String]) -> usize {
     survivors.len()
 }
 
-fn simulated(mutant: Option<Mutant>, budget: Duration) -> Option<Death> {
+fn simulated(mutant: Option<Mutant>, budget: Duration, bend: &dyn Fn(&mut Plan)) -> Option<Death> {
     let begun = Instant::now();
     let in_time = |_: &u64| begun.elapsed() < budget;
     (1..=SEEDS).take_while(in_time).find_map(|seed| {
-        let failure = run(Plan { mutant, ..Plan::draw(seed) }, false).err()?;
+        let mut plan = Plan { mutant, ..Plan::draw(seed) };
+        bend(&mut plan);
+        let failure = run(plan, false).err()?;
         Some(Death { layer: "simulator", how: format!("seed {seed}: {}", failure.what) })
     })
 }
@@ -95,26 +89,76 @@ mod production {
     use althing::planted::{Bug, choose};
 
     use super::{Death, FIRST_LOOK, LONG_LOOK, simulated};
+    use crate::sim::crash_points::{enumerate, flip_bytes};
+    use crate::sim::liars::Lie;
+    use crate::sim::plan::{MILLI, Plan, SECOND};
 
     /// Longer than all tests take on a busy machine.
     const TESTS_HANG: Duration = Duration::from_secs(300);
 
     pub fn find(name: &str, bug: Bug) -> Option<Death> {
-        let look = |budget| {
+        let look = |budget, bend: &dyn Fn(&mut Plan)| {
             choose(Some(bug));
-            let death = simulated(None, budget);
+            let death = simulated(None, budget, bend);
             choose(None);
             death
         };
-        look(FIRST_LOOK).or_else(|| unit_tests(name)).or_else(|| look(LONG_LOOK))
+        look(FIRST_LOOK, &|_| {})
+            .or_else(|| crash_points(bug))
+            .or_else(|| look(FIRST_LOOK, &|plan| provoke(bug, plan)))
+            .or_else(|| tests(name, &["-p", "althing", "--lib"]))
+            .or_else(|| tests(name, &["-p", "conformance", "--test", "prune"]))
+            .or_else(|| look(LONG_LOOK, &|plan| provoke(bug, plan)))
     }
 
-    /// The library's own tests, in a process of their own.
-    fn unit_tests(name: &str) -> Option<Death> {
+    /// The fault kinds that a bug needs, in every seed instead of in some.
+    fn provoke(bug: Bug, plan: &mut Plan) {
+        let lie = |plan: &mut Plan, lie| {
+            (plan.n, plan.twins, plan.stay_down, plan.wrong_clock_ms) = (4, 0, 0, 0);
+            plan.lies = vec![lie];
+        };
+        match bug {
+            Bug::TwoBlocksPerHeight => lie(plan, Lie::Equivocator),
+            Bug::NewViewUnchecked => lie(plan, Lie::TwoNewViews),
+            Bug::WinnerByHeight | Bug::ViewChangeWithoutCertificate => lie(plan, Lie::Equivocator),
+            Bug::WeakRead => {
+                lie(plan, Lie::ReadLiar);
+                plan.read_every = 10 * MILLI;
+                plan.bundle_every = 10 * MILLI;
+                plan.pause_every = SECOND;
+            }
+            Bug::ReusedReadNonce => {
+                plan.n = plan.n.max(4);
+                plan.read_every = 10 * MILLI;
+                plan.pause_every = SECOND / 2;
+                plan.cut_every = SECOND;
+            }
+            Bug::RetriedSync => plan.disk_fault_every = SECOND / 2,
+            Bug::ProposesAgain | Bug::VoteNotPersisted | Bug::UngatedProposal => {
+                plan.crash_every = SECOND / 2;
+            }
+            Bug::LocalCompaction | Bug::RevisionApart | Bug::SessionsLost => {
+                plan.checkpoint_log_bytes = 5 << 10;
+                plan.crash_every = SECOND;
+            }
+            _ => {}
+        }
+    }
+
+    fn crash_points(bug: Bug) -> Option<Death> {
+        choose(Some(bug));
+        let result = enumerate(3, false).map(drop).and_then(|()| flip_bytes(50).map(drop));
+        choose(None);
+        result.err().map(|how| Death { layer: "crash-points", how })
+    }
+
+    /// The library's own tests, or others, in a process of their own.
+    fn tests(name: &str, which: &[&str]) -> Option<Death> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command
-            .args(["test", "--quiet", "--profile", "sim", "-p", "althing", "--lib"])
+            .args(["test", "--quiet", "--profile", "sim"])
+            .args(which)
             .args(["--no-default-features", "--features", "planted", "--no-fail-fast"])
             .env("ALTHING_PLANTED", name)
             .env("PROPTEST_FAILURE_PERSISTENCE", "off")

@@ -52,7 +52,7 @@ pub fn enumerate(stride: u64, nested: bool) -> Result<Points, String> {
             return Ok(points);
         }
         let mut then = after % stride.max(1);
-        while nested {
+        while then < OPERATIONS_MAX && nested {
             let survivors = Survivors::ALL[usize::try_from(then % 4).expect("small")];
             if crash(Power { after, survivors, then: Some(then) })? < 2 {
                 break;

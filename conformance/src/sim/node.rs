@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use althing::chain::{Block, Genesis, Membership};
+use althing::chain::{Block, Genesis, Membership, REJOIN_SHIFT};
 use althing::crypto::Scheme;
 use althing::ordering::{Core, CoreConfig, Message, Recipients};
 use althing::storage::log::{Appender, Batch, BlockReader, LogSettings, Placed};
@@ -38,6 +38,8 @@ pub struct Life {
     pub number: u64,
     /// When it started.
     pub since: Micros,
+    /// In its questions and its REJOIN.
+    pub nonce: [u8; 32],
     /// Production ordering.
     pub core: Core,
     /// Production apply on production state.
@@ -76,6 +78,8 @@ pub struct Life {
     pub tick_at: Option<Micros>,
     /// The last monotonic and wall time given.
     pub clocks: (u64, u64),
+    /// The session of its bundles.
+    pub session: u64,
     /// Number of the next op.
     pub next_seq: u64,
     /// Ops sent and not answered, with when they were sent.
@@ -108,6 +112,20 @@ pub struct Identity {
     pub genesis_root: Digest,
 }
 
+/// What became of a replica's disk (protocol.md 6.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing, or it votes again.
+    #[default]
+    No,
+    /// All of it is gone.
+    Wiped,
+    /// It was replaced by an older one, and nobody has noticed.
+    Unnoticed,
+    /// The replica is fenced.
+    Fenced,
+}
+
 /// A replica's instance: disk and identity outlive its processes.
 pub struct Node {
     /// Which replica.
@@ -128,6 +146,10 @@ pub struct Node {
     pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
+    /// How its disk was lost or replaced, until it votes again.
+    pub lost: Lost,
+    /// An older copy of its disk.
+    pub older: Option<SimDisk>,
     /// How fast its monotonic clock runs, in parts of 1,000.
     pub rate: u64,
     /// Its clients.
@@ -162,8 +184,11 @@ impl Node {
             settings: &settings,
             mutant: self.mutant,
         };
-        let Start { log, machine, recovery, placed, in_use, base, stable, blocks, epochs } =
+        let Start { log, machine, mut recovery, placed, in_use, base, stable, blocks, epochs } =
             start(&self.disk, &owner, &mut self.promises)?;
+        if let Some(recovery) = &mut recovery {
+            recovery.session_counter = self.starts;
+        }
         self.starts += 1;
         let durable = log.log_end;
         let shown = Height(machine.height().0);
@@ -176,13 +201,14 @@ impl Node {
             replayed.push(Arc::clone(block));
         }
         replayed.reverse();
+        let nonce = random.bytes();
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,
             network: machine.state.network().clone(),
             epochs,
             scheme: Arc::clone(&identity.scheme),
-            start_nonce: random.bytes(),
+            start_nonce: nonce,
             genesis_ms: identity.genesis.created_ms,
             genesis_root: identity.genesis_root,
             recovery,
@@ -190,6 +216,7 @@ impl Node {
         self.life = Some(Life {
             number: self.starts,
             since: now,
+            nonce,
             core,
             machine,
             appender: log.appender,
@@ -209,6 +236,7 @@ impl Node {
             fetching: Fetching::default(),
             tick_at: None,
             clocks: (u64::MAX, 0),
+            session: 0,
             next_seq: 0,
             open: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -233,9 +261,10 @@ impl Node {
         since + (mono_ms * MILLI * 1_000).div_ceil(self.rate)
     }
 
-    /// The session of this process's bundles.
+    /// The session of this process's bundles: REJOINs executed << 48 | its durable counter.
     #[must_use]
     pub fn session(&self) -> u64 {
-        self.starts
+        let rejoins = self.life.as_ref().map_or(0, |life| life.core.own_rejoins());
+        (rejoins << REJOIN_SHIFT) | self.starts
     }
 }

@@ -95,6 +95,9 @@ pub struct Plan {
     pub crash_every: Micros,
     /// Crashes may take all replicas at once.
     pub crash_all: bool,
+    /// Mean time between losses of a disk, or returns of an old copy of one; 0 for none. Until it votes
+    /// again the replica counts against f.
+    pub lose_every: Micros,
     /// Mean time between cuts of the network; 0 for none.
     pub cut_every: Micros,
     /// Mean time between pauses of a replica; 0 for none.
@@ -165,6 +168,7 @@ impl Plan {
             links,
             crash_every: every(crash, SECOND / 4, 3 * SECOND),
             crash_all,
+            lose_every: 0,
             cut_every: every(cut, SECOND / 2, 4 * SECOND),
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
             disk_fault_every: 0,
@@ -202,6 +206,10 @@ impl Plan {
             let wrong = random.between(600, 60_000).cast_signed();
             plan.wrong_clock_ms = if random.chance(500) { wrong } else { -wrong };
         }
+        let clocks = usize::from(plan.wrong_clock_ms != 0);
+        if random.chance(500) && f > plan.twins + plan.stay_down + clocks {
+            plan.lose_every = random.between(SECOND, 5 * SECOND);
+        }
         if random.chance(700) {
             plan.checkpoint_log_bytes = random.between(5 << 10, 300 << 10);
             plan.erases = random.chance(600);
@@ -230,6 +238,7 @@ impl Plan {
             links,
             crash_every: 0,
             crash_all: false,
+            lose_every: 0,
             cut_every: 0,
             pause_every: 0,
             disk_fault_every: 0,

@@ -3,7 +3,9 @@
 
 use althing::chain::{BlockHeader, Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
-use althing::ordering::{Alarm, Input, Message, Mode, Output, PAGE_BYTES_MAX, Recipients};
+use althing::ordering::{
+    Alarm, Input, Message, Mode, Output, PAGE_BYTES_MAX, Recipients, ShownVotes, Standing,
+};
 use althing::types::{Height, LogPosition, Millis, ReplicaId};
 use bytes::Bytes;
 
@@ -11,7 +13,7 @@ use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
 use crate::sim::liars::Frame;
-use crate::sim::node::Waiting;
+use crate::sim::node::{Lost, Waiting};
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
 use crate::sim::world::{Event, Local, World};
@@ -124,6 +126,12 @@ impl World {
         match output {
             Output::Append { position, record } => self.append(slot, position, &record),
             Output::Send { to, message, gate } => {
+                if honest {
+                    if matches!(self.nodes[slot].lost, Lost::Wiped | Lost::Fenced) {
+                        self.fences.lost_sends(id, &message)?;
+                    }
+                    self.fences.sent(id, &message)?;
+                }
                 let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
                 if gate > life.durable && self.plan.mutant != Some(Mutant::Ungated) {
                     life.waiting.push(Waiting { gate, to, message });
@@ -170,6 +178,20 @@ impl World {
             {
                 Err(format!("{id} blames {peer}, who is honest: {what}"))
             }
+            Output::Alarm(Alarm::RollbackDetected { reason }) => {
+                self.count("fenced");
+                let node = &mut self.nodes[slot];
+                if honest && node.lost == Lost::No {
+                    return Err(format!("{id} lost nothing and is fenced: {reason}"));
+                }
+                node.lost = Lost::Fenced;
+                Ok(())
+            }
+            Output::Alarm(Alarm::Rejoined { .. }) => {
+                self.count("rejoined");
+                self.nodes[slot].lost = Lost::No;
+                Ok(())
+            }
             Output::Alarm(_) => {
                 self.count("alarm");
                 Ok(())
@@ -208,7 +230,11 @@ impl World {
             }
             _ => {}
         }
+        let (id, honest) = (self.nodes[slot].identity.id, self.honest(slot));
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        if honest {
+            self.fences.appended(id, life.nonce, record)?;
+        }
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
@@ -263,7 +289,10 @@ impl World {
             if !addressed || other == slot {
                 continue;
             }
-            let Some(liar) = self.bent.get_mut(&id) else {
+            // A network does not begin without all: what is asked and answered then is left alone.
+            let first_start =
+                matches!(message, Message::VotesQuestion { .. } | Message::VotesAnswer(_));
+            let Some(liar) = self.bent.get_mut(&id).filter(|_| !first_start) else {
                 self.post((slot, other), bytes.clone(), 0);
                 continue;
             };
@@ -305,7 +334,7 @@ impl World {
             return Ok(());
         }
         self.audit.note(self.now, to, "deliver", &bytes);
-        let message = match Message::from_bytes(bytes) {
+        let mut message = match Message::from_bytes(bytes) {
             Ok(message) => message,
             Err(_) if self.liars.contains(&from) => {
                 self.count("frame refused");
@@ -317,6 +346,13 @@ impl World {
         if self.bent.get(&self.nodes[to].identity.id).is_some_and(|liar| !liar.hears(&message)) {
             self.count("lie: censored bundle");
             return Ok(());
+        }
+        if let Message::VotesAnswer(answer) = &mut message
+            && !self.honest(to)
+        {
+            // A liar does not stop itself because of what its twin voted.
+            answer.votes = ShownVotes::default();
+            answer.standing = answer.standing.min(Standing::Agreed);
         }
         self.say(to, || format!("from {from}: {}", kind_of(&message)));
         self.step(to, Input::Recv { peer: from, message })
@@ -438,9 +474,15 @@ impl World {
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
         let stable = life.stable.certified();
         let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
-        let done = checkpoint
-            .slice(&mut life.machine, &node.disk, keeper)
-            .map_err(|error| format!("{slot} makes no checkpoint: {error}"))?;
+        let done = checkpoint.slice(&mut life.machine, &node.disk, keeper);
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // Half of it was done: it does not go on in the crash that follows.
+                life.checkpoint = None;
+                return Err(format!("{slot} makes no checkpoint: {error}"));
+            }
+        };
         if let Some(id) = done {
             let height = id.height;
             life.checkpoint = None;
@@ -464,8 +506,8 @@ impl World {
     ) -> Result<(), String> {
         let honest = self.honest(slot);
         let node = &mut self.nodes[slot];
-        let own_session = node.session();
         let Some(life) = &mut node.life else { return Ok(()) };
+        let own_session = life.session;
         for (session, seq, reply) in &outcome.replies {
             if *session != own_session {
                 continue;
@@ -537,7 +579,13 @@ impl World {
         let session = node.session();
         let Some(life) = &mut node.life else { return Ok(()) };
         let after_faults = self.healed_at.is_some();
-        if life.open.len() < OPEN_MAX && !(after_faults && life.served) {
+        let admits = life.core.admits_requests();
+        if session != life.session {
+            // The session before is closed: what becomes of its ops is not told any more.
+            (life.session, life.next_seq) = (session, 0);
+            life.open.clear();
+        }
+        if admits && life.open.len() < OPEN_MAX && !(after_faults && life.served) {
             let newest = life.machine.state.counters.time_ms.0;
             let numbers = Numbers {
                 session,
@@ -586,6 +634,9 @@ impl World {
 
     /// The process and its machine die; the disk keeps what it must and chance leaves of the rest.
     pub(super) fn crash(&mut self, slot: usize) {
+        if !self.has_begun() {
+            return;
+        }
         self.crash_inside_prune(slot);
         let Some(mut life) = self.nodes[slot].life.take() else { return };
         self.say(slot, || "crashes".to_owned());
@@ -738,6 +789,9 @@ fn kind_of(message: &Message) -> String {
         Message::ReadProof { mark } => format!("ReadProof {mark}"),
         Message::GetBody { hash } => format!("GetBody {hash:?}"),
         Message::Body(block) => format!("Body {}", block.header.height),
+        Message::Rejoin(rejoin) => format!("REJOIN of {}", rejoin.replica),
+        Message::VotesQuestion { .. } => "VotesQuestion".to_owned(),
+        Message::VotesAnswer(answer) => format!("VotesAnswer {:?}", answer.standing),
         Message::GetEpochs { from } => format!("GetEpochs {from}"),
         Message::Epochs(proofs) => format!("Epochs {}", proofs.len()),
         Message::Checkpoint(vote) => {

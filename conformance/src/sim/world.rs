@@ -14,14 +14,15 @@ use bytes::Bytes;
 
 use crate::sim::audit::Audit;
 use crate::sim::checkers::agreement::Agreement;
+use crate::sim::checkers::fences::Fences;
 use crate::sim::checkers::model::Model;
 use crate::sim::checkers::requests::Requests;
 use crate::sim::checkers::verifier::Verifier;
 use crate::sim::checkers::votes::{Ledger, Promises};
-use crate::sim::disk::{DiskFault, SimDisk};
+use crate::sim::disk::{DiskFault, SimDisk, Survivors};
 use crate::sim::liars::Liar;
 use crate::sim::network::Network;
-use crate::sim::node::{Identity, Node};
+use crate::sim::node::{Identity, Lost, Node};
 use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
 use crate::sim::random::Random;
 use crate::sim::scheme::KeyRing;
@@ -63,6 +64,8 @@ pub enum Event {
     },
     /// Some instance crashes, or all do.
     Crash,
+    /// Some replica's disk is lost, or an old copy of it comes back.
+    Lose,
     /// The network is cut.
     Cut,
     /// The network is whole again.
@@ -194,6 +197,9 @@ pub struct World {
     pub(super) bent: BTreeMap<ReplicaId, Liar>,
     pub(super) verifier: Verifier,
     pub(super) ledger: Ledger,
+    pub(super) fences: Fences,
+    /// Every replica had entered a view.
+    begun: bool,
     pub(super) agreement: Agreement,
     pub(super) model: Model,
     pub(super) requests: Requests,
@@ -293,6 +299,8 @@ impl World {
                 promises: Promises::default(),
                 paused: false,
                 gone: false,
+                lost: Lost::No,
+                older: None,
                 checkpoint_durable: Height(0),
                 skew_ms: skew,
                 rate: if plan.drift { random.between(770, 1_300) } else { 1_000 },
@@ -308,6 +316,8 @@ impl World {
         let mut world = Self {
             verifier: Verifier::new(cluster_id, public, Arc::clone(&schemes[0])),
             ledger: Ledger::new(plan.n, liars.clone()),
+            fences: Fences::default(),
+            begun: false,
             agreement: Agreement::new(genesis_root),
             model: Model::new(),
             requests: Requests::default(),
@@ -349,6 +359,7 @@ impl World {
         }
         let nemeses = [
             (plan.crash_every, Event::Crash),
+            (plan.lose_every, Event::Lose),
             (plan.cut_every, Event::Cut),
             (plan.pause_every, Event::Pause),
             (plan.disk_fault_every, Event::BreakDisk),
@@ -550,6 +561,10 @@ impl World {
                 self.schedule(length, Event::Join);
                 self.again(self.plan.cut_every, Event::Cut);
             }
+            Event::Lose => {
+                self.lose();
+                self.again(self.plan.lose_every, Event::Lose);
+            }
             Event::Join => self.network.join(),
             Event::Pause => {
                 let slot = self.random.index(slots);
@@ -590,6 +605,40 @@ impl World {
             Event::Heal => self.heal(),
             _ => {}
         }
+    }
+
+    /// Keeps a copy of one disk, and takes another away or exchanges it for its copy: of at most f
+    /// replicas at a time, of which one that nobody noticed stays one.
+    fn lose(&mut self) {
+        let copied = self.random.index(self.nodes.len());
+        let copy = self.nodes[copied].disk.copy();
+        copy.crash(Survivors::Everything, &mut self.random);
+        self.nodes[copied].older = Some(copy);
+        let slot = self.random.index(self.nodes.len());
+        let lost = self.nodes.iter().filter(|node| node.lost != Lost::No).count();
+        let f = (self.plan.n - 1) / 3;
+        if !self.has_begun() || self.nodes[slot].lost != Lost::No || lost >= f {
+            return;
+        }
+        self.crash(slot);
+        let older = self.nodes[slot].older.take().filter(|_| self.random.chance(600));
+        self.count(if older.is_some() { "disk rolled back" } else { "disk lost" });
+        let node = &mut self.nodes[slot];
+        node.lost = if older.is_some() { Lost::Unnoticed } else { Lost::Wiped };
+        node.disk = older.unwrap_or_default();
+        node.promises.lost();
+        let id = node.identity.id;
+        self.ledger.forget(id);
+    }
+
+    /// Whether every replica has begun: one that crashes before has an empty log among others that have
+    /// voted, and counts as one that lost it.
+    pub(super) fn has_begun(&mut self) -> bool {
+        // Who lies may be fenced from its start on: its twin has voted.
+        let honest = (0..self.nodes.len()).filter(|slot| self.honest(*slot));
+        let begun = honest.into_iter().all(|slot| self.nodes[slot].promises.has_begun());
+        self.begun |= begun;
+        self.begun
     }
 
     fn heal(&mut self) {

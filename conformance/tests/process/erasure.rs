@@ -31,7 +31,7 @@ fn files_with(directory: &Path, needle: &str) -> Vec<PathBuf> {
 
 /// How many replicas' homes hold the marker.
 fn holders(network: &Network) -> Vec<PathBuf> {
-    network.replicas.iter().flat_map(|replica| files_with(&replica.home(), MARKER)).collect()
+    network.replicas.iter().flat_map(|replica| files_with(replica.home(), MARKER)).collect()
 }
 
 fn put(network: &Network, replica: usize, key: &str, value: &str) {

@@ -8,6 +8,8 @@ mod erasure;
 mod flood;
 mod handover;
 mod load;
+mod lost_disk;
+mod members;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use althing::chain::{
-    Author, Block, BlockHeader, BlockParts, Bundle, BundleParts, Certificate, Effects, Entry, Op,
-    Phase, Put, Record, Skeleton, Value, ValueSlot,
+    Author, Block, BlockHeader, BlockParts, Bundle, BundleParts, Certificate,
+    CheckpointCertificate, CheckpointId, Effects, Entry, Op, Phase, Put, Record, Skeleton, Value,
+    ValueSlot,
 };
 use althing::crypto::Ed25519;
 use althing::storage::disk::{Disk, Open};
 use althing::storage::log::{
-    BlockReader, Horizon, LogError, LogSettings, Placed, ReplayMark, prune_segment, prune_steps,
-    recover,
+    BlockReader, Horizon, LogError, LogSettings, Placed, ReplayMark, anchors_path, drop_oldest,
+    prune_segment, prune_steps, recover,
 };
 use althing::types::{Digest, Epoch, Height, LeaseId, LogPosition, Millis, ReplicaId, View};
 use bytes::Bytes;
@@ -82,6 +83,16 @@ fn certificate(phase: Phase, block: &Block) -> Certificate {
     }
 }
 
+fn stable(block: &Block) -> CheckpointCertificate {
+    let id = CheckpointId {
+        height: block.header.height,
+        block_hash: block.hash(),
+        exec_root: Digest::ZERO,
+        manifest_root: Digest::ZERO,
+    };
+    CheckpointCertificate { epoch: Epoch(0), id, signatures: Vec::new() }
+}
+
 /// A log as a replica with blocks in flight writes it: votes and effects come after later blocks.
 struct World {
     disk: SimDisk,
@@ -139,6 +150,9 @@ impl World {
             let (found, now) = append(Record::Effects(effects), cut);
             mark = if cut { Some(found) } else { mark };
             end = now;
+            if [Height(3), Height(5)].contains(&of) {
+                append(Record::CheckpointStable(stable(&block)), false);
+            }
         }
         let mark = mark.expect("the checkpoint's height was executed");
         let moved = Height(35);
@@ -270,4 +284,50 @@ fn values_that_the_state_still_refers_to_stay() {
     assert_eq!(in_partial(&world.disk), (partial, true));
     assert!(World::holds(&world.disk, world.horizon.height), "put off");
     assert!(!World::holds(&world.disk, Height(2)));
+}
+
+#[test]
+fn segments_older_than_the_retention_go_and_a_checkpoint_a_day_stays() {
+    let world = World::new();
+    let disk = &world.disk;
+    assert_eq!(drop_oldest(disk, &settings(), Millis(1000)), Ok(None), "nothing is pruned yet");
+    world.prune(disk).expect("the disk works");
+    assert_eq!(drop_oldest(disk, &settings(), Millis(1)), Ok(None), "nothing is old enough");
+    let mut operation = 0;
+    loop {
+        let copy = disk.copy();
+        copy.fail_after(operation);
+        let done = drop_oldest(&copy, &settings(), Millis(12));
+        copy.crash(Survivors::Random, &mut Random::new(operation));
+        let again = drop_oldest(&copy, &settings(), Millis(12));
+        assert!(again.is_ok(), "operation {operation}: {again:?}");
+        world.check_recovery(&copy);
+        operation += 1;
+        if done.is_ok() {
+            break;
+        }
+    }
+    let mut dropped = Vec::new();
+    while let Some(segment) = drop_oldest(disk, &settings(), Millis(12)).expect("the disk works") {
+        dropped.push(segment);
+    }
+    assert!(dropped.contains(&1), "{dropped:?}");
+    let mut reader = BlockReader::new(Arc::new(disk.clone()), settings(), world.end);
+    let first = reader.first_height().expect("readable").expect("blocks");
+    assert!(first > Height(1) && first < Height(12), "{first}");
+    assert_eq!(reader.block(Height(1)), Ok(None));
+    assert!(reader.block(first).expect("readable").is_some());
+    world.check_recovery(disk);
+    // All of it is one day: of the two certified checkpoints the later one's block stays.
+    let kept: Vec<u32> = dropped
+        .iter()
+        .copied()
+        .filter(|segment| disk.open(&anchors_path(*segment), Open::Read).is_ok())
+        .collect();
+    assert!(!kept.is_empty(), "{dropped:?}");
+    let hash = world.blocks[4].hash();
+    let file = disk.open(&anchors_path(*kept.last().expect("one")), Open::Read).expect("there");
+    let mut bytes = vec![0; usize::try_from(file.len().expect("a length")).expect("small")];
+    file.read_at(0, &mut bytes).expect("as long as it says");
+    assert!(bytes.windows(32).any(|window| window == hash.0), "the certificate names block 5");
 }

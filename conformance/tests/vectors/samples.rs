@@ -5,12 +5,15 @@ use althing::chain::{
     BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
     CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
     DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
-    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, Range, Rejoin, SYSTEM_ORDINAL,
-    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
-    possession_bytes,
+    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, REJOIN_SHIFT, Range, Rejoin,
+    SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote,
+    flags, possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
-use althing::ordering::{Message, Mode, NewView, ReadAnswer, ReadNonce, Status, ViewChange};
+use althing::ordering::{
+    Message, Mode, NewView, ReadAnswer, ReadNonce, ShownVotes, Standing, Status, ViewChange,
+    VotesAnswer,
+};
 use althing::types::{
     ClusterId, Digest, Epoch, Height, LeaseId, Millis, OrgId, ReplicaId, Revision, View,
 };
@@ -254,6 +257,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
             &key(voter),
         ))
     };
+    let shown = votes_answer(view_change(2));
     let view_changes = (0..3).map(view_change).collect();
     let new_view = NewView::sign((Epoch(0), View(3)), view_changes, &cluster_id(), &key(3));
     let nonce = ReadNonce { start: [5; 32], counter: 9 };
@@ -308,10 +312,28 @@ pub fn messages() -> Vec<(&'static str, Message)> {
             },
         ),
         ("chunk_not_held", Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None }),
+        ("rejoin", Message::Rejoin(signed_rejoin())),
+        ("votes_question", Message::VotesQuestion { start_nonce: [5; 32] }),
+        ("votes_answer", Message::VotesAnswer(Box::new(shown))),
         ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
         ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
         ("evidence", Message::Evidence(Arc::new(evidence()))),
     ]
+}
+
+pub fn signed_rejoin() -> Rejoin {
+    Rejoin::sign(Epoch(0), ReplicaId(3), [0x33; 32], &cluster_id(), &key(3))
+}
+
+fn votes_answer(view_change: Arc<ViewChange>) -> VotesAnswer {
+    let votes = ShownVotes {
+        commit: Some(Arc::new(vote(2, Phase::Commit))),
+        prepare: None,
+        proposal: Some(Arc::new(vote(2, Phase::Prepare))),
+        view_change: Some(view_change),
+        bundle: Some(bundle().header()),
+    };
+    VotesAnswer { nonce: [5; 32], from: [6; 32], standing: Standing::Started, votes }
 }
 
 /// A checkpoint of one chunk.
@@ -350,6 +372,8 @@ pub fn window() -> SessionWindow {
     for seq in [0, 1, 2, 5, 2050] {
         window.mark(7, seq);
     }
+    assert!(window.rejoin(&[3; 32], Millis(1_790_000_000_000)));
+    window.mark((1 << REJOIN_SHIFT) | 8, 2);
     window
 }
 

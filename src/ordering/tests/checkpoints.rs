@@ -6,7 +6,7 @@ use crate::ordering::{Message, Mode};
 use crate::types::{Digest, Epoch, Height, ReplicaId};
 
 fn with_checkpoints(n: u16, seed: u64) -> World {
-    World::new(n, seed, Options { checkpoint_every: 3, ..Options::default() })
+    World::begun(n, seed, Options { checkpoint_every: 3, ..Options::default() })
 }
 
 fn order(world: &mut World, origin: u16, blocks: u64) {

@@ -118,7 +118,7 @@ fn check_proofs(world: &World) {
 #[test]
 fn four_become_five_and_four_again_under_load() {
     for seed in 0..5 {
-        let mut world = World::new(4, seed, Options { drop_percent: seed, ..Options::default() });
+        let mut world = World::begun(4, seed, Options { drop_percent: seed, ..Options::default() });
         load(&mut world, 100);
         let from = last_ms(&world);
         grow(&mut world, 4, &[0, 1, 2]);
@@ -133,7 +133,7 @@ fn four_become_five_and_four_again_under_load() {
 
 #[test]
 fn four_become_seven_and_four_again_under_load() {
-    let mut world = World::new(4, 11, Options::default());
+    let mut world = World::begun(4, 11, Options::default());
     load(&mut world, 100);
     let from = last_ms(&world);
     for id in 4..7 {
@@ -155,7 +155,7 @@ fn four_become_seven_and_four_again_under_load() {
 
 #[test]
 fn a_removed_primary_is_followed_by_the_next_id() {
-    let mut world = World::new(4, 3, Options::default());
+    let mut world = World::begun(4, 3, Options::default());
     grow(&mut world, 4, &[0, 1, 2, 3]);
     change(&mut world, 3, remove(0, false), &[1, 2, 3, 4]);
     reach(&mut world, 3, 5000);
@@ -171,7 +171,7 @@ fn a_removed_primary_is_followed_by_the_next_id() {
 
 #[test]
 fn the_second_of_two_changes_that_wait_is_for_another_epoch_and_refused() {
-    let mut world = World::new(4, 5, Options::default());
+    let mut world = World::begun(4, 5, Options::default());
     let add = signed_change(&world, ConfigAction::Add(new_replica(4)), &[0, 1, 2]);
     let parameters = Parameters { view_timeout_ms: 900, ..Parameters::default() };
     let other = signed_change(&world, ConfigAction::Parameters(parameters.clone()), &[0, 1, 2]);
@@ -187,7 +187,7 @@ fn the_second_of_two_changes_that_wait_is_for_another_epoch_and_refused() {
 
 #[test]
 fn a_change_without_its_signatures_changes_nothing_and_stops_nothing() {
-    let mut world = World::new(4, 6, Options::default());
+    let mut world = World::begun(4, 6, Options::default());
     let mut stolen = new_replica(4);
     stolen.possession = scheme(3).sign(&possession_bytes(&CLUSTER, &key(4)));
     let rotate = |id: u16| ConfigAction::RotateKey {
@@ -215,7 +215,7 @@ fn a_change_without_its_signatures_changes_nothing_and_stops_nothing() {
 
 #[test]
 fn a_rotated_key_votes_once_its_replica_signs_with_it_and_the_old_one_never_again() {
-    let mut world = World::new(4, 8, Options::default());
+    let mut world = World::begun(4, 8, Options::default());
     load(&mut world, 50);
     let action = ConfigAction::RotateKey {
         replica: ReplicaId(2),
@@ -232,7 +232,7 @@ fn a_rotated_key_votes_once_its_replica_signs_with_it_and_the_old_one_never_agai
 
 #[test]
 fn votes_of_another_epoch_and_of_a_removed_member_count_for_nothing() {
-    let mut world = World::new(4, 9, Options::default());
+    let mut world = World::begun(4, 9, Options::default());
     grow(&mut world, 4, &[0, 1, 2, 3]);
     change(&mut world, 0, remove(1, false), &[0, 2, 3, 4]);
     reach(&mut world, 3, 5000);
@@ -262,7 +262,7 @@ fn votes_of_another_epoch_and_of_a_removed_member_count_for_nothing() {
 #[test]
 fn old_messages_replayed_in_a_later_epoch_move_nothing() {
     for seed in 0..4 {
-        let mut world = World::new(4, seed, Options::default());
+        let mut world = World::begun(4, seed, Options::default());
         world.keep_sent = true;
         load(&mut world, 200);
         grow(&mut world, 4, &[0, 1, 2, 3]);
@@ -276,7 +276,7 @@ fn old_messages_replayed_in_a_later_epoch_move_nothing() {
 #[test]
 fn crashes_loss_and_cuts_round_an_epoch_barrier_fork_nobody() {
     for seed in 0..16 {
-        let mut world = World::new(4, seed, Options { drop_percent: 3, ..Options::default() });
+        let mut world = World::begun(4, seed, Options { drop_percent: 3, ..Options::default() });
         let organisations = [0, 1, 2, 3];
         load(&mut world, 50);
         change(&mut world, 0, ConfigAction::Add(new_replica(4)), &organisations);
@@ -311,5 +311,41 @@ fn crashes_loss_and_cuts_round_an_epoch_barrier_fork_nobody() {
         reach(&mut world, 2, 8000);
         assert!(world.run_until_ordered(10_000), "seed {seed}: {}", world.describe());
         check_proofs(&world);
+    }
+}
+
+#[test]
+fn a_learner_whose_blocks_are_erased_everywhere_fetches_a_state_of_a_later_epoch() {
+    for seed in 0..4 {
+        let options = Options { checkpoint_every: 3, ..Options::default() };
+        let mut world = World::new(4, seed, options);
+        load(&mut world, 100);
+        for timeout in [900, 800] {
+            let epoch = world.network().membership.epoch.0;
+            let parameters = world.network().membership.parameters;
+            let parameters = Parameters { view_timeout_ms: timeout, ..parameters };
+            change(&mut world, 0, ConfigAction::Parameters(parameters), &[0, 1, 2]);
+            reach(&mut world, epoch + 1, 3000);
+        }
+        change(&mut world, 0, ConfigAction::Add(new_replica(4)), &[0, 1, 2]);
+        reach(&mut world, 3, 3000);
+        for _ in 0..20 {
+            world.submit(1);
+            world.run_ms(100);
+        }
+        world.run_ms(2000);
+        let horizon = world.stable(0).minus(3);
+        (0..4).for_each(|replica| world.erase(replica, horizon));
+        world.join(4);
+        for _ in 0..100 {
+            world.submit(1);
+            world.run_ms(100);
+        }
+        assert!(world.installed > 0, "it came another way: {}", world.describe());
+        change(&mut world, 4, promote(4), &[0, 1, 2]);
+        reach(&mut world, 4, 8000);
+        world.kill(0);
+        world.submit(4);
+        assert!(world.run_until_ordered(8000), "its vote is needed: {}", world.describe());
     }
 }

@@ -86,11 +86,11 @@ fn two_contents_for_one_sequence_number_are_proof_against_their_origin() {
     let mut world = calm(4, 1);
     world.run_ms(50);
     world.blame(2);
-    world.deliver(2, 3, Message::Bundle(bundle(2, 1, 0, 100)));
-    world.deliver(2, 3, Message::Bundle(bundle(2, 1, 0, 100)));
+    world.deliver(2, 3, Message::Bundle(bundle(2, 0, 0, 100)));
+    world.deliver(2, 3, Message::Bundle(bundle(2, 0, 0, 100)));
     world.run_ms(20);
     assert_eq!(holders(&world, 2, "double-bundle"), BTreeSet::new(), "twice the same is nothing");
-    world.deliver(2, 1, Message::Bundle(bundle(2, 1, 0, 101)));
+    world.deliver(2, 1, Message::Bundle(bundle(2, 0, 0, 101)));
     world.run_ms(400);
     assert_eq!(holders(&world, 2, "double-bundle"), BTreeSet::from([0, 1, 3]));
 }

@@ -39,7 +39,7 @@ pub(super) fn new_view(view: u64, changes: Vec<Arc<ViewChange>>, signer: u16) ->
 }
 
 fn view_after(messages: Vec<(u16, Message)>) -> View {
-    let mut world = World::new(4, 1, world::Options::default());
+    let mut world = World::begun(4, 1, world::Options::default());
     (0..3).for_each(|id| world.blame(id));
     world.run_ms(50);
     for (from, message) in messages {
@@ -115,7 +115,7 @@ fn a_malformed_certificate_in_a_view_change_spoils_it() {
     let believed = |certificate: Certificate| {
         let last = view_change(2, 2, Some(certificate));
         let changes = vec![view_change(2, 0, None), view_change(2, 1, None), last];
-        let mut world = World::new(4, 1, world::Options::default());
+        let mut world = World::begun(4, 1, world::Options::default());
         world.blame(2);
         world.run_ms(50);
         world.deliver(2, 3, new_view(2, changes, 2));
@@ -134,7 +134,7 @@ fn the_base_is_the_certificate_of_the_highest_view_not_height() {
     let late = certificate(Phase::Prepare, 1, 3, new, &[0, 1, 2]);
     let changes =
         vec![view_change(2, 0, Some(high)), view_change(2, 1, None), view_change(2, 2, Some(late))];
-    let mut world = World::new(4, 1, world::Options::default());
+    let mut world = World::begun(4, 1, world::Options::default());
     world.run_ms(50);
     world.deliver(2, 3, new_view(2, changes, 2));
     let base = world.core(3).view.waiting.as_ref().map(|waiting| waiting.base);
@@ -143,7 +143,7 @@ fn the_base_is_the_certificate_of_the_highest_view_not_height() {
 
 #[test]
 fn f_liars_with_huge_views_move_nobody() {
-    let mut world = World::new(4, 1, world::Options::default());
+    let mut world = World::begun(4, 1, world::Options::default());
     world.run_ms(50);
     world.deliver(2, 3, Message::ViewChange(view_change(1 << 60, 2, None)));
     assert_eq!(world.core(3).status().mode, Mode::Normal);
@@ -156,7 +156,7 @@ fn votes_count_once_and_only_from_their_voter() {
     let hash = Digest([6; 32]);
     let commit = |voter| vote(Phase::Commit, 0, 1, hash, voter);
     let certified = |messages: Vec<(u16, Vec<Vote>)>| {
-        let mut world = World::new(4, 1, world::Options::default());
+        let mut world = World::begun(4, 1, world::Options::default());
         world.ban_expected = true;
         world.run_ms(50);
         for (from, votes) in messages {
@@ -179,7 +179,7 @@ fn votes_count_once_and_only_from_their_voter() {
 
 #[test]
 fn a_height_claimed_without_a_certificate_moves_nothing() {
-    let mut world = World::new(4, 1, world::Options::default());
+    let mut world = World::begun(4, 1, world::Options::default());
     world.run_ms(50);
     let huge = Height(1 << 63);
     let status = Status {
@@ -204,7 +204,7 @@ fn a_height_claimed_without_a_certificate_moves_nothing() {
 
 #[test]
 fn a_read_survives_a_liar_above_every_height() {
-    let mut world = World::new(4, 21, world::Options::default());
+    let mut world = World::begun(4, 21, world::Options::default());
     world.lie_about_reads(2);
     world.submit(1);
     assert!(world.run_until_ordered(2000));

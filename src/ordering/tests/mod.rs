@@ -3,21 +3,23 @@
 
 mod checkpoints;
 mod epochs;
-mod transfer;
 mod evidence;
+mod fence;
 mod lies;
 mod scenarios_liveness;
 mod scenarios_safety;
 mod tenure;
+mod transfer;
 mod world;
 
 use world::{Options, World};
 
 use super::*;
+use crate::chain::Phase;
 use crate::types::{Height, ReplicaId, View};
 
 fn calm(n: u16, seed: u64) -> World {
-    World::new(n, seed, Options::default())
+    World::begun(n, seed, Options::default())
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn an_idle_network_proposes_nothing() {
 
 #[test]
 fn leases_carry_time_forward_by_tick_blocks() {
-    let mut world = World::new(4, 3, Options { leases: true, ..Options::default() });
+    let mut world = World::begun(4, 3, Options { leases: true, ..Options::default() });
     world.submit(2);
     world.run_ms(5000);
     let committed = world.core(0).status().committed.0;
@@ -106,7 +108,7 @@ fn two_of_four_down_stops_and_one_returning_resumes() {
 fn lost_and_reordered_messages_delay_but_stop_nothing() {
     for seed in 0..40 {
         let n = [3, 4, 4, 7][(seed % 4) as usize];
-        let mut world = World::new(n, seed, Options { drop_percent: 10, ..Options::default() });
+        let mut world = World::begun(n, seed, Options { drop_percent: 10, ..Options::default() });
         for _ in 0..6 {
             for origin in 0..n {
                 world.submit(origin);
@@ -122,7 +124,7 @@ fn lost_and_reordered_messages_delay_but_stop_nothing() {
 fn crashes_and_loss_never_fork_and_never_lose_what_was_executed() {
     for seed in 100..160 {
         let n = [1, 3, 4, 4, 5, 7][(seed % 6) as usize];
-        let mut world = World::new(n, seed, Options { drop_percent: 5, ..Options::default() });
+        let mut world = World::begun(n, seed, Options { drop_percent: 5, ..Options::default() });
         for _ in 0..12 {
             let id = world.below(u64::from(n)) as u16;
             world.submit(id);
@@ -143,8 +145,8 @@ fn crashes_and_loss_never_fork_and_never_lose_what_was_executed() {
 }
 
 #[test]
-fn a_partitioned_replica_keeps_its_view_and_follows_after_the_heal() {
-    let mut world = calm(4, 11);
+fn a_partitioned_replica_moves_nobody_and_follows_after_the_heal() {
+    let mut world = calm(4, 44);
     world.submit(0);
     assert!(world.run_until_ordered(1000));
     world.cut(3);
@@ -155,13 +157,13 @@ fn a_partitioned_replica_keeps_its_view_and_follows_after_the_heal() {
     world.heal();
     world.submit(3);
     assert!(world.run_until_ordered(3000), "{}", world.describe());
-    assert!(world.cores().all(|core| core.status().view == View(0)), "{}", world.describe());
+    assert!(world.cores().take(3).all(|core| core.status().view == View(0)));
 }
 
 #[test]
 fn a_linearizable_read_sees_every_height_acknowledged_before() {
     for seed in 0..20 {
-        let mut world = World::new(4, seed, Options { drop_percent: 5, ..Options::default() });
+        let mut world = World::begun(4, seed, Options { drop_percent: 5, ..Options::default() });
         for round in 0..20_u64 {
             world.submit((round % 4) as u16);
             let pause = world.below(60);
@@ -209,7 +211,7 @@ fn chaos(seed: u64) {
         checkpoint_every: seed % 5,
         ..Options::default()
     };
-    let mut world = World::new(n, seed, options);
+    let mut world = World::begun(n, seed, options);
     if n >= 4 && seed.is_multiple_of(2) {
         world.equivocate(ReplicaId((seed / 8 % u64::from(n)) as u16));
     }
@@ -253,7 +255,7 @@ fn everything_at_once_for_many_seeds() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let run = || {
-        let mut world = World::new(4, 42, Options { drop_percent: 10, ..Options::default() });
+        let mut world = World::begun(4, 42, Options { drop_percent: 10, ..Options::default() });
         for origin in 0..4 {
             world.submit(origin);
             world.run_ms(300);

@@ -17,9 +17,9 @@ fn views(world: &World) -> Vec<u64> {
 /// 24: a late copy of a bundle that was executed starts no timer.
 #[test]
 fn a_late_copy_of_an_executed_bundle_suspects_nobody() {
-    let mut world = World::new(4, 3, Options::default());
+    let mut world = World::begun(4, 3, Options::default());
     world.run_ms(50);
-    let done = bundle(2, 1, 0, 7);
+    let done = bundle(2, 0, 0, 7);
     world.deliver(2, 0, Message::Bundle(done.clone()));
     world.run_ms(300);
     assert!(world.cores().all(|core| core.status().executed == Height(1)));
@@ -34,7 +34,7 @@ fn a_late_copy_of_an_executed_bundle_suspects_nobody() {
 fn a_block_finishes_although_f_fall_silent_after_their_prepare() {
     for silent in 0..4 {
         for ms in [2, 5, 8] {
-            let mut world = World::new(4, ms, Options::default());
+            let mut world = World::begun(4, ms, Options::default());
             world.run_ms(50);
             world.submit((silent + 1) % 4);
             world.run_ms(ms);
@@ -50,7 +50,7 @@ fn a_block_finishes_although_f_fall_silent_after_their_prepare() {
 /// soon after the return.
 #[test]
 fn ten_minutes_without_a_quorum_leave_the_views_small() {
-    let mut world = World::new(4, 9, Options::default());
+    let mut world = World::begun(4, 9, Options::default());
     world.submit(2);
     ordered(&mut world, 1000);
     world.kill(0);
@@ -66,7 +66,7 @@ fn ten_minutes_without_a_quorum_leave_the_views_small() {
 /// 34: whoever leads next is cut off, again and again; once that stops there is progress.
 #[test]
 fn progress_returns_once_leaders_are_left_alone() {
-    let mut world = World::new(4, 21, Options::default());
+    let mut world = World::begun(4, 21, Options::default());
     world.submit(2);
     ordered(&mut world, 1000);
     for _ in 0..12 {
@@ -83,7 +83,8 @@ fn progress_returns_once_leaders_are_left_alone() {
 /// 36, 44: replicas ask for views 5, 6 and 7: they meet, and what was set for the skipped ones does nothing.
 #[test]
 fn different_views_asked_for_converge_and_their_timers_are_forgotten() {
-    let mut world = World::new(4, 22, Options::default());
+    let mut world = World::begun(4, 22, Options::default());
+    (0..3).for_each(|id| world.blame(id));
     world.run_ms(50);
     for (replica, view) in [(0, 5), (1, 6), (2, 7)] {
         let change = view_change(view, replica, None);
@@ -102,7 +103,7 @@ fn different_views_asked_for_converge_and_their_timers_are_forgotten() {
 /// 43: timeouts that failed views had doubled are back to the base after one commit.
 #[test]
 fn one_commit_brings_doubled_timeouts_back() {
-    let mut world = World::new(4, 23, Options::default());
+    let mut world = World::begun(4, 23, Options::default());
     world.submit(2);
     ordered(&mut world, 1000);
     for _ in 0..3 {
@@ -126,7 +127,7 @@ fn one_commit_brings_doubled_timeouts_back() {
 /// 41: a primary and a liar keep one correct replica from every COMMIT: certificates reach it all the same.
 #[test]
 fn a_starved_replica_follows_by_certificates() {
-    let mut world = World::new(4, 24, Options::default());
+    let mut world = World::begun(4, 24, Options::default());
     world.run_ms(50);
     for round in 0..5 {
         world.cut(3);
@@ -144,7 +145,7 @@ fn a_starved_replica_follows_by_certificates() {
 /// 52: two minutes away at full load: bounded memory (check_bounds after every step), then it catches up.
 #[test]
 fn a_replica_away_for_two_minutes_of_load_catches_up() {
-    let mut world = World::new(4, 25, Options::default());
+    let mut world = World::begun(4, 25, Options::default());
     world.submit(1);
     ordered(&mut world, 1000);
     world.cut(3);
@@ -162,7 +163,7 @@ fn a_replica_away_for_two_minutes_of_load_catches_up() {
 #[test]
 fn hundreds_of_views_under_load_stop_nothing() {
     let options = Options { tenure_blocks: Some(2), ..Options::default() };
-    let mut world = World::new(4, 26, options);
+    let mut world = World::begun(4, 26, options);
     for round in 0..500 {
         world.submit(round % 4);
         world.run_ms(25);

@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn a_tenure_of_few_blocks_passes_the_lead_round_without_a_timeout() {
     let options = Options { tenure_blocks: Some(10), ..Options::default() };
-    let mut world = World::new(4, 11, options);
+    let mut world = World::begun(4, 11, options);
     for round in 0..120 {
         world.submit(round % 4);
         world.run_ms(25);
@@ -21,7 +21,7 @@ fn a_tenure_of_few_blocks_passes_the_lead_round_without_a_timeout() {
 
 #[test]
 fn a_primary_that_hands_over_delays_its_clients_by_less_than_any_timeout() {
-    let mut world = World::new(4, 12, Options::default());
+    let mut world = World::begun(4, 12, Options::default());
     world.submit(1);
     assert!(world.run_until_ordered(1000));
     (0..4).for_each(|id| world.submit(id));
@@ -45,7 +45,7 @@ fn steady(world: &mut World, seconds: u64) {
 #[test]
 fn a_primary_just_under_the_timeout_is_replaced() {
     let slow = Some((0, 800));
-    let mut world = World::new(4, 15, Options { slow, ..Options::default() });
+    let mut world = World::begun(4, 15, Options { slow, ..Options::default() });
     steady(&mut world, 25);
     let views: Vec<u64> = world.cores().map(|core| core.status().view.0).collect();
     assert!(views.iter().all(|view| (1..4).contains(view)), "{views:?}");
@@ -58,7 +58,7 @@ fn a_primary_just_under_the_timeout_is_replaced() {
 #[test]
 fn a_slow_network_is_not_a_slow_primary() {
     let options = Options { latency_ms: 150, ..Options::default() };
-    let mut world = World::new(4, 16, options);
+    let mut world = World::begun(4, 16, options);
     steady(&mut world, 40);
     assert!(world.run_until_ordered(5000), "{}", world.describe());
     let views: Vec<u64> = world.cores().map(|core| core.status().view.0).collect();
@@ -68,7 +68,7 @@ fn a_slow_network_is_not_a_slow_primary() {
 #[test]
 fn who_leads_alone_keeps_the_lead() {
     let options = Options { tenure_blocks: Some(3), ..Options::default() };
-    let mut world = World::new(1, 13, options);
+    let mut world = World::begun(1, 13, options);
     world.hand_over(0);
     for _ in 0..10 {
         world.submit(0);
@@ -82,7 +82,7 @@ fn who_leads_alone_keeps_the_lead() {
 fn one_wrong_clock_is_told_to_its_owner_alone_and_stops_nothing() {
     for (id, ahead) in [(0, 3_600_000), (2, 3_600_000), (3, 700)] {
         let options = Options { clock_ahead: Some((id, ahead)), ..Options::default() };
-        let mut world = World::new(4, 14, options);
+        let mut world = World::begun(4, 14, options);
         world.run_ms(1000);
         (0..4).for_each(|id| world.submit(id));
         assert!(world.run_until_ordered(10_000), "{}", world.describe());

@@ -7,7 +7,7 @@ use crate::types::{Digest, Epoch, Height};
 
 /// Replica 3 is away while the others order `blocks` and erase all that they may.
 fn one_far_behind(seed: u64, blocks: u64, options: Options) -> World {
-    let mut world = World::new(4, seed, Options { checkpoint_every: 3, ..options });
+    let mut world = World::begun(4, seed, Options { checkpoint_every: 3, ..options });
     world.submit(3);
     assert!(world.run_until_ordered(8000), "{}", world.describe());
     world.cut(3);

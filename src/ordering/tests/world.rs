@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,6 +69,14 @@ struct State {
     network: Network,
 }
 
+fn asked(records: &[Record]) -> (Epoch, View) {
+    let asked = records.iter().filter_map(|record| match record {
+        Record::ViewChangeSent { epoch, view, .. } => Some((*epoch, *view)),
+        _ => None,
+    });
+    asked.max().unwrap_or_default()
+}
+
 struct Node {
     core: Option<Core>,
     records: Vec<Record>,
@@ -96,6 +104,19 @@ struct Node {
     diverges: bool,
     reads: BTreeMap<u64, Height>,
     quarantined: bool,
+    /// Its log was taken away or replaced by an older one.
+    lost: bool,
+    /// It was none of those that began: nothing tells it from one that lost its disk.
+    joined: bool,
+    fences: u32,
+    /// Requests that wait until it admits any.
+    queued: VecDeque<Option<Box<ConfigChange>>>,
+    waits_for: Vec<ReplicaId>,
+    votes_sent: u32,
+    may_halt: bool,
+    halted: Option<String>,
+    /// Copies of the disk, to be put back later.
+    copies: Vec<Copied>,
     /// Checkpoints on disk, and those being written with the time they are done.
     held: Vec<CheckpointId>,
     building: Vec<(u64, CheckpointId, Shelved)>,
@@ -111,6 +132,15 @@ struct Node {
     source_lie: Option<SourceLie>,
     /// It is to start over on this state.
     installs: Option<State>,
+}
+
+/// A copy of a disk.
+#[derive(Default)]
+struct Copied {
+    records: Vec<Record>,
+    held: Vec<CheckpointId>,
+    shelf: BTreeMap<Digest, Shelved>,
+    floor: Option<State>,
 }
 
 /// A checkpoint that others may fetch.
@@ -176,11 +206,23 @@ pub struct World {
 const UNIX_MS: u64 = 1_700_000_000_000;
 
 impl World {
+    /// All replicas, started at once.
     pub fn new(n: u16, seed: u64, options: Options) -> Self {
+        let mut world = Self::down(n, seed, options);
+        (0..n).for_each(|id| world.restart(id));
+        world
+    }
+
+    /// None of them started yet.
+    pub fn absent(n: u16, seed: u64) -> Self {
+        Self::down(n, seed, Options::default())
+    }
+
+    fn down(n: u16, seed: u64, options: Options) -> Self {
         let default = Parameters::default();
         let tenure_blocks = options.tenure_blocks.unwrap_or(default.tenure_blocks);
         let founders = Founders { n, parameters: Parameters { tenure_blocks, ..default } };
-        let mut world = Self {
+        Self {
             options,
             trace: Vec::new(),
             ban_expected: false,
@@ -202,8 +244,14 @@ impl World {
             began_ms: BTreeMap::new(),
             executed_ms: Vec::new(),
             next_read: 0,
-        };
-        (0..n).for_each(|id| world.restart(id));
+        }
+    }
+
+    /// A network that has begun: every replica's first record is durable.
+    pub fn begun(n: u16, seed: u64, options: Options) -> Self {
+        let mut world = Self::new(n, seed, options);
+        let begun = |world: &Self| world.nodes.iter().all(|node| node.durable > 0);
+        assert!(world.run_while(10_000, begun), "{}", world.describe());
         world
     }
 
@@ -267,15 +315,7 @@ impl World {
         node.reads.clear();
         node.records.truncate(node.durable);
         // A request for a view that was lost with the unsynced end never left.
-        node.asked = node
-            .records
-            .iter()
-            .filter_map(|record| match record {
-                Record::ViewChangeSent { epoch, view, .. } => Some((*epoch, *view)),
-                _ => None,
-            })
-            .max()
-            .unwrap_or_default();
+        node.asked = asked(&node.records);
         if node.snapshot.height.0.is_multiple_of(2) {
             node.state = node.snapshot.clone();
         } else if let Some(floor) = &node.floor {
@@ -299,10 +339,12 @@ impl World {
         self.replay_epochs(id);
         let node = &mut self.nodes[id as usize];
         node.starts += 1;
-        node.session += 1;
-        node.next_seq = 0;
+        node.session = 0;
+        node.queued.clear();
+        node.votes_sent = 0;
         let recovery = (!node.records.is_empty()).then(|| Recovery {
             checkpoints: node.held.clone(),
+            session_counter: u64::from(node.starts) - 1,
             ..recovery(&node.records, &node.state)
         });
         let config = CoreConfig {
@@ -336,6 +378,12 @@ impl World {
         let mut blocks = BTreeMap::new();
         for record in &records {
             match record {
+                Record::EpochStart(proof) => {
+                    let epochs = &mut self.nodes[id as usize].epochs;
+                    if proof.block.header.epoch.0 == epochs.len() as u64 {
+                        epochs.push(proof.clone());
+                    }
+                }
                 Record::Block(block) => {
                     blocks.insert(block.hash(), Arc::clone(block));
                 }
@@ -344,16 +392,19 @@ impl World {
                     let Some(block) = block.filter(|block| block.ends_epoch()) else { continue };
                     let node = &mut self.nodes[id as usize];
                     let (block, certificate) = (Arc::clone(block), certificate.clone());
-                    if node.epochs.iter().any(|proof| proof.block == block) {
-                        continue;
-                    }
                     let mut chain = Vec::new();
                     let mut at = Some(&block);
                     while let Some(block) = at.filter(|one| one.header.height > node.state.height) {
                         chain.push(Arc::clone(block));
                         at = blocks.get(&block.header.parent);
                     }
-                    node.epochs.push(EpochProof { block: Arc::clone(&block), certificate });
+                    if block.header.epoch.0 == node.epochs.len() as u64 {
+                        node.epochs.push(EpochProof { block: Arc::clone(&block), certificate });
+                    }
+                    let reaches = chain
+                        .last()
+                        .is_some_and(|block| block.header.height == node.state.height.next());
+                    let chain = if reaches { chain } else { Vec::new() };
                     for block in chain.iter().rev() {
                         self.execute(id, block);
                     }
@@ -361,6 +412,8 @@ impl World {
                 _ => {}
             }
         }
+        let node = &mut self.nodes[id as usize];
+        node.epochs.truncate(node.state.network.membership.epoch.0 as usize);
     }
 
     pub fn cut(&mut self, id: u16) {
@@ -435,36 +488,119 @@ impl World {
         self.nodes[id as usize].diverges = true;
     }
 
-    /// Submits a change of members or parameters through `id`.
-    pub fn submit_change(&mut self, id: u16, change: ConfigChange) {
-        let node = &mut self.nodes[id as usize];
-        let (session, first_seq) = (node.session, node.next_seq);
-        node.next_seq += 1;
-        let op = Op::Config(Box::new(change));
-        let parts = BundleParts {
-            origin: ReplicaId(id),
-            session,
-            first_seq,
-            not_after_ms: Millis(u64::MAX),
-            skeletons: vec![Skeleton { author: Author::default(), op }],
-            values: Vec::new(),
-        };
-        let bundle = Bundle::sign(parts, &CLUSTER, &Hashed(node.key));
-        self.submitted.push((id, session, first_seq));
-        self.step(id, Input::Submit { bundle });
+    pub fn submit(&mut self, id: u16) {
+        if self.is_up(id) {
+            let node = &mut self.nodes[id as usize];
+            node.queued.push_back(None);
+            self.admit(id);
+        }
     }
 
-    pub fn submit(&mut self, id: u16) {
+    /// As the shell does: nothing is signed before the core knows its own votes, nor while fenced.
+    fn admit(&mut self, id: u16) {
         let now = self.now_ms;
-        if !self.is_up(id) {
-            return;
+        loop {
+            let node = &mut self.nodes[id as usize];
+            let admits = node.core.as_ref().is_some_and(Core::admits_requests);
+            if !admits {
+                return;
+            }
+            let Some(change) = node.queued.pop_front() else { return };
+            let rejoins = node.state.windows.get(&ReplicaId(id)).map_or(0, SessionWindow::rejoins);
+            let session = rejoins << 48 | u64::from(node.starts);
+            if session != node.session {
+                (node.session, node.next_seq) = (session, 0);
+            }
+            let first_seq = node.next_seq;
+            node.next_seq += 1;
+            let numbers = (session, first_seq);
+            let bundle = match change {
+                Some(change) => change_bundle((id, node.key), numbers, change),
+                None => keyed_bundle((id, node.key), session, first_seq, now),
+            };
+            self.submitted.push((id, session, first_seq));
+            self.step(id, Input::Submit { bundle });
         }
+    }
+
+    /// Keeps a copy of what the disk holds now.
+    pub fn copy(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
-        let (session, first_seq) = (node.session, node.next_seq);
-        node.next_seq += 1;
-        let bundle = keyed_bundle((id, node.key), session, first_seq, now);
-        self.submitted.push((id, session, first_seq));
-        self.step(id, Input::Submit { bundle });
+        let records = node.records[..node.durable].to_vec();
+        let (held, shelf, floor) = (node.held.clone(), node.shelf.clone(), node.floor.clone());
+        node.copies.push(Copied { records, held, shelf, floor });
+    }
+
+    /// The disk of a replica that is down is lost.
+    pub fn wipe(&mut self, id: u16) {
+        self.replace(id, Copied::default());
+    }
+
+    /// An old copy of the disk comes back, if there is one.
+    pub fn roll_back(&mut self, id: u16) {
+        if let Some(copy) = self.nodes[id as usize].copies.pop() {
+            self.replace(id, copy);
+        }
+    }
+
+    fn replace(&mut self, id: u16, disk: Copied) {
+        let Copied { records, held, shelf, floor } = disk;
+        let state = floor.clone().unwrap_or_else(|| first_state(&self.founders));
+        let node = &mut self.nodes[id as usize];
+        assert!(node.core.is_none(), "only a stopped replica's disk is replaced");
+        node.lost = true;
+        node.durable = records.len();
+        node.records = records;
+        (node.held, node.shelf, node.floor, node.gathered) = (held, shelf, floor, None);
+        (node.state, node.snapshot) = (state.clone(), state);
+        node.asked = asked(&node.records);
+        // What it voted before is nobody's promise any more; what it votes from now on is.
+        self.ledger.retain(|(voter, ..), _| *voter != id);
+    }
+
+    /// It was killed before its first record was durable: to others it may have lost its disk.
+    pub fn lost_its_start(&mut self, id: u16) {
+        let node = &mut self.nodes[id as usize];
+        node.lost |= node.records.is_empty();
+    }
+
+    pub fn waits_for(&self, id: u16) -> &[ReplicaId] {
+        &self.nodes[id as usize].waits_for
+    }
+
+    pub fn votes_since_restart(&self, id: u16) -> u32 {
+        self.nodes[id as usize].votes_sent
+    }
+
+    pub fn starts(&self, id: u16) -> u8 {
+        self.nodes[id as usize].starts
+    }
+
+    pub fn vote_of(&self, id: u16, phase: Phase, view: View, height: Height) -> Vote {
+        let range = (height, vec![Digest([6; 32])]);
+        let round = (phase, Epoch(0), view);
+        Vote::sign(round, ReplicaId(id), range, &Digest([8; 32]), &Hashed(key(id)))
+    }
+
+    pub fn fences(&self, id: u16) -> u32 {
+        self.nodes[id as usize].fences
+    }
+
+    pub fn halted(&self, id: u16) -> Option<&str> {
+        self.nodes[id as usize].halted.as_deref()
+    }
+
+    pub fn expect_halt(&mut self, id: u16) {
+        self.nodes[id as usize].may_halt = true;
+    }
+
+    /// Submits a change of members or parameters through `id`.
+    pub fn submit_change(&mut self, id: u16, change: ConfigChange) {
+        if self.is_up(id) {
+            let node = &mut self.nodes[id as usize];
+            node.queued.push_back(Some(Box::new(change)));
+            self.admit(id);
+        }
     }
 
     pub fn read(&mut self, id: u16) {
@@ -512,11 +648,13 @@ impl World {
             (0..).zip(&world.nodes).all(|(id, node)| {
                 let waited_for = node.core.is_some() && !node.quarantined && member(id);
                 !waited_for
-                    || world.submitted.iter().all(|one| {
-                        let alive = &world.nodes[one.0 as usize];
-                        let lost = alive.session != one.1 || alive.core.is_none() || !member(one.0);
-                        lost || node.state.done.contains_key(one)
-                    })
+                    || node.queued.is_empty()
+                        && world.submitted.iter().all(|one| {
+                            let alive = &world.nodes[one.0 as usize];
+                            let lost =
+                                alive.session != one.1 || alive.core.is_none() || !member(one.0);
+                            lost || node.state.done.contains_key(one)
+                        })
             })
         })
     }
@@ -541,6 +679,7 @@ impl World {
                 self.install(id, state);
             }
             if self.is_up(id) {
+                self.admit(id);
                 if self.below(3) == 0 {
                     self.sync(id);
                 }
@@ -581,7 +720,7 @@ impl World {
     }
 
     fn step(&mut self, id: u16, input: Input) {
-        let mut inputs = std::collections::VecDeque::from([input]);
+        let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(core) = self.nodes[id as usize].core.as_mut() else { return };
             let mut outputs = Vec::new();
@@ -592,17 +731,25 @@ impl World {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        id: u16,
-        output: Output,
-        inputs: &mut std::collections::VecDeque<Input>,
-    ) {
+    fn alarm(&mut self, id: u16, alarm: Alarm) {
+        let node = &mut self.nodes[id as usize];
+        match alarm {
+            Alarm::AwaitsVoters { missing, .. } => node.waits_for = missing,
+            Alarm::Rejoined { .. } => {}
+            Alarm::RollbackDetected { reason } => {
+                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
+                node.fences += 1;
+            }
+            Alarm::ClockSkew { ahead_ms } => self.skews.push((id, ahead_ms)),
+            alarm => assert!(self.ban_expected, "unexpected {alarm:?}"),
+        }
+    }
+
+    fn carry_out(&mut self, id: u16, output: Output, inputs: &mut VecDeque<Input>) {
         if let Output::Alarm(Alarm::BadPeer { peer, .. }) = &output
             && self.nodes[peer.0 as usize].source_lie.is_some()
         {
-            self.liars_named += 1;
-            return;
+            return self.liars_named += 1;
         }
         let node = &mut self.nodes[id as usize];
         match output {
@@ -656,16 +803,18 @@ impl World {
                     self.proofs.push((id, accused, evidence.kind()));
                 }
             }
+            Output::Alarm(alarm) => self.alarm(id, alarm),
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
             Output::Transfer(step) => self.transfer(id, step, inputs),
-            Output::Alarm(Alarm::ClockSkew { ahead_ms }) => self.skews.push((id, ahead_ms)),
-            Output::Alarm(alarm) => assert!(self.ban_expected, "unexpected {alarm:?}"),
             Output::Quarantine { reason } => {
                 assert!(node.diverges || node.other_bytes, "{reason}");
                 node.quarantined = true;
             }
-            Output::Halt { reason } => unreachable!("{reason}"),
+            Output::Halt { reason } => {
+                assert!(node.may_halt, "{reason}");
+                node.halted = Some(reason);
+            }
         }
     }
 
@@ -675,6 +824,12 @@ impl World {
         assert_eq!(height, node.state.height.next(), "heights without a gap");
         let known = *self.executed.entry(height).or_insert(block.hash());
         assert_eq!(known, block.hash(), "replica {id} forks at {height}");
+        for entry in &block.entries {
+            if let Entry::Rejoin(rejoin) = entry {
+                let window = node.state.windows.entry(rejoin.replica).or_default();
+                assert!(window.rejoin(&rejoin.nonce, block.header.time_ms), "admitted by all");
+            }
+        }
         for bundle in block.bundles() {
             let window = node.state.windows.entry(bundle.origin).or_default();
             for seq in bundle.first_seq..bundle.end_seq() {
@@ -751,6 +906,12 @@ impl World {
                 continue;
             }
             let mut message = message.clone();
+            if let Message::VotesAnswer(answer) = &mut message
+                && self.nodes[id as usize].blamed
+            {
+                // The test speaks with its key; it is not to find that out.
+                answer.votes = ShownVotes::default();
+            }
             if let Message::ReadAnswer(answer) = &mut message
                 && self.reads_liar == Some(from)
             {
@@ -856,12 +1017,7 @@ impl World {
         self.transmit(id, Recipients::One(to), &message);
     }
 
-    fn transfer(
-        &mut self,
-        id: u16,
-        step: TransferStep,
-        inputs: &mut std::collections::VecDeque<Input>,
-    ) {
+    fn transfer(&mut self, id: u16, step: TransferStep, inputs: &mut VecDeque<Input>) {
         let node = &mut self.nodes[id as usize];
         match step {
             TransferStep::Begin { manifest, .. } => {
@@ -918,6 +1074,7 @@ impl World {
             Message::Votes(votes) => votes.clone(),
             _ => Vec::new(),
         };
+        self.nodes[from as usize].votes_sent += votes.len() as u32;
         for vote in votes {
             for (at, hash) in (0..).zip(&vote.signed.hashes) {
                 let height = vote.signed.from_height.plus(at);
@@ -976,6 +1133,22 @@ fn network(founders: &Founders) -> Network {
     })
 }
 
+fn change_bundle(
+    (id, key): (u16, PublicKey),
+    numbers: (u64, u64),
+    change: Box<ConfigChange>,
+) -> Bundle {
+    let parts = BundleParts {
+        origin: ReplicaId(id),
+        session: numbers.0,
+        first_seq: numbers.1,
+        not_after_ms: Millis(u64::MAX),
+        skeletons: vec![Skeleton { author: Author::default(), op: Op::Config(change) }],
+        values: Vec::new(),
+    };
+    Bundle::sign(parts, &CLUSTER, &Hashed(key))
+}
+
 fn first_state(founders: &Founders) -> State {
     State {
         height: Height(0),
@@ -998,6 +1171,15 @@ fn node(id: u16, founders: &Founders) -> Node {
         state,
         starts: 0,
         asked: (Epoch(0), View(0)),
+        lost: false,
+        joined: id >= founders.n,
+        fences: 0,
+        queued: VecDeque::new(),
+        waits_for: Vec::new(),
+        votes_sent: 0,
+        may_halt: false,
+        halted: None,
+        copies: Vec::new(),
         members: Vec::new(),
         voters: Vec::new(),
         epochs: Vec::new(),
@@ -1107,6 +1289,10 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         checkpoints: Vec::new(),
         erased: Height(0),
         quarantined: false,
+        fenced: false,
+        rejoined: None,
+        session_counter: 0,
+        seen: SeenVotes::default(),
         log_end: LogPosition(records.len() as u64),
     };
     let higher = |known: &Option<Certificate>, new: &Certificate| {
@@ -1123,6 +1309,11 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
             Record::Block(block) if block.header.height > state.height => {
                 assert!(!recovery.blocks.contains(block), "a block is logged once");
                 recovery.blocks.push(Arc::clone(block));
+            }
+            Record::Fenced { .. } => recovery.fenced = true,
+            Record::Rejoined(certificate) => {
+                recovery.fenced = false;
+                recovery.rejoined = Some(certificate.clone());
             }
             Record::Prepared(certificate) if higher(&recovery.prepared, certificate) => {
                 recovery.prepared = Some(certificate.clone());

@@ -147,7 +147,7 @@ fn write(kv: &mut Kv, model: &mut Model, changes: &[(u8, bool)]) {
         let key = name(*n);
         let event = if *is_put {
             let length = u32::try_from(model.changes.len()).expect("few changes");
-            let value = ValueRef { segment: 1, offset: length, length };
+            let value = ValueRef { segment: 1, offset: length, length, check: 0 };
             Some(kv.put(&key, LeaseId(i64::from(*n) % 3), value, Digest::ZERO))
         } else {
             kv.delete(&key)

@@ -123,7 +123,7 @@ pub(in crate::storage) fn write_whole(
         file.sync()?;
     }
     disk.rename(&temporary, path)?;
-    disk.sync_directory(CHECKPOINT_DIRECTORY)
+    disk.sync_directory(path.rsplit_once('/').map_or("", |(directory, _)| directory))
 }
 
 fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {

@@ -26,7 +26,10 @@ pub(super) fn of_segment(
     }
     let highest = effects.keys().next_back().copied();
     let mut entries: Vec<Provenance> = Vec::new();
-    let mut rest = effects.first_key_value().map(|(height, _)| *height).zip(highest);
+    // The block of the first effects may lie in a segment that is older than the retention.
+    let held = log.first_height()?.unwrap_or_default();
+    let first = effects.range(held..).next().map(|(height, _)| *height);
+    let mut rest = first.zip(highest);
     while let Some((from, until)) = rest {
         let page = log.read_blocks(from, until, BLOCKS_BYTES)?;
         let page = page.ok_or(IndexError::BlockMissing(from))?;
@@ -36,7 +39,8 @@ pub(super) fn of_segment(
             }
         }
         let next = page.blocks.last().map_or(from, |block| block.header.height).next();
-        rest = (next <= until).then_some((next, until));
+        // A transferred state leaves a gap of heights in the log.
+        rest = effects.range(next..).next().map(|(from, _)| (*from, until));
     }
     // Stable: changes of one key at one revision stay in the order they were made.
     entries.sort_by(|one, two| (&one.key, one.revision).cmp(&(&two.key, two.revision)));

@@ -93,6 +93,14 @@ impl BlockReader {
         Ok(self.first_heights.values().min().copied())
     }
 
+    /// The lowest segment that holds a block.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn first_segment(&mut self) -> Result<Option<u32>, LogError> {
+        Ok(self.known_segments()?.first().copied())
+    }
+
     /// A segment was pruned: what is open of it is closed, so that its erased content goes.
     pub fn pruned(&mut self, segment: u32) {
         self.indexed.remove(&segment);

@@ -11,6 +11,7 @@ mod carried;
 mod frame;
 mod prune;
 mod recover;
+mod retain;
 mod scan;
 
 pub use appender::{Appender, Batch, LogWriter, Placed, Preparation, ReplayMark};
@@ -19,6 +20,7 @@ pub use carried::Carried;
 pub use frame::{FRAME_HEAD_BYTES, LOG_VERSION, SEGMENT_HEADER_BYTES};
 pub use prune::{Horizon, PruneStep, prune_segment, prune_steps};
 pub use recover::{Recovered, recover};
+pub use retain::drop_oldest;
 pub use scan::{SegmentReader, block_segments, segments};
 
 use core::fmt;
@@ -40,6 +42,12 @@ pub fn segment_path(segment: u32) -> String {
 #[must_use]
 pub fn pruned_path(segment: u32) -> String {
     format!("{LOG_DIRECTORY}/{segment:010}.pruned")
+}
+
+/// What stays of a segment that was dropped.
+#[must_use]
+pub fn anchors_path(segment: u32) -> String {
+    format!("{LOG_DIRECTORY}/{segment:010}.anchors")
 }
 
 /// Whose log it is, and how large its files are.

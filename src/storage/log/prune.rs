@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::chain::{Block, Record};
 use crate::codec::Encode;
+use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::blocks::{TAG_BLOCK, TAG_COMMITTED, certificate_height, next_head};
 use crate::storage::log::frame::{FrameHead, SegmentHeader, framed_len};
@@ -176,7 +177,7 @@ fn kept_certificates(
 
 /// A record as it stays: a block up to `height` without its values.
 fn strip(segment: u32, payload: Bytes, height: Height) -> Result<Option<Bytes>, LogError> {
-    if payload.first() != Some(&TAG_BLOCK) {
+    if payload.first() != Some(&TAG_BLOCK) || planted::is(Bug::ValueKept) {
         return Ok(Some(payload));
     }
     match decode(segment, 0, payload.clone())? {
@@ -250,6 +251,23 @@ fn each(
             }
         }
     }
+}
+
+/// Writes a small segment of these records, durably.
+pub(super) fn write_segment<'a>(
+    disk: &dyn Disk,
+    (path, mut header): (&str, SegmentHeader),
+    records: impl Iterator<Item = &'a (FrameHead, Bytes)> + Clone,
+) -> Result<(), LogError> {
+    match disk.remove(path) {
+        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let bytes = records.clone().map(|(_, payload)| framed(payload.len())).sum::<u32>();
+    header.capacity = SEGMENT_HEADER_BYTES + bytes;
+    let mut out = Output::new(disk.open(path, Open::Create)?, header);
+    records.for_each(|(head, payload)| out.push(head, payload));
+    Ok(out.flush()?)
 }
 
 /// A segment being written.

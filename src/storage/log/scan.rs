@@ -33,6 +33,11 @@ pub fn block_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
     numbered(disk, &[".segment", ".pruned"])
 }
 
+/// The segments that were pruned, ascending.
+pub(super) fn pruned_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
+    numbered(disk, &[".pruned"])
+}
+
 fn numbered(disk: &dyn Disk, suffixes: &[&str]) -> Result<Vec<u32>, DiskError> {
     let number =
         |name: &String| suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)?.parse().ok());
@@ -117,7 +122,7 @@ pub(super) enum Step {
 /// The state of a segment's header.
 pub(super) enum Opened {
     /// Whole; the file is positioned at its first record.
-    Ready(SegmentReader),
+    Ready(Box<SegmentReader>),
     /// No header and nothing behind it: its preparation was cut short.
     Unfinished,
 }
@@ -125,7 +130,10 @@ pub(super) enum Opened {
 impl Opened {
     fn with_gaps(self) -> Self {
         match self {
-            Self::Ready(reader) => Self::Ready(SegmentReader { gaps: true, ..reader }),
+            Self::Ready(mut reader) => {
+                reader.gaps = true;
+                Self::Ready(reader)
+            }
             Self::Unfinished => Self::Unfinished,
         }
     }
@@ -158,7 +166,7 @@ impl SegmentReader {
             other => other?,
         };
         match opened {
-            Opened::Ready(reader) => Ok(reader),
+            Opened::Ready(reader) => Ok(*reader),
             Opened::Unfinished => Err(LogError::Missing { segment }),
         }
     }
@@ -350,5 +358,6 @@ pub(super) fn open_path(
     let start = header.chain_start();
     let offset = SEGMENT_HEADER_BYTES;
     let (chain, expected, gaps) = (start, None, false);
-    Ok(Opened::Ready(SegmentReader { window, header, start, offset, chain, expected, gaps }))
+    let reader = SegmentReader { window, header, start, offset, chain, expected, gaps };
+    Ok(Opened::Ready(Box::new(reader)))
 }

@@ -2,6 +2,7 @@
 //! it judges.
 
 pub mod agreement;
+pub mod fences;
 pub mod model;
 pub mod requests;
 pub mod verifier;

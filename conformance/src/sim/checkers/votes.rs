@@ -44,6 +44,18 @@ impl Promises {
         self.pending.push((position, promise));
     }
 
+    /// The disk is lost or older: what it held of views and certificates is promised anew. Blocks it
+    /// once held are on the chain, whatever of the log it reads back.
+    pub fn lost(&mut self) {
+        *self = Self { blocks: core::mem::take(&mut self.blocks), ..Self::default() };
+    }
+
+    /// Whether a view was entered durably.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        !self.entered.is_empty()
+    }
+
     /// A crash: what was not synced may be gone.
     pub fn crashed(&mut self) {
         self.pending.clear();
@@ -93,6 +105,12 @@ impl Ledger {
     #[must_use]
     pub fn chosen(&self, height: Height) -> Option<Digest> {
         self.chosen.get(&height).copied()
+    }
+
+    /// A replica's disk is lost: what it voted before is no promise any more, what it votes from now on is.
+    pub fn forget(&mut self, replica: ReplicaId) {
+        self.votes.retain(|(voter, ..), _| *voter != replica);
+        self.left.remove(&replica);
     }
 
     /// A message goes out to the network.
