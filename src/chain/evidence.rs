@@ -1,13 +1,15 @@
 use core::fmt;
 
 use crate::chain::evidence_check::{NewViewFault, new_view_fault};
-use crate::chain::{BlockHeader, Bundle, Certificate, CheckpointVote, Membership, NewView};
+use crate::chain::{BlockHeader, Bundle, Certificate, CheckpointVote, EpochProof};
+use crate::chain::{Membership, NewView};
 use crate::chain::{Phase, ViewChange, Vote};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, Scheme, hash};
 use crate::types::{ClusterId, Digest, Epoch, ReplicaId};
 
 const VERSION: u16 = 1;
+const EPOCHS_MAX: usize = 4096;
 /// Longest path between two conflicting certificates that one proof carries.
 const FORK_HEADERS_MAX: usize = 1024;
 
@@ -191,6 +193,19 @@ impl Evidence {
         match self {
             Self::Fork(fork) => fork.signers_of_both(),
             _ => self.accused(),
+        }
+    }
+
+    /// The last epoch it speaks of; None if none is signed.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::DoubleVote(votes) => Some(votes.0.epoch),
+            Self::Amnesia(both) => Some(both.0.epoch),
+            Self::FalseNewView(both) => Some(both.1.epoch),
+            Self::DoubleCheckpoint(votes) => Some(votes.0.epoch),
+            Self::DoubleBundle(_) => None,
+            Self::Fork(fork) => Some(fork.low.epoch.max(fork.high.epoch)),
         }
     }
 
@@ -431,18 +446,33 @@ impl Decode for Evidence {
 pub struct EvidenceFile {
     /// The network.
     pub cluster_id: ClusterId,
+    /// How the epochs before the proof's ended: from the genesis they lead to the members it accuses.
+    pub epochs: Vec<EpochProof>,
     /// The proof.
     pub evidence: Evidence,
 }
 
 impl EvidenceFile {
     const MAGIC: &[u8; 16] = b"althing evidence";
+
+    /// Of all known epoch proofs it takes those that the proof needs.
+    #[must_use]
+    pub fn new(cluster_id: ClusterId, epochs: &[EpochProof], evidence: &Evidence) -> Self {
+        let needed = evidence.epoch();
+        let before = epochs.iter().filter(|proof| {
+            // A bundle names no epoch: its origin's key may be of any.
+            needed.is_none_or(|epoch| proof.certificate.epoch < epoch)
+        });
+        Self { cluster_id, epochs: before.cloned().collect(), evidence: evidence.clone() }
+    }
 }
 
 impl Encode for EvidenceFile {
     fn encode(&self, writer: &mut Writer) {
         writer.raw(Self::MAGIC);
         writer.digest(&self.cluster_id);
+        writer.length(self.epochs.len());
+        self.epochs.iter().for_each(|proof| proof.encode(writer));
         self.evidence.encode(writer);
     }
 }
@@ -453,6 +483,10 @@ impl Decode for EvidenceFile {
             return Err(DecodeError::Invalid("evidence file"));
         }
         let cluster_id = reader.digest("evidence network")?;
-        Ok(Self { cluster_id, evidence: Evidence::decode(reader)? })
+        let mut epochs = Vec::new();
+        for _ in 0..reader.length(EPOCHS_MAX, "evidence epochs")? {
+            epochs.push(EpochProof::decode(reader)?);
+        }
+        Ok(Self { cluster_id, epochs, evidence: Evidence::decode(reader)? })
     }
 }

@@ -11,7 +11,7 @@ use http::Method;
 use super::connection::Connection;
 use super::http::{Http, block_on};
 use super::output::{Failure, Format, say};
-use crate::chain::{GenesisMember, Trust};
+use crate::chain::GenesisMember;
 use crate::config::{GenesisFile, create_new};
 use crate::crypto::Ed25519;
 use crate::types::ReplicaId;
@@ -134,9 +134,7 @@ pub(super) fn report(bytes: Bytes, genesis: &Path) -> anyhow::Result<()> {
     let cluster_id = genesis.cluster_id();
     // Checking needs a scheme and no secret: whose key it is does not matter.
     let scheme = Ed25519::from_seed(&[0; 32]);
-    let memberships = [genesis.membership()];
-    let trust = Trust { cluster_id: &cluster_id, memberships: &memberships, scheme: &scheme };
-    let finding = verify::evidence(bytes, &trust)?;
+    let finding = verify::evidence(bytes, genesis, &scheme)?;
     let names = |ids: &[ReplicaId]| -> String {
         let one = |id: &ReplicaId| {
             let member = genesis.members.iter().find(|member: &&GenesisMember| member.id == *id);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::chain::{Evidence, EvidenceFile};
 use crate::codec::{Decode, Encode};
+use crate::node::members::SharedEpochs;
 use crate::observe;
 use crate::storage::disk::Disk;
 use crate::storage::evidence::{evidence_names, keep_evidence, read_evidence};
@@ -33,14 +34,15 @@ pub(super) struct EvidenceKeeper {
 pub(super) struct EvidenceStore {
     disk: Arc<dyn Disk>,
     cluster_id: ClusterId,
+    epochs: SharedEpochs,
     /// By digest in hexadecimal.
     known: RwLock<BTreeMap<String, KeptEvidence>>,
 }
 
 impl EvidenceStore {
     /// Reads what earlier runs left. A file that cannot be read is named and left alone.
-    pub(super) fn open(disk: Arc<dyn Disk>, cluster_id: ClusterId) -> Self {
-        let store = Self { disk, cluster_id, known: RwLock::default() };
+    pub(super) fn open(disk: Arc<dyn Disk>, cluster_id: ClusterId, epochs: SharedEpochs) -> Self {
+        let store = Self { disk, cluster_id, epochs, known: RwLock::default() };
         let names = evidence_names(store.disk.as_ref()).unwrap_or_else(|error| {
             tracing::warn!(event = "evidence_unreadable", "{error}");
             Vec::new()
@@ -72,7 +74,8 @@ impl EvidenceStore {
 
     fn keep(&self, evidence: &Evidence) {
         let name = evidence.digest().to_string();
-        let file = EvidenceFile { cluster_id: self.cluster_id, evidence: evidence.clone() };
+        let epochs = self.epochs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = EvidenceFile::new(self.cluster_id, &epochs, evidence);
         let accused: Vec<u16> = evidence.accused().iter().map(|id| id.0).collect();
         match keep_evidence(self.disk.as_ref(), &name, &file.to_bytes()) {
             Ok(true) => {

@@ -303,13 +303,14 @@ fn first_start(
     let revision = state.kv.revision();
     let shared = Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) }));
     let threads = Threads::start(config, &mut opened, events, (&shared, net.clone()))?;
+    let epochs: SharedEpochs = Arc::new(RwLock::new(opened.replayed.epochs.clone()));
     let board = Board {
         status: Arc::new(RwLock::new(NodeStatus::new(config.own, core.status()))),
         signals: Arc::new(Signals::default()),
         applied: watch::Sender::new(revision.0),
         services: Arc::new(RwLock::new(threads.services(&opened))),
-        epochs: Arc::new(RwLock::new(opened.replayed.epochs.clone())),
-        evidence: start_evidence_thread(config, disk)?,
+        evidence: start_evidence_thread(config, disk, &epochs)?,
+        epochs,
         shared,
     };
     let replica = replica(config, opened, core, (board.clone(), threads, net));
@@ -417,8 +418,11 @@ fn replica(
 fn start_evidence_thread(
     config: &NodeConfig,
     disk: &Arc<dyn Disk>,
+    epochs: &SharedEpochs,
 ) -> Result<EvidenceKeeper, StartError> {
-    let store = Arc::new(EvidenceStore::open(Arc::clone(disk), config.genesis.cluster_id()));
+    let cluster_id = config.genesis.cluster_id();
+    let store = EvidenceStore::open(Arc::clone(disk), cluster_id, Arc::clone(epochs));
+    let store = Arc::new(store);
     let (found, inbox) = channel();
     let keeper = Arc::clone(&store);
     drop(spawn_spare("evidence", move || keeper.run(&inbox))?);

@@ -128,7 +128,7 @@ impl Witness {
     pub fn file_view_change(&mut self, view_change: &Arc<ViewChange>) {
         let known = self.view_changes.entry(view_change.replica);
         let known = known.or_insert_with(|| Arc::clone(view_change));
-        if known.view < view_change.view {
+        if (known.epoch, known.view) < (view_change.epoch, view_change.view) {
             *known = Arc::clone(view_change);
         }
     }

@@ -1,7 +1,11 @@
 use core::fmt;
 
-use crate::chain::{Evidence, EvidenceError, EvidenceFile, Phase, Trust};
+use crate::chain::{
+    EpochError, EpochProof, Evidence, EvidenceError, EvidenceFile, Genesis, Membership, Phase,
+    Trust,
+};
 use crate::codec::{Decode, DecodeError};
+use crate::crypto::Scheme;
 use crate::types::{ClusterId, ReplicaId};
 
 /// What a proof of misbehaviour shows.
@@ -24,6 +28,8 @@ pub enum FindingError {
     Format(DecodeError),
     /// It is of this other network.
     Network(ClusterId),
+    /// It does not lead from the genesis to the epoch it speaks of.
+    Epochs(EpochError),
     /// It is well-formed and proves nothing.
     Evidence(EvidenceError),
 }
@@ -35,6 +41,7 @@ impl fmt::Display for FindingError {
             Self::Network(id) => {
                 write!(f, "this is evidence of network {id}, not of the trusted genesis")
             }
+            Self::Epochs(error) => write!(f, "its members cannot be known: {error}"),
             Self::Evidence(error) => write!(f, "this proves nothing: {error}"),
         }
     }
@@ -42,15 +49,25 @@ impl fmt::Display for FindingError {
 
 impl std::error::Error for FindingError {}
 
-/// Checks an evidence file against nothing but the network's id and its members' keys.
+/// Checks an evidence file against nothing but the genesis.
 ///
 /// # Errors
 /// [`FindingError`]; nobody is accused then.
-pub fn evidence(bytes: bytes::Bytes, trust: &Trust<'_>) -> Result<Finding, FindingError> {
+pub fn evidence(
+    bytes: bytes::Bytes,
+    genesis: &Genesis,
+    scheme: &dyn Scheme,
+) -> Result<Finding, FindingError> {
     let file = EvidenceFile::from_bytes(bytes).map_err(FindingError::Format)?;
-    if file.cluster_id != *trust.cluster_id {
+    let cluster_id = genesis.cluster_id();
+    if file.cluster_id != cluster_id {
         return Err(FindingError::Network(file.cluster_id));
     }
+    let networks =
+        EpochProof::check_all(genesis, &file.epochs, scheme).map_err(FindingError::Epochs)?;
+    let memberships: Vec<Membership> =
+        networks.into_iter().map(|network| network.membership).collect();
+    let trust = &Trust { cluster_id: &cluster_id, memberships: &memberships, scheme };
     file.evidence.verify(trust).map_err(FindingError::Evidence)?;
     Ok(Finding {
         guilty: file.evidence.accused(),

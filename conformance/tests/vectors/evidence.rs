@@ -111,7 +111,7 @@ fn every_kind_of_evidence_keeps_its_bytes() {
         all.iter().map(|(name, evidence)| (*name, evidence.to_bytes())).collect();
     golden("evidence.hex", &items);
     items.iter().for_each(|(_, bytes)| canonical::<Evidence>(bytes));
-    let file = EvidenceFile { cluster_id: samples::cluster_id(), evidence: all[0].1.clone() };
+    let file = EvidenceFile::new(samples::cluster_id(), &[], &all[0].1);
     golden("evidence_file.hex", &[("bytes", file.to_bytes())]);
     canonical::<EvidenceFile>(&file.to_bytes());
 }
