@@ -1,7 +1,7 @@
 //! What one peer may cost this replica (protocol.md 15).
 
 use crate::ordering::{Alarm, Core, Output};
-use crate::types::ReplicaId;
+use crate::types::{Height, ReplicaId};
 
 /// Signatures checked per second on one peer's account, and at once after a pause: a sixth of a core.
 const CHECKS_PER_SECOND: u64 = 2000;
@@ -40,10 +40,15 @@ impl Bucket {
     }
 }
 
+/// A correct peer asks ascending pages, and the same one again only after a second without an answer.
+const PAGE_AGAIN_MS: u64 = 900;
+
 /// One peer's account.
 pub(super) struct Account {
     checks: Bucket,
     served: Bucket,
+    /// Where the last page given began, and when it was given.
+    page: Option<(Height, u64)>,
     votes_refused_until_ms: u64,
     hearsay_refused_until_ms: u64,
 }
@@ -53,6 +58,7 @@ impl Default for Account {
         Self {
             checks: Bucket::full(CHECKS_PER_SECOND),
             served: Bucket::full(SERVED_PER_SECOND),
+            page: None,
             votes_refused_until_ms: 0,
             hearsay_refused_until_ms: 0,
         }
@@ -75,6 +81,22 @@ impl Core {
         let allowed = self.accounts.entry(peer).or_default().served.take(cost, self.now_ms);
         if !allowed {
             self.counters.over_budget += 1;
+        }
+        allowed
+    }
+
+    /// Whether a page that begins there is given to a peer now: its blocks are read and put together.
+    pub(super) fn may_page(&mut self, peer: ReplicaId, from: Height) -> bool {
+        let now = self.now_ms;
+        let page = self.accounts.entry(peer).or_default().page;
+        let again = page.is_some_and(|(at, given)| from <= at && now < given + PAGE_AGAIN_MS);
+        if again {
+            self.counters.over_budget += 1;
+            return false;
+        }
+        let allowed = self.may_serve(peer, PAGE_COSTS);
+        if allowed {
+            self.accounts.entry(peer).or_default().page = Some((from, now));
         }
         allowed
     }

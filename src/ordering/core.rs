@@ -161,12 +161,13 @@ impl Core {
         if self.quarantined && !heard {
             return;
         }
-        let cost = match message {
-            Message::GetBlocks { .. } | Message::GetBody { .. } => PAGE_COSTS,
-            Message::GetManifest { .. } | Message::GetChunk { .. } => 1,
-            _ => 0,
+        let affordable = match message {
+            Message::GetBlocks { from, .. } => self.may_page(peer, from),
+            Message::GetBody { .. } => self.may_serve(peer, PAGE_COSTS),
+            Message::GetManifest { .. } | Message::GetChunk { .. } => self.may_serve(peer, 1),
+            _ => true,
         };
-        if cost > 0 && !self.may_serve(peer, cost) {
+        if !affordable {
             return;
         }
         match message {
