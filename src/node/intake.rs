@@ -9,8 +9,9 @@ use bytes::Bytes;
 use crate::net::Receipt;
 use crate::types::ReplicaId;
 
-/// Messages a peer may send per second, and at once after a pause. The busiest honest peers sent 3,000.
-const MESSAGES_PER_SECOND: u64 = 8_000;
+/// Messages a peer may send per second, and at once after a pause: several for each block and bundle
+/// of a full pipeline.
+const MESSAGES_PER_SECOND: u64 = 4_000;
 /// Bytes likewise: hashing them takes about a tenth of a core; a state transfer needs less from one
 /// peer.
 const BYTES_PER_SECOND: u64 = 128 << 20;

@@ -41,6 +41,8 @@ use crate::types::{Millis, ReplicaId};
 const EVENTS_PER_TURN: usize = 16_384;
 /// Frames given to the core before outputs are carried out: enough to batch, few enough to stay quick.
 const FRAMES_PER_TURN: usize = 512;
+/// And so long at most: timers and clients wait meanwhile.
+const FRAMES_TURN_MS: u64 = 10;
 
 /// Bundles of this replica that may be unexecuted at once (consensus.md 9).
 const BUNDLES_OUTSTANDING: u64 = 4;
@@ -164,7 +166,10 @@ impl Replica {
     /// Peers in turn, some frames of each.
     fn take_frames(&mut self) {
         let now = self.clock.mono_ms();
-        for _ in 0..FRAMES_PER_TURN {
+        for taken in 0..FRAMES_PER_TURN {
+            if taken % 16 == 0 && self.clock.mono_ms() >= now + FRAMES_TURN_MS {
+                break;
+            }
             let Some((peer, frame, _receipt)) = self.intake.pop(now) else { break };
             match Message::from_bytes(frame) {
                 Ok(message) => self.step(Input::Recv { peer, message }),

@@ -8,11 +8,42 @@ const CHECKS_PER_SECOND: u64 = 2000;
 /// How long a peer that sent a false signature is not listened to.
 const REFUSED_MS: u64 = 60_000;
 
+/// Chunks read from disk for a peer per second: at most 1 MiB each.
+const SERVED_PER_SECOND: u64 = 128;
+/// What a page of blocks counts for: it is put together from records.
+pub(super) const PAGE_COSTS: u64 = 4;
+
+/// Tokens for one second at most, earned as time passes.
+struct Bucket {
+    per_second: u64,
+    /// In thousandths.
+    tokens: u64,
+    filled_ms: u64,
+}
+
+impl Bucket {
+    fn full(per_second: u64) -> Self {
+        Self { per_second, tokens: per_second * 1000, filled_ms: 0 }
+    }
+
+    /// Takes `count` if they are there.
+    fn take(&mut self, count: u64, now_ms: u64) -> bool {
+        let earned = now_ms.saturating_sub(self.filled_ms).saturating_mul(self.per_second);
+        self.filled_ms = self.filled_ms.max(now_ms);
+        self.tokens = self.tokens.saturating_add(earned).min(self.per_second * 1000);
+        let wanted = count.saturating_mul(1000);
+        let enough = self.tokens >= wanted;
+        if enough {
+            self.tokens -= wanted;
+        }
+        enough
+    }
+}
+
 /// One peer's account.
 pub(super) struct Account {
-    /// In thousandths of a check.
-    checks: u64,
-    filled_ms: u64,
+    checks: Bucket,
+    served: Bucket,
     votes_refused_until_ms: u64,
     hearsay_refused_until_ms: u64,
 }
@@ -20,26 +51,11 @@ pub(super) struct Account {
 impl Default for Account {
     fn default() -> Self {
         Self {
-            checks: CHECKS_PER_SECOND * 1000,
-            filled_ms: 0,
+            checks: Bucket::full(CHECKS_PER_SECOND),
+            served: Bucket::full(SERVED_PER_SECOND),
             votes_refused_until_ms: 0,
             hearsay_refused_until_ms: 0,
         }
-    }
-}
-
-impl Account {
-    /// Takes `checks` from the account if they are there.
-    fn take(&mut self, checks: u64, now_ms: u64) -> bool {
-        let earned = now_ms.saturating_sub(self.filled_ms).saturating_mul(CHECKS_PER_SECOND);
-        self.filled_ms = self.filled_ms.max(now_ms);
-        self.checks = self.checks.saturating_add(earned).min(CHECKS_PER_SECOND * 1000);
-        let wanted = checks.saturating_mul(1000);
-        let enough = self.checks >= wanted;
-        if enough {
-            self.checks -= wanted;
-        }
-        enough
     }
 }
 
@@ -47,7 +63,16 @@ impl Core {
     /// Whether signatures may be checked on a peer's account; if not, its message is dropped like one
     /// lost on the wire.
     pub(super) fn may_verify(&mut self, peer: ReplicaId, checks: u64) -> bool {
-        let allowed = self.accounts.entry(peer).or_default().take(checks, self.now_ms);
+        let allowed = self.accounts.entry(peer).or_default().checks.take(checks, self.now_ms);
+        if !allowed {
+            self.counters.over_budget += 1;
+        }
+        allowed
+    }
+
+    /// Whether something may be read from disk for a peer now; if not, it asks again or asks another.
+    pub(super) fn may_serve(&mut self, peer: ReplicaId, cost: u64) -> bool {
+        let allowed = self.accounts.entry(peer).or_default().served.take(cost, self.now_ms);
         if !allowed {
             self.counters.over_budget += 1;
         }
@@ -88,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_account_refills_with_time_and_never_above_a_second_of_checks() {
-        let mut account = Account::default();
+        let mut account = Bucket::full(CHECKS_PER_SECOND);
         assert!(account.take(CHECKS_PER_SECOND, 5));
         assert!(!account.take(1, 5));
         assert!(account.take(CHECKS_PER_SECOND / 1000, 6));

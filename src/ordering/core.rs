@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::chain::{Block, Membership, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
-use crate::ordering::budget::Account;
+use crate::ordering::budget::{Account, PAGE_COSTS};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::epochs::Epochs;
@@ -159,6 +159,14 @@ impl Core {
             Message::Status(_) | Message::GetBlocks { .. } | Message::VotesQuestion { .. }
         );
         if self.quarantined && !heard {
+            return;
+        }
+        let cost = match message {
+            Message::GetBlocks { .. } | Message::GetBody { .. } => PAGE_COSTS,
+            Message::GetManifest { .. } | Message::GetChunk { .. } => 1,
+            _ => 0,
+        };
+        if cost > 0 && !self.may_serve(peer, cost) {
             return;
         }
         match message {

@@ -39,6 +39,8 @@ pub(super) struct Pool {
     pub origins: BTreeMap<ReplicaId, Origin>,
     pub bytes: usize,
     pub count: usize,
+    /// When late bundles were last looked for.
+    pub guarded_ms: u64,
     /// The origin served last: a block starts with the next one.
     cursor: ReplicaId,
 }

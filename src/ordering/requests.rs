@@ -8,6 +8,10 @@ use crate::types::{LogPosition, ReplicaId, View};
 /// An unproposed bundle is sent to all after this long, and again after as long as `T_req`.
 const FORWARD_MS: u64 = 300;
 
+/// Late bundles are looked for this often, not in every step: a flooding origin fills its share of the
+/// pool, and looking through it then costs more than all else.
+const GUARD_MS: u64 = 25;
+
 impl Core {
     pub(super) fn on_submit(&mut self, bundle: Bundle) {
         assert_eq!(bundle.origin, self.own, "a replica submits its own bundles");
@@ -93,9 +97,10 @@ impl Core {
     /// Tells everyone about own bundles that no block holds after `T_fwd`, and relays those of
     /// others.
     pub(super) fn guard_requests(&mut self) {
-        if self.pool.count == 0 {
+        if self.pool.count == 0 || self.now_ms < self.pool.guarded_ms + GUARD_MS {
             return;
         }
+        self.pool.guarded_ms = self.now_ms;
         let late = self.now_ms.saturating_sub(FORWARD_MS);
         let again = self.now_ms.saturating_sub(self.view_timeout_ms());
         let ids: Vec<ReplicaId> = self.pool.origins.keys().copied().collect();
@@ -142,6 +147,7 @@ impl Core {
                 }
             })
             .min()
+            .map(|at| at.max(self.pool.guarded_ms + GUARD_MS))
     }
 
     /// When the primary will have left some origin's oldest bundle unproposed for `T_req`.

@@ -102,3 +102,59 @@ fn the_first_five_minutes_work() {
     assert_eq!(demo.get("delta", "from-birch"), "birch");
     assert!(demo.put("delta", "again"));
 }
+
+/// One `demo lie`: the others prove it, the proof is a file that verifies alone, writes go on.
+fn is_caught(demo: &Demo, liar: &str) {
+    let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != liar).collect();
+    let report = demo.run(&["lie", liar]);
+    assert!(report.contains(&format!("PROVEN: {liar} (")), "{report}");
+    assert!(report.contains(&format!("held by {}", others.join(", "))), "{report}");
+    eventually("writes go on beside a liar", MINUTE, || demo.put(others[0], "beside-a-liar"));
+    for name in &others {
+        let home = format!("{}/{name}", demo.home);
+        let list = althing(&["misbehaviour", "list", "--home", &home]);
+        assert!(list.contains(liar), "{name} keeps no proof:\n{list}");
+    }
+}
+
+#[test]
+fn a_replica_told_to_lie_is_proven_guilty_and_the_others_go_on() {
+    if !peers::available("process::lie", &["althing", "etcdctl"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let home = directory.path().join("demo").display().to_string();
+    let demo = Demo { home };
+    let table = demo.up();
+    let primary = table.lines().find(|line| line.contains("primary")).expect("a primary");
+    let primary = *NAMES.iter().find(|name| primary.starts_with(*name)).expect("a name");
+    let voter = *NAMES.iter().find(|name| **name != primary).expect("another");
+    is_caught(&demo, voter);
+    is_caught(&demo, primary);
+    let files = std::fs::read_dir(&demo.home).expect("the demo's home");
+    let proofs: Vec<_> = files
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "evidence"))
+        .collect();
+    assert_eq!(proofs.len(), 2, "one proof each");
+    let genesis = format!("{}/genesis.json", demo.home);
+    for proof in proofs {
+        let path = proof.display().to_string();
+        let verdict = althing(&["misbehaviour", "verify", &path, "--trust", &genesis]);
+        assert!(verdict.starts_with("PROVEN: "), "{verdict}");
+        let mut bytes = std::fs::read(&proof).expect("the proof");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&proof, bytes).expect("the proof is changed");
+        let mut command = peers::command("althing");
+        command.args(["misbehaviour", "verify", &path, "--trust", &genesis]);
+        let refused = command.output().expect("althing runs");
+        assert_eq!(refused.status.code(), Some(1));
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(why.contains("did not sign"), "{why}");
+    }
+    // Restarted, the liar is honest again, and its proofs are still there.
+    demo.run(&["stop", voter]);
+    demo.run(&["start", voter]);
+    eventually("all go on together", MINUTE, || demo.put(voter, "forgiven"));
+}

@@ -5,6 +5,7 @@ mod clients;
 mod damage;
 mod demo;
 mod erasure;
+mod flood;
 mod handover;
 mod load;
 mod lost_disk;
