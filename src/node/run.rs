@@ -243,6 +243,7 @@ impl Replica {
             }
             Event::Durable(position, end) => {
                 self.persist.durable();
+                self.persist.appender().durable(position);
                 self.executor.durable(end);
                 drop(self.bulk.send(BulkJob::Advance(end)));
                 for (to, message) in self.gates.open(position) {
