@@ -30,6 +30,7 @@ use crate::node::pending::Pending;
 use crate::node::persist::Persist;
 use crate::node::prune::PruneJob;
 use crate::node::stable::Stable;
+use crate::node::start::CONTROL_FRAME_BYTES;
 use crate::node::transfer::{TransferJob, Transferred};
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
@@ -242,6 +243,7 @@ impl Replica {
             }
             Event::Durable(position, end) => {
                 self.persist.durable();
+                self.persist.appender().durable(position);
                 self.executor.durable(end);
                 drop(self.bulk.send(BulkJob::Advance(end)));
                 for (to, message) in self.gates.open(position) {
@@ -432,8 +434,8 @@ impl Replica {
     }
 
     fn send(&self, to: Recipients, message: &Message) {
-        let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
         let frame = message.to_bytes();
+        let lane = lane_of(message, &frame);
         match to {
             Recipients::One(peer) => (self.send)(peer, frame, lane),
             Recipients::Others => self.send_all(&self.members.others, message, &frame),
@@ -442,7 +444,7 @@ impl Replica {
     }
 
     fn send_all(&self, peers: &[ReplicaId], message: &Message, frame: &Bytes) {
-        let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
+        let lane = lane_of(message, frame);
         let now = self.clock.mono_ms();
         let other = self.liar.as_ref().and_then(|liar| liar.other_face(message, now));
         let other = other.map(|message| message.to_bytes());
@@ -486,4 +488,10 @@ impl Replica {
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }
+}
+
+/// A single request may fill a proposal larger than the control lane takes: late is better than never.
+fn lane_of(message: &Message, frame: &Bytes) -> Lane {
+    let bulk = message.is_bulk() || frame.len() > CONTROL_FRAME_BYTES;
+    if bulk { Lane::Bulk } else { Lane::Control }
 }

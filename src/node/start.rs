@@ -51,7 +51,7 @@ use crate::watch::Ring;
 const PEER_QUEUE_BYTES: usize = 32 << 20;
 
 /// Control messages: the largest is a NEW-VIEW.
-const CONTROL_FRAME_BYTES: usize = 1 << 20;
+pub(super) const CONTROL_FRAME_BYTES: usize = 1 << 20;
 
 /// What a replica is made from. The caller has checked the genesis and the key.
 pub struct NodeConfig {

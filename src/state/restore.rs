@@ -30,6 +30,8 @@ pub struct Restore {
     head: Option<Head>,
     last_lease: Option<LeaseId>,
     last_key: Option<Bytes>,
+    /// Of that key the last version: a chunk may begin with the rest of its versions.
+    last_place: Option<(Revision, u32)>,
     /// Changes from the compact revision on, to be replayed in order.
     changes: Vec<(Revision, u32, Bytes, Item, Digest)>,
 }
@@ -67,6 +69,7 @@ impl Restore {
             head: None,
             last_lease: None,
             last_key: None,
+            last_place: None,
             changes: Vec::new(),
         }
     }
@@ -107,12 +110,14 @@ impl Restore {
     fn read_keys(&mut self, reader: &mut Reader, chunk: &KeptChunk) -> Result<(), RestoreError> {
         let head = self.head.as_mut().ok_or(RestoreError::Order)?;
         let compact = head.numbers.compact_revision;
-        for _ in 0..reader.length(ITEMS_MAX, "keys")? {
+        for number in 0..reader.length(ITEMS_MAX, "keys")? {
             let key = reader.bytes(Parameters::KEY_BYTES_MAX, "key")?;
-            if key.is_empty() || self.last_key.as_ref().is_some_and(|last| *last >= key) {
+            let goes_on = number == 0 && self.last_key.as_ref() == Some(&key);
+            let rises = self.last_key.as_ref().is_none_or(|last| *last < key);
+            if key.is_empty() || !(rises || goes_on) {
                 return Err(RestoreError::Order);
             }
-            let mut last = None;
+            let mut last = self.last_place.take().filter(|_| goes_on);
             for _ in 0..reader.length(ITEMS_MAX, "versions")? {
                 let (item, commitment) = read_item(reader, chunk)?;
                 let place = item.place();
@@ -130,7 +135,7 @@ impl Restore {
                     _ => return Err(RestoreError::Inconsistent("what is compacted")),
                 }
             }
-            self.last_key = Some(key);
+            (self.last_key, self.last_place) = (Some(key), last);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::state::kv::{Item, Kv};
 use crate::types::{Digest, LeaseId, Millis, Revision};
 
-/// Most bytes of a chunk, unless a single key's versions are more.
+/// Most bytes of a chunk, unless a single version is larger. A key with more goes on in the next one.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// The first byte of a chunk.
@@ -39,8 +39,9 @@ pub struct Snapshotter {
     leases: std::vec::IntoIter<(LeaseId, i64, Millis)>,
     compact: Revision,
     cut: Revision,
-    /// Where the next chunk of keys goes on; None behind the last key.
-    from: Option<Vec<u8>>,
+    /// Where the next chunk goes on: a key, and how many of its versions are written; None behind the
+    /// last key.
+    from: Option<(Vec<u8>, usize)>,
     /// Keeps the history the cut needs.
     _pin: Arc<()>,
 }
@@ -67,7 +68,7 @@ impl Snapshotter {
             leases: leases.into_iter(),
             compact: state.kv.compact_revision(),
             cut: state.kv.revision(),
-            from: Some(Vec::new()),
+            from: Some((Vec::new(), 0)),
             _pin: state.kv.pin(),
         }
     }
@@ -94,20 +95,33 @@ impl Snapshotter {
     }
 
     fn plan_keys(&mut self, kv: &Kv) -> Vec<(Bytes, Vec<Item>)> {
-        let Some(from) = self.from.take() else { return Vec::new() };
+        let Some((from, written)) = self.from.take() else { return Vec::new() };
         let mut records = Vec::new();
         let mut bytes = RECORD_BYTES;
         let mut next = None;
         let cut = if planted::is(Bug::RevisionApart) { kv.revision() } else { self.cut };
-        kv.visit_items(&from, self.compact, cut, &mut |key, items| {
+        kv.visit_items(&from, self.compact, cut, &mut |key, mut items| {
+            let written = if *key == *from { written } else { 0 };
+            items.drain(..written);
             let size = record_bytes(key, &items);
-            if !records.is_empty() && bytes + size > CHUNK_BYTES_MAX {
-                next = Some(key.to_vec());
+            if bytes + size <= CHUNK_BYTES_MAX {
+                bytes += size;
+                records.push((Bytes::copy_from_slice(key), items));
+                return core::ops::ControlFlow::Continue(());
+            }
+            if !records.is_empty() {
+                next = Some((key.to_vec(), written));
                 return core::ops::ControlFlow::Break(());
             }
-            bytes += size;
+            let fitting = fitting(key, &items);
+            if fitting < items.len() {
+                items.truncate(fitting);
+                next = Some((key.to_vec(), written + fitting));
+            } else {
+                next = Some(([key, &[0]].concat(), 0));
+            }
             records.push((Bytes::copy_from_slice(key), items));
-            core::ops::ControlFlow::Continue(())
+            core::ops::ControlFlow::Break(())
         });
         self.from = next;
         records
@@ -126,12 +140,25 @@ impl Snapshotter {
     }
 }
 
-fn record_bytes(key: &[u8], items: &[Item]) -> usize {
-    let items = items.iter().map(|item| match item {
+fn item_bytes(item: &Item) -> usize {
+    match item {
         Item::Put { version, .. } => PUT_BYTES + version.value.length as usize,
         Item::Delete { .. } => DELETE_BYTES,
+    }
+}
+
+fn record_bytes(key: &[u8], items: &[Item]) -> usize {
+    RECORD_BYTES + key.len() + items.iter().map(item_bytes).sum::<usize>()
+}
+
+/// How many of a key's versions, at least one, fill a chunk of their own.
+fn fitting(key: &[u8], items: &[Item]) -> usize {
+    let mut bytes = 2 * RECORD_BYTES + key.len();
+    let fits = items.iter().take_while(|item| {
+        bytes += item_bytes(item);
+        bytes <= CHUNK_BYTES_MAX
     });
-    RECORD_BYTES + key.len() + items.sum::<usize>()
+    fits.count().max(1)
 }
 
 impl ChunkPlan {

@@ -309,6 +309,31 @@ fn a_large_state_makes_many_chunks_none_of_them_above_the_limit() {
 }
 
 #[test]
+fn a_key_written_often_goes_on_in_the_next_chunk() {
+    let mut world = World::new();
+    let mut steps = vec![Step::Put(1, 0, 10), Step::Put(9, 0, 10), Step::End];
+    for round in 0..60 {
+        steps.extend([Step::Put(5, 0, 60_000), Step::End]);
+        if round % 7 == 3 {
+            steps.extend([Step::Delete(5, 0), Step::End]);
+        }
+    }
+    world.run(&steps, true);
+    let (answers, cut) = (world.answers(), world.ops);
+    let chunks = world.snapshot();
+    assert!(chunks.len() >= 5, "{} chunks", chunks.len());
+    assert!(chunks.iter().all(|chunk| chunk.len() <= super::CHUNK_BYTES_MAX));
+    assert_eq!(World::restored(&chunks).answers(), answers);
+    world.move_into(&chunks, cut);
+    assert_eq!(world.answers(), answers);
+    let mut swapped = chunks.clone();
+    swapped.swap(2, 3);
+    let kept = |bytes: &Bytes| KeptChunk { bytes: bytes.clone(), segment: 0x8000_0003, base: 0 };
+    let refused = State::restore(&genesis(), swapped.iter().map(kept));
+    assert!(matches!(refused, Err(RestoreError::Order)));
+}
+
+#[test]
 fn chunks_of_another_network_or_out_of_order_are_refused() {
     let mut world = World::new();
     world.run(&[Step::Put(1, 0, 5), Step::Grant(1)], true);

@@ -352,7 +352,7 @@ mod tests {
     fn a_transfer_goes_on_with_the_chunks_that_are_whole_and_becomes_a_checkpoint() {
         let disk = Arc::new(MemoryDisk::default());
         let (mut assembly, held) = begin(&disk, &[1, 2, 3, 4]);
-        assert_eq!(held, []);
+        assert!(held.is_empty());
         assert_eq!(assembly.store(0, &chunk(2)), Ok(false), "another chunk of the manifest");
         assert_eq!(assembly.store(9, &chunk(1)), Ok(false), "no such number");
         for number in [2_u8, 1, 4] {

@@ -19,7 +19,7 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   --all-seen                 fails if something that the table of scenarios needs was never seen
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
-  sim --crash-points [N]     a crash at every (N-th) operation of a disk, and in the recovery from it
+  sim --crash-points [N]     a crash at every (N-th) disk operation, and in the recovery from it
   sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production
                              code, until a layer of the tests finds it; fails if none does
 ";

@@ -384,6 +384,7 @@ impl World {
             .map_err(|error| format!("{slot} cannot write its log: {error}"))?;
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         life.durable = batch.last;
+        life.appender.durable(batch.last);
         self.nodes[slot].promises.durable(batch.last);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         life.reader.advance(batch.end);

@@ -117,6 +117,29 @@ fn all_four_killed_under_load_lose_nothing() {
 }
 
 #[test]
+fn the_largest_request_is_ordered_by_three_of_four() {
+    if !peers::available("process::largest", &["althing"]) {
+        return;
+    }
+    let mut network = Network::start(4);
+    let primary = network.primary(0).expect("a primary");
+    network.kill((primary + 1) % 4);
+    let backup = (primary + 2) % 4;
+    let client = network.replicas[backup].client();
+    // etcd's limit is 1.5 MiB for the whole request.
+    let value = "v".repeat(1_500_000);
+    for number in 0..3 {
+        let request = format!("key:'large-{number}' value:'{value}'");
+        client.call("KV/Put", &request).expect("a write of 1.5 MB");
+    }
+    let read =
+        network.replicas[primary].client().call("KV/Range", "key:'large-2'").expect("a read");
+    assert_eq!(conformance::client::number(&read, "count"), 1);
+    network.restart((primary + 1) % 4);
+    roots_become_equal(&network);
+}
+
+#[test]
 fn with_two_of_four_down_nothing_is_ordered_and_one_return_is_enough() {
     if !peers::available("process::two_down", &["althing"]) {
         return;

@@ -303,20 +303,16 @@ pub const FILE_RATCHET: &[(&str, usize)] = &[("src/state/trie/mod.rs", 516)];
 
 /// Modules above their budget: (module, lines at most). Only shrinks.
 pub const MODULE_RATCHET: &[(&str, usize)] = &[
-    ("types", 500),
-    ("chain", 6_000),
-    ("ordering", 9_000),
-    ("state", 4_500),
-    ("apply", 1_900),
-    ("storage", 5_500),
-    ("observe", 500),
+    ("chain", 5_150),
+    ("ordering", 7_220),
+    ("state", 3_800),
+    ("storage", 4_840),
+    ("observe", 430),
     ("tls", 900),
-    ("net", 1_300),
-    ("config", 3_200),
-    ("node", 5_500),
-    ("api", 3_600),
-    ("web", 2_300),
-    ("cli", 5_000),
+    ("config", 2_840),
+    ("node", 4_600),
+    ("web", 2_040),
+    ("cli", 4_180),
 ];
 
 /// Lines above [`COLUMNS`]: (file, how many). Only shrinks.

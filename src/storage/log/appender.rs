@@ -75,9 +75,12 @@ impl Track {
         *highest = (*highest).max(height);
     }
 
-    fn mark(&self, height: Height) -> ReplayMark {
-        let above = self.starts.iter().find(|(_, highest)| *highest > height);
-        let (mark, _) = above.or(self.starts.back()).expect("there is always a current segment");
+    /// A segment whose beginning is not durable may be gone after a crash; an earlier one is as right.
+    fn mark(&self, height: Height, durable: LogPosition) -> ReplayMark {
+        let above = self.starts.iter().take_while(|(_, highest)| *highest <= height).count();
+        let kept = |(mark, _): &&(ReplayMark, Height)| mark.first_position <= durable;
+        let starts = self.starts.iter().take(above + 1);
+        let (mark, _) = starts.rev().find(kept).or(self.starts.front()).expect("never empty");
         mark.clone()
     }
 
@@ -104,6 +107,7 @@ pub struct Appender {
     /// durable before this one is written.
     batch_first: LogPosition,
     writes: Vec<Write>,
+    durable: LogPosition,
     track: Track,
 }
 
@@ -127,6 +131,7 @@ impl Appender {
             next: end.last.next(),
             batch_first: end.last.next(),
             writes: Vec::new(),
+            durable: end.last,
             track,
         }
     }
@@ -237,7 +242,12 @@ impl Appender {
     /// Where a replay above `height` begins: the first segment with a block or effects above it.
     #[must_use]
     pub fn replay_mark(&self, height: Height) -> ReplayMark {
-        self.track.mark(height)
+        self.track.mark(height, self.durable)
+    }
+
+    /// Everything up to `position` is durable.
+    pub fn durable(&mut self, position: LogPosition) {
+        self.durable = position;
     }
 
     /// No replay begins at or below `height` any more: a checkpoint there, and the one before it, are

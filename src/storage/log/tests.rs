@@ -52,6 +52,7 @@ fn append(appender: &mut Appender, disk: &MemoryDisk, batches: &[Vec<Record>]) -
         let batch = appender.take_batch().expect("not empty");
         assert_eq!((batch.last, batch.end), (appender.last(), appender.end()));
         batch.write(disk).expect("memory does not fail");
+        appender.durable(batch.last);
     }
     written
 }
@@ -289,6 +290,16 @@ fn a_replay_from_a_mark_sees_what_lies_above_and_carries_the_rest() {
     let written = append(&mut recovered.appender, &disk, &batches);
     let mark = recovered.appender.replay_mark(Height(8));
     assert!(mark.segment > 1);
+    let unsynced = |appender: &mut Appender| {
+        // A segment that is planned and not there yet is no place to begin.
+        let before = (appender.replay_mark(Height(99)), appender.end().segment);
+        appender.rotate();
+        let position = appender.last().next();
+        appender.append(position, &session(42));
+        assert!(appender.end().segment > before.1);
+        assert_eq!(appender.replay_mark(Height(99)), before.0);
+    };
+    unsynced(&mut open(&disk).expect("whole").0.appender);
     let restarted = open(&disk).expect("whole").0;
     assert_eq!(restarted.appender.replay_mark(Height(8)), mark);
     let (_, shown) = open_from(&disk, mark.clone()).expect("whole");
