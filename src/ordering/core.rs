@@ -134,6 +134,7 @@ impl Core {
     fn advance(&mut self) {
         self.watch_quorum();
         self.run_timers();
+        self.leave_proven();
         if !self.quarantined {
             self.try_enter();
             self.accept_proposals();

@@ -263,7 +263,14 @@ impl Core {
             self.tell_all_but(&evidence.accused(), &Message::Evidence(Arc::clone(&evidence)));
         }
         if evidence.accused().contains(&self.primary()) {
-            // Who it told the other story votes no more in this view (7.1): all move on together.
+            self.witness.proven_in = Some(self.view.entered);
+        }
+    }
+
+    /// Leaves a view whose primary was proven a liar in this step: whom it told the other story votes
+    /// no more there, so all move on together (7.1).
+    pub(super) fn leave_proven(&mut self) {
+        if self.witness.proven_in.take() == Some(self.view.entered) {
             self.suspect();
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Witness {
     accused: BTreeMap<ReplicaId, usize>,
     /// The certificate that the own chain was last committed by.
     pub committed: Option<Certificate>,
+    /// A view whose primary was proven a liar in this step.
+    pub proven_in: Option<View>,
 }
 
 impl Witness {
