@@ -107,6 +107,14 @@ pub(super) enum Ended {
 }
 
 impl Replica {
+    /// The first step: what asks for this replica's status afterwards finds no younger one.
+    pub(super) fn begin(&mut self) {
+        self.advance_time();
+        self.carry_out();
+        self.persist.flush();
+        self.publish();
+    }
+
     /// Runs until it is told to stop or to start over, or until every sender is gone.
     pub(super) fn run(&mut self, events: &Receiver<Event>) -> Ended {
         self.advance_time();
@@ -468,10 +476,13 @@ impl Replica {
 
     fn publish_status(&mut self) {
         let now = self.clock.mono_ms();
-        if now < self.status_at_ms + STATUS_INTERVAL_MS {
-            return;
+        if now >= self.status_at_ms + STATUS_INTERVAL_MS {
+            self.status_at_ms = now;
+            self.publish();
         }
-        self.status_at_ms = now;
+    }
+
+    fn publish(&mut self) {
         let core = self.core.status();
         self.notice_healed(&core);
         self.signals.quarantined.store(self.closed().is_some(), Ordering::Relaxed);

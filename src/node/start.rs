@@ -91,8 +91,9 @@ impl Node {
         let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
         let net = links(&config, opened.replayed.state.network(), &events)?;
-        let (board, replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
+        let (board, mut replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
         let handle = handle(&config, &board, events.clone(), net.clone());
+        replica.begin();
         let life = Life { config, disk, events: events.clone(), net, board };
         let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
         Ok(Self { handle, events, protocol })

@@ -126,6 +126,8 @@ pub struct Plan {
     pub large_values: u64,
     /// A checkpoint after so many bytes of blocks.
     pub checkpoint_log_bytes: u64,
+    /// Blocks after which a primary hands over.
+    pub tenure_blocks: u32,
     /// Blocks at and below a stable checkpoint are served no more.
     pub erases: bool,
     /// Replicas that are down when the faults end and stay so; the others must go on without them.
@@ -183,6 +185,7 @@ impl Plan {
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 64 << 20,
+            tenure_blocks: 50,
             erases: false,
             stay_down: 0,
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
@@ -253,6 +256,7 @@ impl Plan {
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 100 << 10,
+            tenure_blocks: 100_000,
             erases: false,
             stay_down: 0,
             faulty_for: 3 * SECOND,

@@ -264,7 +264,7 @@ impl World {
             parameters: Parameters {
                 checkpoint_log_bytes: plan.checkpoint_log_bytes,
                 checkpoint_state_factor: 0,
-                tenure_blocks: 50,
+                tenure_blocks: plan.tenure_blocks,
                 ..Parameters::default()
             },
         });
