@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::codec::Encode;
 use crate::net::Lane;
+use crate::node::start::CONTROL_FRAME_BYTES;
 use crate::ordering::{Message, PAGE_BYTES_MAX};
 use crate::storage::checkpoint::{Checkpoint, candidates};
 use crate::storage::disk::Disk;
@@ -143,4 +144,10 @@ pub(super) fn bulk_thread(
             }
         }
     }
+}
+
+/// A single request may fill a proposal larger than the control lane takes: late is better than never.
+pub(super) fn lane_of(message: &Message, frame: &Bytes) -> Lane {
+    let bulk = message.is_bulk() || frame.len() > CONTROL_FRAME_BYTES;
+    if bulk { Lane::Bulk } else { Lane::Control }
 }

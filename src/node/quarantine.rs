@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use crate::node::NodeError;
-use crate::node::run::{Ended, Replica};
+use crate::node::reopen::Ended;
+use crate::node::run::Replica;
 use crate::ordering::{Alarm, CoreStatus, Mode};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::{Appender, LogSettings};

@@ -11,13 +11,23 @@ use crate::node::event::Event;
 use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::members::Links;
 use crate::node::open::open;
-use crate::node::run::{Ended, Replica};
+use crate::node::run::Replica;
 use crate::node::start::{Board, start_again};
 use crate::node::transfer::Transferred;
 use crate::node::{NodeConfig, NodeError, repair};
 use crate::storage::disk::Disk;
 use crate::storage::transfer::install;
 use crate::types::ReplicaId;
+
+/// Why [`Replica::run`] returned.
+pub(super) enum Ended {
+    /// The process stops.
+    Stopped,
+    /// The damaged log and state are to be set aside.
+    Repair,
+    /// A transferred state is to be installed.
+    Install(Box<Transferred>),
+}
 
 /// What stays when a replica starts over.
 pub(super) struct Life {

@@ -13,9 +13,9 @@ use tokio::sync::{oneshot, watch};
 use crate::chain::{Attestation, Evidence, Op, Record};
 use crate::codec::{Decode, Encode};
 use crate::crypto::Scheme;
-use crate::net::{Lane, NetEvent};
+use crate::net::NetEvent;
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
-use crate::node::bulk::{BulkJob, SendFrame};
+use crate::node::bulk::{BulkJob, SendFrame, lane_of};
 use crate::node::clock::Clock;
 use crate::node::event::Event;
 use crate::node::execute::Executor;
@@ -29,9 +29,9 @@ use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
 use crate::node::prune::PruneJob;
+use crate::node::reopen::Ended;
 use crate::node::stable::Stable;
-use crate::node::start::CONTROL_FRAME_BYTES;
-use crate::node::transfer::{TransferJob, Transferred};
+use crate::node::transfer::TransferJob;
 use crate::node::{NodeError, NodeStatus};
 use crate::ordering::{Core, Input, Message, Output, Recipients};
 use crate::types::{Millis, ReplicaId};
@@ -94,16 +94,6 @@ pub(super) struct Replica {
     pub(super) open_segment: u32,
     /// When to stop although the lead is not handed over yet.
     pub(super) stop_at_ms: Option<u64>,
-}
-
-/// Why [`Replica::run`] returned.
-pub(super) enum Ended {
-    /// The process stops.
-    Stopped,
-    /// The damaged log and state are to be set aside.
-    Repair,
-    /// A transferred state is to be installed.
-    Install(Box<Transferred>),
 }
 
 impl Replica {
@@ -499,10 +489,4 @@ impl Replica {
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }
-}
-
-/// A single request may fill a proposal larger than the control lane takes: late is better than never.
-fn lane_of(message: &Message, frame: &Bytes) -> Lane {
-    let bulk = message.is_bulk() || frame.len() > CONTROL_FRAME_BYTES;
-    if bulk { Lane::Bulk } else { Lane::Control }
 }
