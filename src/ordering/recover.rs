@@ -201,6 +201,9 @@ impl Core {
         }
         let mut chain: Vec<(Height, Digest)> = path;
         let mut unclear = false;
+        // What was accepted lay within W of what is committed in the log before it; blocks above came
+        // in a page whose certificate was lost with the end of the log.
+        let window = self.blocks.committed.height.plus(self.window);
         for (height, blocks) in &of_view {
             let next = self.view.tip.height.next();
             let child = blocks.iter().find(|block| block.header.parent == self.view.tip.hash);
@@ -209,7 +212,9 @@ impl Core {
                 continue;
             }
             match child {
-                Some(block) if blocks.len() == 1 && *height == next && !unclear => {
+                Some(block)
+                    if blocks.len() == 1 && *height == next && *height <= window && !unclear =>
+                {
                     self.view.tip = Tip::of(&block.header, block.hash());
                     self.view.chain.insert(*height, block.hash());
                     chain.push((*height, block.hash()));

@@ -141,6 +141,7 @@ impl World {
         }
         install(&disk, &checkpoint).map_err(|error| failed(&error))?;
         self.nodes[slot].promises.crashed();
+        self.nodes[slot].promises.installed(checkpoint.manifest.block_hash);
         self.count("state installed");
         self.say(slot, || format!("installs the state at {}", checkpoint.manifest.height));
         self.restart(slot)

@@ -608,7 +608,8 @@ impl World {
     }
 
     /// Keeps a copy of one disk, and takes another away or exchanges it for its copy: of at most f
-    /// replicas at a time, of which one that nobody noticed stays one.
+    /// replicas at a time, of which one that nobody noticed stays one, and those that lie or will stay
+    /// down are some.
     fn lose(&mut self) {
         let copied = self.random.index(self.nodes.len());
         let copy = self.nodes[copied].disk.copy();
@@ -616,8 +617,11 @@ impl World {
         self.nodes[copied].older = Some(copy);
         let slot = self.random.index(self.nodes.len());
         let lost = self.nodes.iter().filter(|node| node.lost != Lost::No).count();
-        let f = (self.plan.n - 1) / 3;
-        if !self.has_begun() || self.nodes[slot].lost != Lost::No || lost >= f {
+        let plan = &self.plan;
+        let f = (plan.n - 1) / 3;
+        let clocks = usize::from(plan.wrong_clock_ms != 0);
+        let broken = plan.twins + plan.lies.len() + plan.stay_down + clocks + lost;
+        if !self.has_begun() || self.nodes[slot].lost != Lost::No || broken >= f {
             return;
         }
         self.crash(slot);

@@ -56,6 +56,11 @@ impl Promises {
         !self.entered.is_empty()
     }
 
+    /// A state was installed durably: its block is there, though not in the log.
+    pub fn installed(&mut self, block: Digest) {
+        self.blocks.insert(block);
+    }
+
     /// A crash: what was not synced may be gone.
     pub fn crashed(&mut self) {
         self.pending.clear();
