@@ -192,6 +192,10 @@ impl Core {
         if last.is_some_and(|(height, _)| height <= committed.height) {
             return;
         }
+        if blocks.first().is_some_and(|block| block.header.height > committed.height.next()) {
+            // What an earlier process of this replica asked for, which held more.
+            return;
+        }
         if certificate.epoch != self.membership.epoch {
             self.catch_up.page = None;
             return;

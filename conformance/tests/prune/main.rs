@@ -122,6 +122,7 @@ impl World {
                 appender.rotate();
             }
             appender.take_batch().expect("a record").write(&disk).expect("the disk works");
+            appender.durable(position);
             (mark, appender.end())
         };
         append(
