@@ -35,7 +35,7 @@ impl Core {
     }
 
     fn pass_rejoin(&mut self, author: ReplicaId) {
-        let view = self.leading_view().unwrap_or(self.view.entered);
+        let view = self.serving_view();
         let primary = self.membership.primary(view);
         let Some(pooled) = self.fence.rejoins.get_mut(&author) else { return };
         if primary != self.own && primary != author && pooled.passed_in != Some(view) {

@@ -56,10 +56,7 @@ impl Core {
 
     /// Passes a bundle on to the primary, once per view.
     fn pass(&mut self, origin: ReplicaId, key: BundleKey) {
-        // STATUS may lag behind a NEW-VIEW that was just entered; a replica in a view change may have
-        // left a view that the others are in.
-        let entered = self.view.entered;
-        let view = self.leading_view().map_or(entered, |leading| leading.max(entered));
+        let view = self.serving_view();
         let primary = self.membership.primary(view);
         if primary == self.own {
             return;
@@ -171,6 +168,13 @@ impl Core {
         let ids: Vec<ReplicaId> = self.pool.origins.keys().copied().collect();
         self.pool.drop_used(&ids, &self.view.windows, self.now_ms);
         self.drop_used_rejoins();
+    }
+
+    /// The view whose primary what waits is passed to. STATUS may lag behind a NEW-VIEW that was just
+    /// entered; a replica in a view change may have left a view that the others are in.
+    pub(super) fn serving_view(&self) -> View {
+        let entered = self.view.entered;
+        self.leading_view().map_or(entered, |leading| leading.max(entered))
     }
 
     /// The view that a quorum is in, as far as STATUS tells; the own mode counts for one.

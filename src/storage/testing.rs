@@ -13,6 +13,27 @@ use crate::types::{Digest, Epoch, Height, LeaseId, Millis, ReplicaId, View};
 
 pub(super) const NETWORK: Digest = Digest([7; 32]);
 
+/// A header of view 0 at a height, with nothing in its block.
+pub(super) fn header(height: u64) -> BlockHeader {
+    BlockHeader {
+        flags: 0,
+        cluster_id: NETWORK,
+        epoch: Epoch(0),
+        height: Height(height),
+        view: View(0),
+        proposer: ReplicaId(0),
+        time_ms: Millis(height),
+        parent: Digest::ZERO,
+        body_root: Digest::ZERO,
+        skeleton_len: 0,
+        values_len: 0,
+        n_ops: 0,
+        exec_height: Height(0),
+        exec_root: Digest::ZERO,
+        config_hash: Digest::ZERO,
+    }
+}
+
 /// A block of puts, each (key, client name).
 pub(super) fn block_on(parent: Option<&Block>, view: u64, puts: &[(&[u8], &[u8])]) -> Arc<Block> {
     let height = parent.map_or(Height(1), |block| block.header.height.next());
@@ -43,21 +64,10 @@ pub(super) fn block_on(parent: Option<&Block>, view: u64, puts: &[(&[u8], &[u8])
     };
     let bundle = Bundle::sign(parts, &NETWORK, &Ed25519::from_seed(&[1; 32]));
     let block = BlockParts::new(vec![Entry::Bundle(bundle)]).into_block(BlockHeader {
-        flags: 0,
-        cluster_id: NETWORK,
-        epoch: Epoch(0),
-        height,
         view: View(view),
-        proposer: ReplicaId(0),
         time_ms: Millis(1),
         parent: parent.map_or(Digest::ZERO, Block::hash),
-        body_root: Digest::ZERO,
-        skeleton_len: 0,
-        values_len: 0,
-        n_ops: 0,
-        exec_height: Height(0),
-        exec_root: Digest::ZERO,
-        config_hash: Digest::ZERO,
+        ..header(height.0)
     });
     Arc::new(block)
 }

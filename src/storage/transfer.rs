@@ -301,31 +301,10 @@ pub fn install(disk: &dyn Disk, checkpoint: &Checkpoint) -> Result<(), DiskError
 mod tests {
     use crate::storage::checkpoint::{CheckpointParts, CheckpointWriter, newest};
     use crate::storage::disk::memory::MemoryDisk;
-    use crate::types::{Digest, Epoch, Height, Millis, ReplicaId, View};
+    use crate::storage::testing::{NETWORK, header};
+    use crate::types::{Digest, Height};
 
     use super::*;
-
-    const NETWORK: Digest = Digest([7; 32]);
-
-    fn header(height: u64) -> BlockHeader {
-        BlockHeader {
-            flags: 0,
-            cluster_id: NETWORK,
-            epoch: Epoch(0),
-            height: Height(height),
-            view: View(0),
-            proposer: ReplicaId(0),
-            time_ms: Millis(height),
-            parent: Digest::ZERO,
-            body_root: Digest::ZERO,
-            skeleton_len: 0,
-            values_len: 0,
-            n_ops: 0,
-            exec_height: Height(0),
-            exec_root: Digest::ZERO,
-            config_hash: Digest::ZERO,
-        }
-    }
 
     fn chunk(number: u8) -> Vec<u8> {
         vec![number; 100 + usize::from(number)]

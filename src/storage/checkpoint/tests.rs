@@ -1,32 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::chain::{BlockHeader, Record};
+use crate::chain::Record;
 use crate::storage::disk::{Disk, memory::MemoryDisk};
 use crate::storage::log::{Carried, ReplayMark};
-use crate::types::{Digest, Epoch, LogPosition, Millis, ReplicaId, View};
-
-const NETWORK: Digest = Digest([7; 32]);
-
-fn header(height: u64) -> BlockHeader {
-    BlockHeader {
-        flags: 0,
-        cluster_id: NETWORK,
-        epoch: Epoch(0),
-        height: Height(height),
-        view: View(0),
-        proposer: ReplicaId(0),
-        time_ms: Millis(height),
-        parent: Digest::ZERO,
-        body_root: Digest::ZERO,
-        skeleton_len: 0,
-        values_len: 0,
-        n_ops: 0,
-        exec_height: Height(0),
-        exec_root: Digest::ZERO,
-        config_hash: Digest::ZERO,
-    }
-}
+use crate::storage::testing::{NETWORK, header};
+use crate::types::{Digest, LogPosition};
 
 fn write(disk: &Arc<dyn Disk>, height: u64, chunks: &[&[u8]]) -> Checkpoint {
     let mut writer = CheckpointWriter::begin(Arc::clone(disk)).expect("memory does not fail");
