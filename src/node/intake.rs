@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::net::Receipt;
-use crate::types::ReplicaId;
+use crate::types::{Bucket, ReplicaId};
 
 /// Messages a peer may send per second, and at once after a pause: several for each block and bundle
 /// of a full pipeline.
@@ -15,36 +15,6 @@ const MESSAGES_PER_SECOND: u64 = 4_000;
 /// Bytes likewise: hashing them takes about a tenth of a core; a state transfer needs less from one
 /// peer.
 const BYTES_PER_SECOND: u64 = 128 << 20;
-
-/// A token bucket that holds one second's worth.
-struct Bucket {
-    per_second: u64,
-    /// In thousandths.
-    tokens: u64,
-    filled_ms: u64,
-}
-
-impl Bucket {
-    fn full(per_second: u64) -> Self {
-        Self { per_second, tokens: per_second * 1000, filled_ms: 0 }
-    }
-
-    fn fill(&mut self, now_ms: u64) {
-        let earned = now_ms.saturating_sub(self.filled_ms).saturating_mul(self.per_second);
-        self.filled_ms = self.filled_ms.max(now_ms);
-        self.tokens = self.tokens.saturating_add(earned).min(self.per_second * 1000);
-    }
-
-    /// Milliseconds until `count` can be taken; more than a second's worth needs a full bucket.
-    fn wait_ms(&self, count: u64) -> u64 {
-        let wanted = count.min(self.per_second) * 1000;
-        wanted.saturating_sub(self.tokens).div_ceil(self.per_second)
-    }
-
-    fn take(&mut self, count: u64) {
-        self.tokens = self.tokens.saturating_sub(count.saturating_mul(1000));
-    }
-}
 
 struct Queue<T> {
     frames: VecDeque<(Bytes, T)>,
@@ -64,9 +34,8 @@ impl<T> Queue<T> {
     /// Milliseconds until the first frame may be taken; None if there is none.
     fn wait_ms(&mut self, now_ms: u64) -> Option<u64> {
         let (frame, _) = self.frames.front()?;
-        self.messages.fill(now_ms);
-        self.bytes.fill(now_ms);
-        Some(self.messages.wait_ms(1).max(self.bytes.wait_ms(frame.len() as u64)))
+        let bytes = self.bytes.wait_ms(frame.len() as u64, now_ms);
+        Some(self.messages.wait_ms(1, now_ms).max(bytes))
     }
 }
 
