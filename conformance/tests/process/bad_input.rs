@@ -35,7 +35,7 @@ fn refused(mut command: Command, words: &[&str]) {
     command.current_dir(directory.path());
     let mut process = Process::start("althing", command, &log);
     let mut status = None;
-    peers::eventually(&format!("a refusal naming {words:?}"), Duration::from_secs(30), || {
+    peers::eventually(&format!("a refusal naming {words:?}"), Duration::from_secs(60), || {
         status = process.exited();
         status.is_some()
     });
@@ -82,7 +82,7 @@ fn a_taken_port_and_a_used_directory_are_refused() {
     let first = althing_with(&flags(&data, port));
     let _first = Process::start("althing", first, &home.path().join("log"));
     let url = format!("http://127.0.0.1:{port}");
-    peers::eventually("the first answers", Duration::from_secs(30), || {
+    peers::eventually("the first answers", Duration::from_secs(60), || {
         conformance::client::http_get(&url, None, "/version").is_ok()
     });
     refused(althing_with(&flags(&home.path().join("other"), port)), &[&port.to_string()]);

@@ -59,16 +59,11 @@ impl Load {
         Load { stop, done, writers }
     }
 
-    /// Writes acknowledged so far.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-
     /// Waits until `count` more writes were acknowledged.
     pub fn progress(&self, when: &str, count: u64) {
         let goal = self.done.load(Ordering::Relaxed) + count;
         let what = format!("{count} more writes {when}");
-        conformance::peers::eventually(&what, Duration::from_secs(60), || {
+        conformance::peers::eventually(&what, Duration::from_secs(120), || {
             self.done.load(Ordering::Relaxed) >= goal
         });
     }

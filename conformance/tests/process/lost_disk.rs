@@ -38,7 +38,7 @@ fn comes_back(network: &mut Network, name: &str, victim: usize, exchange: impl F
     let started = Instant::now();
     network.launch(victim);
     let new_output = |network: &Network| network.replicas[victim].output()[said..].to_owned();
-    eventually("it finds that its votes are lost", Duration::from_secs(30), || {
+    eventually("it finds that its votes are lost", Duration::from_secs(60), || {
         new_output(network).contains("ROLLBACK_DETECTED")
     });
     eventually("its REJOIN is committed", Duration::from_secs(60), || {
