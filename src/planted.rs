@@ -95,6 +95,12 @@ bugs! {
     RankWithoutEpoch = "rank-across-epochs",
     /// Pruning leaves values where they are.
     ValueKept = "value-kept-after-prune",
+    /// `\0` at the end of a range is gone before permissions are checked.
+    RangeEndRewritten = "range-end-rewritten",
+    /// Permissions are not checked inside nested transactions.
+    NestedUnchecked = "nested-unchecked",
+    /// A user's rights do not depend on whose replica claims him.
+    UserWithoutOrganisation = "user-without-organisation",
     /// A chunk from a peer is taken as it is.
     TransferUnchecked = "transferred-chunk-unchecked",
 }
