@@ -65,6 +65,10 @@ bugs! {
     FenceForgotten = "fence-forgotten",
     /// The fence is left at the next commit, whatever it is about.
     FenceWithoutNonce = "fence-without-nonce",
+    /// The fence is left at a commit above all heights that others report.
+    FenceByHeight = "fence-by-height",
+    /// A proposal that a crash took from the log counts as a lost vote.
+    NoExemption = "r1-without-exemption",
     /// After the fence votes go on in the view that it was left in.
     RejoinSameView = "rejoin-same-view",
     /// A PRE-PREPARE does not wait for its view to be durable.
@@ -93,6 +97,10 @@ bugs! {
     ChildBeforeConfig = "child-before-config",
     /// Certificates are compared by view and height across epochs.
     RankWithoutEpoch = "rank-across-epochs",
+    /// A certificate of a later epoch counts in this one.
+    LaterEpochCertificate = "later-epoch-certificate",
+    /// All values are hidden by the same salt.
+    SaltReused = "salt-reused",
     /// Pruning leaves values where they are.
     ValueKept = "value-kept-after-prune",
     /// `\0` at the end of a range is gone before permissions are checked.
