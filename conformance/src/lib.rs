@@ -8,12 +8,15 @@ pub mod core_search;
 pub mod protocol_model;
 pub mod scenarios;
 pub mod sim;
+pub mod targets;
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
 pub mod cluster;
 #[cfg(feature = "server")]
 pub mod etcd_cluster;
+#[cfg(feature = "server")]
+pub mod flood;
 #[cfg(feature = "server")]
 pub mod kube;
 #[cfg(feature = "server")]

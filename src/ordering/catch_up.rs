@@ -185,7 +185,7 @@ impl Core {
         certificate: Certificate,
     ) {
         if self.catch_up.page.as_ref().is_none_or(|asked| asked.peer != peer) {
-            return;
+            return self.waste(peer);
         }
         let last = blocks.last().map(|block| (block.header.height, block.hash()));
         let committed = self.blocks.committed;
@@ -245,7 +245,7 @@ impl Core {
     pub(super) fn on_body(&mut self, peer: ReplicaId, block: Arc<Block>) {
         let wanted = self.catch_up.body.as_ref().is_some_and(|(hash, _)| *hash == block.hash());
         if !wanted {
-            return;
+            return self.waste(peer);
         }
         if !body_is_whole(&block) {
             return self.ban(peer, "a block whose values are not the ones committed to");
