@@ -388,6 +388,13 @@ impl Replica {
                 );
                 match place(&network, self.members.own, &*self.scheme) {
                     Place::Member => {}
+                    Place::OtherKey if self.members.awaits_own_key(&network, &*self.scheme) => {
+                        tracing::warn!(
+                            event = "key_of_a_later_epoch",
+                            "this replica signs with the key of a later epoch: until it is there it \
+                             follows and does not vote"
+                        );
+                    }
                     Place::OtherKey => halt(
                         EXIT_HALTED,
                         "this replica's key was rotated: put `althing epoch export` of another \
