@@ -9,6 +9,8 @@ pub mod protocol_model;
 pub mod scenarios;
 pub mod sim;
 #[cfg(feature = "server")]
+pub mod ceremony;
+#[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
 pub mod cluster;

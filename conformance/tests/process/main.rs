@@ -10,6 +10,7 @@ mod handover;
 mod load;
 mod lost_disk;
 mod members;
+mod observers;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
