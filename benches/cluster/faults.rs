@@ -1,5 +1,5 @@
-//! What clients notice of a fault: how long writes stop when the leader is killed, and what a silent
-//! replica costs.
+//! What clients notice of a fault: how long writes stop when the leader is killed, and what a silent or a
+//! lying replica costs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +78,44 @@ pub fn silent(system: System, rounds: usize, seconds: u64) -> (Vec<u64>, Vec<u64
         degraded.push(rate_elsewhere(&cluster, victim, &shape, seconds));
         signal(victim, Signal::CONT);
         std::thread::sleep(Duration::from_secs(3));
+    }
+    healthy.sort_unstable();
+    degraded.sort_unstable();
+    (healthy, degraded)
+}
+
+/// Whom the lie is asked of.
+#[derive(Clone, Copy)]
+pub enum Liar {
+    /// One that follows.
+    Voter,
+    /// The one that proposes: it is found out, and the view changes under the load.
+    Primary,
+}
+
+/// Puts per second through an honest replica that does not lead, while all are honest and while one
+/// equivocates, `rounds` times in turn. A lie lasts ten seconds.
+pub fn lying(liar: Liar, rounds: usize, seconds: u64) -> (Vec<u64>, Vec<u64>) {
+    let mut cluster = Cluster::start_demo();
+    let seconds = seconds.min(9);
+    let shape = Shape { name: "put", kind: Kind::Put, connections: 10, clients: 256 };
+    let (mut healthy, mut degraded) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let leader = cluster.leader();
+        let endpoints = [cluster.address((leader + 1) % cluster.len())];
+        let rate = || {
+            let done = load::run(&endpoints, &shape, Duration::from_secs(seconds)).len() as u64;
+            done / seconds
+        };
+        healthy.push(rate());
+        let leader = cluster.leader();
+        let liar = match liar {
+            Liar::Voter => (leader + 2) % cluster.len(),
+            Liar::Primary => leader,
+        };
+        cluster.network().replicas[liar].lie();
+        degraded.push(rate());
+        std::thread::sleep(Duration::from_secs(12 - seconds));
     }
     healthy.sort_unstable();
     degraded.sort_unstable();

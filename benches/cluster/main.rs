@@ -6,7 +6,9 @@
 //! them. Each round says how much of the machine was taken away (steal). Nothing here passes or fails
 //! by speed.
 
+mod comeback;
 mod faults;
+mod flood;
 mod load;
 mod measure;
 mod report;
@@ -14,6 +16,7 @@ mod servers;
 
 use std::time::{Duration, Instant};
 
+use faults::Liar;
 use load::{Kind, Shape};
 use report::{Cell, Table};
 use servers::{Cluster, System};
@@ -24,8 +27,17 @@ struct Plan {
     seconds: u64,
     stored_keys: u64,
     all_endpoints: bool,
-    kills: usize,
+    special: Option<Special>,
     systems: Vec<System>,
+}
+
+/// Measured instead of the table of workloads.
+#[derive(Clone, Copy)]
+enum Special {
+    Faults(usize),
+    Flood,
+    Restart(u64),
+    Transfer(u64),
 }
 
 const HELP: &str = "\
@@ -33,7 +45,10 @@ const HELP: &str = "\
 --seconds S        length of one measurement (5)
 --stored-keys N    keys of 512 B for memory and restart (500000); 0 leaves that out
 --all-endpoints    spread connections over all servers instead of the leader's
---faults N         instead of all that: kill the leader N times, then stop another one
+--faults N         instead of all that: kill the leader N times, then stop another one, then have one lie
+--flood            instead: one of four floods the others, kind by kind
+--restart N        instead: one replica of N keys of 512 B comes back, after SIGTERM and after kill -9
+--transfer N       instead: an empty replica fetches N MiB of state
 --only SYSTEM      etcd or althing
 --quick            2 rounds of 2 s, 20000 stored keys: shows that it runs";
 
@@ -43,7 +58,7 @@ fn plan() -> Plan {
         seconds: 5,
         stored_keys: 500_000,
         all_endpoints: false,
-        kills: 0,
+        special: None,
         systems: vec![System::Etcd, System::Althing],
     };
     let mut arguments = std::env::args().skip(1);
@@ -55,7 +70,15 @@ fn plan() -> Plan {
             "--stored-keys" => {
                 plan.stored_keys = value().parse().unwrap_or_else(|_| usage(&argument));
             }
-            "--faults" => plan.kills = value().parse().unwrap_or_else(|_| usage(&argument)),
+            "--flood" => plan.special = Some(Special::Flood),
+            "--faults" | "--restart" | "--transfer" => {
+                let count: u64 = value().parse().unwrap_or_else(|_| usage(&argument));
+                plan.special = Some(match argument.as_str() {
+                    "--faults" => Special::Faults(usize::try_from(count).unwrap_or(usize::MAX)),
+                    "--restart" => Special::Restart(count),
+                    _ => Special::Transfer(count),
+                });
+            }
             "--all-endpoints" => plan.all_endpoints = true,
             "--only" => {
                 plan.systems = match value().as_str() {
@@ -95,8 +118,14 @@ fn main() {
         }
     }
     measure::print_machine();
-    if plan.kills > 0 {
-        return under_faults(&plan);
+    match plan.special {
+        Some(Special::Faults(kills)) => return under_faults(&plan, kills),
+        Some(Special::Flood) => return flood::by_kind(plan.rounds, plan.seconds),
+        Some(Special::Restart(keys)) => {
+            return plan.systems.iter().for_each(|one| comeback::restart(*one, keys, plan.rounds));
+        }
+        Some(Special::Transfer(mib)) => return comeback::transfer(mib, plan.rounds),
+        None => {}
     }
     let clusters: Vec<Cluster> = plan.systems.iter().map(|s| Cluster::start(*s)).collect();
     for cluster in &clusters {
@@ -124,9 +153,9 @@ fn main() {
 }
 
 /// What faults cost, system by system.
-fn under_faults(plan: &Plan) {
+fn under_faults(plan: &Plan, kills: usize) {
     for system in &plan.systems {
-        let waits = faults::failover(*system, plan.kills);
+        let waits = faults::failover(*system, kills);
         println!(
             "{}: leader killed {} times, ms to the next write: p50 {} p90 {} p99 {} longest {}",
             system.program(),
@@ -146,6 +175,17 @@ fn under_faults(plan: &Plan) {
             faults::percentile(&healthy, 50),
             faults::percentile(&silent, 50),
         );
+    }
+    if plan.systems.contains(&System::Althing) {
+        for (liar, name) in [(Liar::Voter, "voter"), (Liar::Primary, "primary")] {
+            let (healthy, lying) = faults::lying(liar, plan.rounds, plan.seconds);
+            println!(
+                "althing: puts per second, medians of {}: all honest {}, one {name} equivocating {}",
+                plan.rounds,
+                faults::percentile(&healthy, 50),
+                faults::percentile(&lying, 50),
+            );
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The two clusters, started alike: mutual TLS for clients and between servers, data on one disk.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conformance::client::{Client, field};
 use conformance::cluster::TlsFiles;
@@ -55,6 +55,22 @@ impl Cluster {
         let cluster = Cluster { system, servers };
         cluster.wait_until_ready();
         cluster
+    }
+
+    /// A network of Althing whose replicas lie when told to.
+    pub fn start_demo() -> Cluster {
+        let servers = Servers::Althing(Box::new(Network::start_demo(4)));
+        let cluster = Cluster { system: System::Althing, servers };
+        cluster.wait_until_ready();
+        cluster
+    }
+
+    /// The replicas themselves, for what etcd has no like of.
+    pub fn network(&mut self) -> &mut Network {
+        match &mut self.servers {
+            Servers::Etcd(_) => unreachable!("asked of Althing only"),
+            Servers::Althing(network) => network,
+        }
     }
 
     /// Number of servers.
@@ -123,6 +139,26 @@ impl Cluster {
         }
     }
 
+    /// Ends a server as its operator does.
+    pub fn terminate(&mut self, index: usize) {
+        match &mut self.servers {
+            Servers::Etcd(etcd) => etcd.terminate(index),
+            Servers::Althing(network) => network.terminate(index),
+        }
+    }
+
+    /// Starts a stopped server; how long until it answers a linearizable read.
+    pub fn time_to_serve(&mut self, index: usize) -> Duration {
+        let (url, tls) = self.address(index);
+        let started = Instant::now();
+        match &mut self.servers {
+            Servers::Etcd(etcd) => etcd.launch(index),
+            Servers::Althing(network) => network.launch(index),
+        }
+        wait_until_it_answers(&url, &tls);
+        started.elapsed()
+    }
+
     /// Starts a killed server and waits until all answer and one leads.
     pub fn restart(&mut self, index: usize) {
         match &mut self.servers {
@@ -155,10 +191,7 @@ impl Cluster {
 
     fn wait_until_ready(&self) {
         for (url, tls) in self.addresses() {
-            peers::eventually(&format!("{url} answers"), Duration::from_secs(300), || {
-                let client = Client::new(&url, Some(&tls));
-                client.call_within("KV/Range", "key:'r'", Duration::from_secs(5)).is_ok()
-            });
+            wait_until_it_answers(&url, &tls);
         }
     }
 
@@ -208,6 +241,13 @@ impl Cluster {
         }
         self.wait_until_ready();
     }
+}
+
+fn wait_until_it_answers(url: &str, tls: &TlsFiles) {
+    peers::eventually(&format!("{url} answers"), Duration::from_secs(300), || {
+        let client = Client::new(url, Some(tls));
+        client.call_within("KV/Range", "key:'r'", Duration::from_secs(5)).is_ok()
+    });
 }
 
 fn size_of(directory: &Path) -> u64 {

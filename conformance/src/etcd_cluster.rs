@@ -104,6 +104,11 @@ impl EtcdCluster {
         self.nodes[index].process.take().expect("a running node").kill();
     }
 
+    /// SIGTERM, and waits for its end.
+    pub fn terminate(&mut self, index: usize) {
+        drop(self.nodes[index].process.take().expect("a running node"));
+    }
+
     /// SIGTERM to all, and waits for their end.
     pub fn stop(&mut self) {
         self.nodes.iter_mut().for_each(|node| node.process = None);

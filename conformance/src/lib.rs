@@ -8,6 +8,7 @@ pub mod core_search;
 pub mod protocol_model;
 pub mod scenarios;
 pub mod sim;
+pub mod targets;
 #[cfg(feature = "server")]
 pub mod ceremony;
 #[cfg(feature = "server")]
@@ -16,6 +17,8 @@ pub mod client;
 pub mod cluster;
 #[cfg(feature = "server")]
 pub mod etcd_cluster;
+#[cfg(feature = "server")]
+pub mod flood;
 #[cfg(feature = "server")]
 pub mod kube;
 #[cfg(feature = "server")]

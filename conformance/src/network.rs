@@ -2,13 +2,15 @@
 //! every home is filled by its own `org init`, only public files and signatures meet.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use althing::config::{PublicFile, assemble};
+use althing::types::Millis;
 use prost_reflect::DynamicMessage;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::client::{Client, Failure, http_get, number};
+use crate::client::{Client, Failure, http, http_get, number};
 use crate::cluster::TlsFiles;
 use crate::peers::{self, Process};
 
@@ -51,13 +53,22 @@ pub fn althing(arguments: &[&str]) -> String {
 impl Network {
     /// Performs the ceremony for `count` organisations and starts all replicas.
     pub fn start(count: usize) -> Network {
+        Self::start_as(count, false)
+    }
+
+    /// The same, as `althing demo` does: replicas lie when told to ([`Replica::lie`]).
+    pub fn start_demo(count: usize) -> Network {
+        Self::start_as(count, true)
+    }
+
+    fn start_as(count: usize, demo: bool) -> Network {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let replicas: Vec<Replica> = ORGANISATIONS[..count]
             .iter()
             .map(|name| Replica::init(name, directory.path()))
             .collect();
         let mut network = Network { directory, replicas };
-        network.found();
+        network.found(demo);
         for index in 0..count {
             network.launch(index);
         }
@@ -68,12 +79,16 @@ impl Network {
     }
 
     /// The genesis, assembled from public files, signed in each home, sealed.
-    fn found(&self) {
+    fn found(&self, demo: bool) {
         let path = |file: &str| self.directory.path().join(file).display().to_string();
         let genesis = path("genesis.json");
         let publics: Vec<String> = self.replicas.iter().map(Replica::public_file).collect();
         let publics: Vec<&str> = publics.iter().map(String::as_str).collect();
-        althing(&[&["genesis", "assemble"], &publics[..], &["-o", &genesis]].concat());
+        if demo {
+            assemble_demo(&publics, &genesis);
+        } else {
+            althing(&[&["genesis", "assemble"], &publics[..], &["-o", &genesis]].concat());
+        }
         let mut signatures = Vec::new();
         for replica in &self.replicas {
             let signature = path(&format!("{}.sig", replica.name));
@@ -188,6 +203,16 @@ impl Network {
     }
 }
 
+/// What the ceremony never makes: a genesis of a demo.
+fn assemble_demo(publics: &[&str], genesis: &str) {
+    let read = |path: &&str| PublicFile::read(Path::new(path)).expect("a public file");
+    let files = publics.iter().map(read).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let created = Millis(u64::try_from(now).expect("this millennium"));
+    let file = assemble(files, [7; 32], created, true).expect("a genesis");
+    std::fs::write(genesis, file.to_json()).expect("the genesis");
+}
+
 impl Drop for Network {
     /// A failed test shows what each replica said last.
     fn drop(&mut self) {
@@ -255,6 +280,13 @@ impl Replica {
     pub fn output(&self) -> String {
         let bytes = std::fs::read(self.home.join("output")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// For ten seconds it tells every second peer something else; only in a demo.
+    pub fn lie(&self) {
+        let answer = http(&self.endpoint, Some(&self.tls()), "POST", "/althing/v1/demo/lie");
+        let status = answer.map(|answer| answer.status);
+        assert!(matches!(status, Ok(200)), "{} was told to lie: {status:?}", self.name);
     }
 
     /// `Maintenance.Status`.

@@ -7,18 +7,21 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Decoder, Incoming, put_ping, put_pong};
 use super::{HANDSHAKE_WITHIN, NetEvent, Peer, Receipt, SILENCE_MAX, Shared};
+use crate::types::Bucket;
 
 /// Connections that have not shown who they are yet.
 const HANDSHAKES_MAX: usize = 64;
-/// After a refused connection its place stays taken so long: strangers cannot make this replica
-/// shake hands, or write log lines, as fast as they can dial.
-const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// After a connection that was refused, or ended within this time, its place stays taken so long:
+/// nobody can make this replica shake hands, or write log lines, as fast as one can dial.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Pings of one link, each answered; a correct peer sends one.
+const PINGS_PER_SECOND: u64 = 10;
 /// A frame's own cost, so that many small ones are bounded too.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = 256;
 
@@ -64,15 +67,29 @@ async fn serve(
             return;
         }
     };
-    drop(place);
-    let token = newest(&peer);
-    let reason = tokio::select! {
-        error = receive(&shared, &peer, stream) => error.to_string(),
+    let mut link = core::pin::pin!(serve_link(&shared, &peer, stream));
+    let (reason, place) = match timeout(REFUSED_PAUSE, &mut link).await {
+        Ok(reason) => (reason, Some(place)),
+        Err(_) => {
+            drop(place);
+            (link.await, None)
+        }
+    };
+    tracing::info!(event = "peer_closed", peer = %peer.address.name, %address, %reason);
+    if place.is_some() {
+        tokio::time::sleep(REFUSED_PAUSE).await;
+    }
+}
+
+/// Why a link ended.
+async fn serve_link(shared: &Shared, peer: &Peer, stream: TlsStream<TcpStream>) -> String {
+    let token = newest(peer);
+    tokio::select! {
+        error = receive(shared, peer, stream) => error.to_string(),
         () = token.cancelled() => "superseded by a newer connection".to_owned(),
         () = peer.gone.cancelled() => "it is a peer no more".to_owned(),
         () = shared.ended() => "this replica ended the link".to_owned(),
-    };
-    tracing::info!(event = "peer_closed", peer = %peer.address.name, %address, %reason);
+    }
 }
 
 /// Ends the peer's older connection: the newest wins, so a half-open one cannot lock a peer out.
@@ -107,6 +124,7 @@ async fn shake_hands(
 async fn receive(shared: &Shared, peer: &Peer, mut stream: TlsStream<TcpStream>) -> io::Error {
     let mut decoder = Decoder::new(shared.frame_limits);
     let mut out = BytesMut::new();
+    let (began, mut pings) = (Instant::now(), Bucket::full(PINGS_PER_SECOND));
     loop {
         loop {
             match decoder.next() {
@@ -114,8 +132,17 @@ async fn receive(shared: &Shared, peer: &Peer, mut stream: TlsStream<TcpStream>)
                     let receipt = settle(peer, frame.len()).await;
                     (shared.handler)(NetEvent::Frame(peer.address.id, frame, receipt));
                 }
-                Ok(Some(Incoming::Ping(nonce))) => put_pong(&mut out, nonce),
-                Ok(Some(Incoming::Pong(_))) => {}
+                Ok(Some(Incoming::Ping(nonce))) => {
+                    let now_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    if !pings.try_take(1, now_ms) {
+                        return io::Error::new(io::ErrorKind::InvalidData, "it pings too often");
+                    }
+                    put_pong(&mut out, nonce);
+                }
+                Ok(Some(Incoming::Pong(_))) => {
+                    let reason = "it answered a ping that nobody sent";
+                    return io::Error::new(io::ErrorKind::InvalidData, reason);
+                }
                 Ok(None) => break,
                 Err(error) => return io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
             }

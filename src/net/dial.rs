@@ -165,9 +165,10 @@ async fn read_answers(
     loop {
         match decoder.next() {
             Ok(Some(Incoming::Pong(nonce))) => {
-                if let Some(took) = pulse.answered(nonce) {
-                    peer.counters.round_trip(took);
-                }
+                let Some(took) = pulse.answered(nonce) else {
+                    return invalid("it answered a ping that nobody sent");
+                };
+                peer.counters.round_trip(took);
             }
             Ok(Some(_)) => return invalid("it sent frames where only answers are expected"),
             Ok(None) => {

@@ -205,6 +205,25 @@ impl Decoder {
     }
 }
 
+/// The frames in a recorded stream that arrives `step` bytes at a time: how any peer's bytes are read,
+/// for who wants to try some.
+///
+/// # Errors
+/// What no sender writes.
+pub fn frames_in(limits: FrameLimits, bytes: &[u8], step: usize) -> Result<Vec<Bytes>, String> {
+    let mut decoder = Decoder::new(limits);
+    let mut frames = Vec::new();
+    for part in bytes.chunks(step) {
+        decoder.room().extend_from_slice(part);
+        while let Some(incoming) = decoder.next().map_err(|error| error.to_string())? {
+            if let Incoming::Frame(frame) = incoming {
+                frames.push(frame);
+            }
+        }
+    }
+    Ok(frames)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ mod frame;
 mod lanes;
 mod traffic;
 
-pub use frame::FrameLimits;
+pub use frame::{FrameLimits, frames_in};
 pub use lanes::Lane;
 pub use traffic::Traffic;
 

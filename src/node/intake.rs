@@ -15,6 +15,8 @@ const MESSAGES_PER_SECOND: u64 = 4_000;
 /// Bytes likewise: hashing them takes about a tenth of a core; a state transfer needs less from one
 /// peer.
 const BYTES_PER_SECOND: u64 = 128 << 20;
+/// What a message of no use counts for: hardly any of a correct peer's is, so it never waits for that.
+const WASTE_COSTS: u64 = 20;
 
 struct Queue<T> {
     frames: VecDeque<(Bytes, T)>,
@@ -77,6 +79,15 @@ impl<T> Intake<T> {
         None
     }
 
+    /// Lets a peer pay for `count` useless messages of so many bytes in all, by waiting (protocol.md 10.4).
+    pub(super) fn charge(&mut self, peer: ReplicaId, count: u64, bytes: usize) {
+        let Some(queue) = self.queues.get_mut(&peer) else { return };
+        // Once it was paid when it was taken.
+        let more = WASTE_COSTS - 1;
+        queue.messages.owe(count.saturating_mul(more));
+        queue.bytes.owe((bytes as u64).saturating_mul(more));
+    }
+
     /// Milliseconds until a frame may be taken; None if none waits.
     pub(super) fn wait_ms(&mut self, now_ms: u64) -> Option<u64> {
         self.queues.values_mut().filter_map(|queue| queue.wait_ms(now_ms)).min()
@@ -122,6 +133,25 @@ mod tests {
         assert_eq!(intake.wait_ms(5), Some(0));
         assert_eq!(served(&mut intake, 5, 10), BTreeMap::from([(2, 1)]));
         assert_eq!(served(&mut intake, 505, 20_000)[&1], second / 2);
+    }
+
+    #[test]
+    fn who_sends_nothing_of_use_is_listened_to_less() {
+        let mut intake = Intake::default();
+        push(&mut intake, 1, 20_000);
+        push(&mut intake, 2, 20_000);
+        let mut taken = BTreeMap::<u16, u64>::new();
+        for now_ms in 0..10_000 {
+            while let Some((peer, ..)) = intake.pop(now_ms) {
+                *taken.entry(peer.0).or_default() += 1;
+                if peer == ReplicaId(1) {
+                    intake.charge(peer, 1, FRAME.len());
+                }
+            }
+        }
+        // The second's worth it began with, then what is earned in ten.
+        assert!(taken[&1] <= 11 * MESSAGES_PER_SECOND / WASTE_COSTS + 1, "{taken:?}");
+        assert_eq!(taken[&2], 20_000);
     }
 
     #[test]

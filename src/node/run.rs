@@ -169,9 +169,26 @@ impl Replica {
                 break;
             }
             let Some((peer, frame, _receipt)) = self.intake.pop(now) else { break };
-            match Message::from_bytes(frame) {
-                Ok(message) => self.step(Input::Recv { peer, message }),
-                Err(error) => self.complain(peer, &error.to_string()),
+            self.take_frame(peer, frame);
+        }
+    }
+
+    /// What was of no use costs its peer more. Bytes of bundles do not: where blocks are late, correct
+    /// peers pass on what others have passed on already.
+    fn take_frame(&mut self, peer: ReplicaId, frame: Bytes) {
+        let length = frame.len();
+        match Message::from_bytes(frame) {
+            Ok(message) => {
+                let repeated = matches!(message, Message::Bundle(_));
+                self.step(Input::Recv { peer, message });
+                let wasted = self.core.take_wasted(peer);
+                if wasted > 0 {
+                    self.intake.charge(peer, wasted, if repeated { 0 } else { length });
+                }
+            }
+            Err(error) => {
+                self.complain(peer, &error.to_string());
+                self.intake.charge(peer, 1, length);
             }
         }
     }

@@ -7,6 +7,9 @@ use crate::ordering::{Alarm, Core, Message, Output};
 use crate::planted::{self, Bug};
 use crate::types::{Height, ReplicaId, View};
 
+/// Own signatures in an answer, if it holds one of each kind.
+const SHOWN_SIGNATURES: u64 = 5;
+
 impl Core {
     pub(super) fn log_holds_anything(&self) -> bool {
         self.blocks.executed.height > Height(0)
@@ -87,6 +90,9 @@ impl Core {
         let VotesAnswer { nonce, from, standing, votes } = answer;
         let counts = nonce == self.fence.nonce && self.membership.voter(peer).is_some();
         if !counts || self.fence.is_fenced() || planted::is(Bug::FenceSkipped) {
+            return;
+        }
+        if !self.may_verify_seldom(peer, SHOWN_SIGNATURES) {
             return;
         }
         if let Some((what, made_here)) = self.lost_vote(&votes) {

@@ -1,10 +1,12 @@
-//! What one peer may cost this replica (protocol.md 15).
+//! What one peer may cost this replica (protocol.md 10.2 and 10.4).
 
 use crate::ordering::{Alarm, Core, Output};
 use crate::types::{Bucket, Height, ReplicaId};
 
 /// Signatures checked per second on one peer's account, and at once after a pause: a sixth of a core.
 const CHECKS_PER_SECOND: u64 = 2000;
+/// What a correct peer sends seldom (a VIEW-CHANGE, a proof) counts for so many times its signatures.
+const SELDOM_COSTS: u64 = 10;
 /// How long a peer that sent a false signature is not listened to.
 const REFUSED_MS: u64 = 60_000;
 
@@ -22,6 +24,8 @@ pub(super) struct Account {
     served: Bucket,
     /// Where the last page given began, and when it was given.
     page: Option<(Height, u64)>,
+    /// Messages that were of no use, since the shell last asked.
+    wasted: u64,
     votes_refused_until_ms: u64,
     hearsay_refused_until_ms: u64,
 }
@@ -32,6 +36,7 @@ impl Default for Account {
             checks: Bucket::full(CHECKS_PER_SECOND),
             served: Bucket::full(SERVED_PER_SECOND),
             page: None,
+            wasted: 0,
             votes_refused_until_ms: 0,
             hearsay_refused_until_ms: 0,
         }
@@ -42,20 +47,40 @@ impl Core {
     /// Whether signatures may be checked on a peer's account; if not, its message is dropped like one
     /// lost on the wire.
     pub(super) fn may_verify(&mut self, peer: ReplicaId, checks: u64) -> bool {
+        let checks = checks.min(CHECKS_PER_SECOND);
         let allowed = self.accounts.entry(peer).or_default().checks.try_take(checks, self.now_ms);
+        self.note_budget(peer, allowed)
+    }
+
+    /// The same for what a correct peer sends seldom: a flood of it must cost less than one of bundles.
+    pub(super) fn may_verify_seldom(&mut self, peer: ReplicaId, checks: u64) -> bool {
+        self.may_verify(peer, checks.saturating_mul(SELDOM_COSTS))
+    }
+
+    fn note_budget(&mut self, peer: ReplicaId, allowed: bool) -> bool {
         if !allowed {
             self.counters.over_budget += 1;
+            self.waste(peer);
         }
         allowed
+    }
+
+    /// Notes that a message of this peer was of no use, and that hardly any of a correct one's is,
+    /// whichever of the two lags behind.
+    pub(super) fn waste(&mut self, peer: ReplicaId) {
+        self.counters.wasted += 1;
+        self.accounts.entry(peer).or_default().wasted += 1;
+    }
+
+    /// Useless messages of a peer since the last call. The shell lets it pay for them by waiting.
+    pub fn take_wasted(&mut self, peer: ReplicaId) -> u64 {
+        self.accounts.get_mut(&peer).map_or(0, |of| core::mem::take(&mut of.wasted))
     }
 
     /// Whether something may be read from disk for a peer now; if not, it asks again or asks another.
     pub(super) fn may_serve(&mut self, peer: ReplicaId, cost: u64) -> bool {
         let allowed = self.accounts.entry(peer).or_default().served.try_take(cost, self.now_ms);
-        if !allowed {
-            self.counters.over_budget += 1;
-        }
-        allowed
+        self.note_budget(peer, allowed)
     }
 
     /// Whether a page that begins there is given to a peer now: its blocks are read and put together.
@@ -64,8 +89,7 @@ impl Core {
         let page = self.accounts.entry(peer).or_default().page;
         let again = page.is_some_and(|(at, given)| from <= at && now < given + PAGE_AGAIN_MS);
         if again {
-            self.counters.over_budget += 1;
-            return false;
+            return self.note_budget(peer, false);
         }
         let allowed = self.may_serve(peer, PAGE_COSTS);
         if allowed {
@@ -79,6 +103,7 @@ impl Core {
     pub(super) fn refuse_votes(&mut self, peer: ReplicaId) {
         let until = self.now_ms + REFUSED_MS;
         self.counters.bad_signatures += 1;
+        self.waste(peer);
         let account = self.accounts.entry(peer).or_default();
         if self.now_ms >= account.votes_refused_until_ms {
             account.votes_refused_until_ms = until;
@@ -94,6 +119,7 @@ impl Core {
     /// A peer passed on something that proves nothing, though it must have checked it.
     pub(super) fn refuse_hearsay(&mut self, peer: ReplicaId) {
         let until = self.now_ms + REFUSED_MS;
+        self.waste(peer);
         self.accounts.entry(peer).or_default().hearsay_refused_until_ms = until;
     }
 

@@ -187,6 +187,9 @@ impl Core {
     ) {
         let asked = self.page_asked_of(peer);
         if !asked && !self.is_feeder(peer) {
+            if !self.was_feeder(peer) {
+                self.waste(peer);
+            }
             return;
         }
         let last = blocks.last().map(|block| (block.header.height, block.hash()));
@@ -267,7 +270,7 @@ impl Core {
     pub(super) fn on_body(&mut self, peer: ReplicaId, block: Arc<Block>) {
         let wanted = self.catch_up.body.as_ref().is_some_and(|(hash, _)| *hash == block.hash());
         if !wanted {
-            return;
+            return self.waste(peer);
         }
         if !body_is_whole(&block) {
             return self.ban(peer, "a block whose values are not the ones committed to");

@@ -108,14 +108,17 @@ impl Core {
         // A peer that is an epoch behind or ahead is honest all the same, and votes again in this one.
         let stale =
             height <= self.checkpoints.stable_height() || vote.epoch != self.membership.epoch;
-        if vote.replica != peer || stale || self.are_votes_refused(peer) {
+        if vote.replica != peer || self.are_votes_refused(peer) {
+            return self.waste(peer);
+        }
+        if stale {
             return;
         }
         let known = self.checkpoints.votes.get(&peer).and_then(|votes| votes.get(&height)).cloned();
         if known.as_ref().is_some_and(|known| known.id == vote.id) {
             return;
         }
-        if !self.may_verify(peer, 1) {
+        if !self.may_verify_seldom(peer, 1) {
             return;
         }
         self.counters.verifications += 1;
@@ -196,7 +199,11 @@ impl Core {
         }
         self.look_ahead(peer, certificate.epoch);
         let Some(membership) = self.members_of(certificate.epoch).cloned() else { return };
-        self.counters.verifications += certificate.signatures.len() as u64;
+        let checks = certificate.signatures.len() as u64;
+        if !self.may_verify_seldom(peer, checks) {
+            return;
+        }
+        self.counters.verifications += checks;
         let q = membership.quorum().q();
         let checked = certificate.check(&self.cluster_id, &membership, self.scheme.as_ref(), q);
         if checked.is_err() {

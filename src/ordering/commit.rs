@@ -12,11 +12,10 @@ use crate::types::{Digest, Height, Millis, ReplicaId, View};
 impl Core {
     pub(super) fn on_votes(&mut self, peer: ReplicaId, votes: Vec<Vote>) {
         for vote in votes {
-            if self.are_votes_refused(peer) {
-                return;
+            if self.are_votes_refused(peer) || vote.signed.replica != peer {
+                return self.waste(peer);
             }
-            let wanted = vote.signed.replica == peer
-                && vote.epoch == self.membership.epoch
+            let wanted = vote.epoch == self.membership.epoch
                 && vote.signed.hashes.len() as u64 <= self.window + 1
                 && self.membership.voter(peer).is_some();
             if !wanted {

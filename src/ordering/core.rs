@@ -156,7 +156,10 @@ impl Core {
             return;
         }
         self.heard(peer);
-        if self.is_from_outside(peer, &message) || self.is_early(peer, &message) {
+        if self.is_from_outside(peer, &message) {
+            return self.waste(peer);
+        }
+        if self.is_early(peer, &message) {
             return;
         }
         let heard = matches!(
@@ -168,7 +171,7 @@ impl Core {
         }
         let affordable = match message {
             Message::GetBlocks { from, .. } => self.may_page(peer, from),
-            Message::GetBody { .. } => self.may_serve(peer, PAGE_COSTS),
+            Message::GetBody { .. } | Message::GetEpochs { .. } => self.may_serve(peer, PAGE_COSTS),
             Message::GetManifest { .. } | Message::GetChunk { .. } => self.may_serve(peer, 1),
             _ => true,
         };

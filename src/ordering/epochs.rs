@@ -17,8 +17,10 @@ use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
 
 /// So long an answer about later epochs may take.
 const ASK_MS: u64 = 1000;
-/// Messages of the next epoch that wait for this replica to execute its CONFIG block.
+/// Messages of the next epoch that wait for this replica to execute its CONFIG block, all senders'.
 const EARLY_MAX: usize = 256;
+/// Bytes of blocks among those of one sender.
+const EARLY_BYTES_MAX: usize = 8 << 20;
 
 /// What is fixed within an epoch, and how the epochs before ended.
 pub(super) struct Epochs {
@@ -51,6 +53,14 @@ impl Epochs {
             ahead: Vec::new(),
             asked_ms: None,
         }
+    }
+}
+
+/// What a kept message occupies, about: the others are small.
+fn size_of(message: &Message) -> usize {
+    match message {
+        Message::PrePrepare { block, .. } => block.encoded().len(),
+        _ => 0,
     }
 }
 
@@ -131,8 +141,14 @@ impl Core {
     pub(super) fn is_early(&mut self, peer: ReplicaId, message: &Message) -> bool {
         let ahead = epoch_of(message) == Some(self.membership.epoch.next());
         let close = self.ends_here(&self.view.tip) || self.ends_here(&self.blocks.committed);
-        if ahead && close && self.epochs.early.len() < EARLY_MAX {
-            self.epochs.early.push_back((peer, message.clone()));
+        if ahead && close {
+            let of_peer = self.epochs.early.iter().filter(|(from, _)| *from == peer);
+            let (count, bytes) = of_peer.fold((0, size_of(message)), |(count, bytes), (_, one)| {
+                (count + 1, bytes + size_of(one))
+            });
+            if count < EARLY_MAX / self.quorum.n() && (count == 0 || bytes <= EARLY_BYTES_MAX) {
+                self.epochs.early.push_back((peer, message.clone()));
+            }
         }
         ahead
     }
@@ -291,6 +307,13 @@ impl Core {
     /// Proofs shown by a peer, each checked with the members that the one before led to, and logged:
     /// a state of a later epoch is opened with them. The end of this epoch is also a commit.
     pub(super) fn on_epochs(&mut self, peer: ReplicaId, proofs: Vec<EpochProof>) {
+        let checks = proofs.iter().map(|proof| proof.certificate.signatures.len() as u64).sum();
+        if self.epochs.asked_ms.is_none() {
+            return self.waste(peer);
+        }
+        if !self.may_verify(peer, checks) {
+            return;
+        }
         for proof in proofs {
             let last = self.epochs.ahead.last().map(|(_, network)| network);
             let last = last.unwrap_or(&self.epochs.network);

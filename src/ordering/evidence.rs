@@ -116,7 +116,10 @@ impl Core {
     pub(super) fn on_shown(&mut self, peer: ReplicaId, vote: &Arc<Vote>) {
         let voter = vote.signed.replica;
         let wanted = voter != self.own && voter != peer && self.is_notable(vote);
-        if !wanted || self.is_hearsay_refused(peer) || !self.may_verify(peer, 1) {
+        if self.is_hearsay_refused(peer) {
+            return self.waste(peer);
+        }
+        if !wanted || !self.may_verify(peer, 1) {
             return;
         }
         if !self.verify_vote(vote) {
@@ -225,7 +228,10 @@ impl Core {
 
     /// A proof that a peer found.
     pub(super) fn on_evidence(&mut self, peer: ReplicaId, evidence: Evidence) {
-        if !self.witness.is_news(&evidence) || self.is_hearsay_refused(peer) {
+        if self.is_hearsay_refused(peer) {
+            return self.waste(peer);
+        }
+        if !self.witness.is_news(&evidence) {
             return;
         }
         let cost = match &evidence {
@@ -233,7 +239,7 @@ impl Core {
             Evidence::Fork(_) => 2 * self.quorum.n() as u64,
             _ => 2,
         };
-        if !self.may_verify(peer, cost) {
+        if !self.may_verify_seldom(peer, cost) {
             return;
         }
         self.counters.verifications += cost;

@@ -41,6 +41,8 @@ pub(super) struct Feed {
     /// Members without a vote.
     followers: BTreeMap<ReplicaId, Follower>,
     feeder: Option<Feeder>,
+    /// The feeder before this one, which goes on until it forgets.
+    before: Option<ReplicaId>,
     /// Rotates over the voters when a feeder disappoints.
     turn: usize,
     next_ask_ms: u64,
@@ -52,7 +54,7 @@ impl Core {
     pub(super) fn on_follow(&mut self, peer: ReplicaId, from: Height) {
         let follows = self.membership.member(peer).is_some_and(|member| !member.voting);
         if !follows || !self.is_voter() {
-            return;
+            return self.waste(peer);
         }
         let now = self.now_ms;
         let known = self.feed.followers.get(&peer).filter(|known| now < known.until_ms);
@@ -134,16 +136,24 @@ impl Core {
         self.feed.feeder.as_ref().is_some_and(|feeder| feeder.peer == peer)
     }
 
+    pub(super) fn was_feeder(&self, peer: ReplicaId) -> bool {
+        self.feed.before == Some(peer)
+    }
+
+    fn drop_feeder(&mut self) {
+        let dropped = self.feed.feeder.take().map(|feeder| feeder.peer);
+        self.feed.before = dropped.or(self.feed.before);
+        self.feed.next_ask_ms = self.now_ms;
+    }
+
     /// Picks a feeder, and says again that this replica follows.
     pub(super) fn follow_feed(&mut self) {
         if !self.is_follower() {
-            self.feed.feeder = None;
-            return;
+            return self.drop_feeder();
         }
         let gone = |feeder: &Feeder| self.is_banned(feeder.peer) || !self.is_linked(feeder.peer);
         if self.feed.feeder.as_ref().is_some_and(gone) {
-            self.feed.feeder = None;
-            self.feed.next_ask_ms = self.now_ms;
+            self.drop_feeder();
         }
         if self.now_ms < self.feed.next_ask_ms {
             return;
@@ -204,8 +214,7 @@ impl Core {
         feeder.strikes += 1;
         if feeder.strikes >= STRIKES_MAX {
             self.feed.turn = self.feed.turn.wrapping_add(1);
-            self.feed.feeder = None;
-            self.feed.next_ask_ms = self.now_ms;
+            self.drop_feeder();
         }
     }
 
@@ -213,8 +222,7 @@ impl Core {
     pub(super) fn restart_feed(&mut self) {
         let fed = |id: &ReplicaId| self.membership.member(*id).is_some_and(|one| !one.voting);
         self.feed.followers.retain(|id, _| fed(id));
-        self.feed.feeder = None;
-        self.feed.next_ask_ms = self.now_ms;
+        self.drop_feeder();
     }
 
     pub(super) fn feed_deadline(&self) -> Option<u64> {

@@ -53,7 +53,10 @@ impl Core {
             && self.view.pending.is_none_or(|pending| view >= pending)
             && self.view.waiting.as_ref().is_none_or(|waiting| view > waiting.view);
         let signers = new_view.view_changes.len() as u64;
-        if !wanted || !self.may_verify(peer, 1 + signers * (1 + signers)) {
+        if !wanted {
+            return self.waste(peer);
+        }
+        if !self.may_verify_seldom(peer, 1 + signers * (1 + signers)) {
             return;
         }
         if self.new_view_holds(&new_view) {
@@ -62,6 +65,7 @@ impl Core {
             }
             self.await_base(new_view);
         } else {
+            self.waste(peer);
             self.note_false_new_view(&new_view);
         }
     }

@@ -47,7 +47,10 @@ impl Core {
         let one_block = (prepare.phase, prepare.epoch, prepare.view)
             == (Phase::Prepare, self.membership.epoch, view)
             && (prepare.signed.from_height, prepare.signed.hashes.as_slice()) == (height, &[hash]);
-        if !from_primary || !one_block || self.are_votes_refused(peer) {
+        if !from_primary || self.are_votes_refused(peer) {
+            return self.waste(peer);
+        }
+        if !one_block {
             return;
         }
         if planted::is(Bug::TwoBlocksPerHeight) {

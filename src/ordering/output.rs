@@ -239,6 +239,8 @@ pub struct Counters {
     pub chunks_resumed: u64,
     /// Proofs found or received that a replica broke the protocol.
     pub evidence: u64,
-    /// Messages dropped because their sender's signatures had cost enough.
+    /// Messages dropped because their sender's signatures or questions had cost enough.
     pub over_budget: u64,
+    /// Messages of no use that hardly ever come from a correct peer.
+    pub wasted: u64,
 }

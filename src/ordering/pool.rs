@@ -8,8 +8,9 @@ use crate::types::{ReplicaId, View};
 
 /// Most bytes of one origin's bundles: its window's worth.
 const ORIGIN_BYTES_MAX: usize = 8 << 20;
-/// Most bundles of one origin.
-const ORIGIN_BUNDLES_MAX: usize = 2048;
+/// Most bundles of one origin: a correct one has five that no block holds, and five of each session
+/// before.
+const ORIGIN_BUNDLES_MAX: usize = 256;
 
 /// (session, first_seq).
 pub(super) type BundleKey = (u64, u64);
@@ -60,17 +61,22 @@ impl Pool {
         self.origins.get(&origin)?.bundles.get(&key)
     }
 
+    /// Whether its origin has room for a bundle: asked before its signature is checked.
+    pub fn has_room(&self, bundle: &Bundle) -> bool {
+        self.origins.get(&bundle.origin).is_none_or(|origin| {
+            origin.bytes + size(bundle) <= ORIGIN_BYTES_MAX
+                && origin.bundles.len() < ORIGIN_BUNDLES_MAX
+        })
+    }
+
     /// Adds a checked bundle; false if it is there or its origin has no room.
     pub fn add(&mut self, bundle: Bundle, now_ms: u64) -> bool {
         let bytes = size(&bundle);
-        let origin = self.origins.entry(bundle.origin).or_default();
         let key = (bundle.session, bundle.first_seq);
-        if origin.bundles.contains_key(&key)
-            || origin.bytes + bytes > ORIGIN_BYTES_MAX
-            || origin.bundles.len() >= ORIGIN_BUNDLES_MAX
-        {
+        if self.get(bundle.origin, key).is_some() || !self.has_room(&bundle) {
             return false;
         }
+        let origin = self.origins.entry(bundle.origin).or_default();
         if origin.bundles.first_key_value().is_none_or(|(oldest, _)| key < *oldest) {
             origin.oldest_since_ms = now_ms;
         }

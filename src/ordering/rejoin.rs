@@ -23,10 +23,14 @@ impl Core {
         let Some(member) = self.membership.member(author).filter(|_| wanted) else { return };
         let kept = self.fence.rejoins.get(&author).map(|kept| kept.rejoin.nonce);
         if kept.is_none_or(|kept| kept != rejoin.nonce && peer == author) {
-            self.counters.verifications += 1;
-            if !rejoin.verify(&self.cluster_id, &member.key, self.scheme.as_ref()) {
-                self.counters.bad_signatures += 1;
+            let key = member.key;
+            if !self.may_verify_seldom(peer, 1) {
                 return;
+            }
+            self.counters.verifications += 1;
+            if !rejoin.verify(&self.cluster_id, &key, self.scheme.as_ref()) {
+                self.counters.bad_signatures += 1;
+                return self.waste(peer);
             }
             let pooled = PooledRejoin { rejoin, since_ms: self.now_ms, passed_in: None };
             self.fence.rejoins.insert(author, pooled);

@@ -39,14 +39,18 @@ impl Core {
             .get(&origin)
             .is_none_or(|window| window.admits(bundle.session, bundle.first_seq, ops));
         if origin == self.own || !admitted || self.pool.get(origin, key).is_some() {
-            return;
+            return self.waste(peer);
+        }
+        if !self.pool.has_room(&bundle) {
+            // Only a flood of its origin fills its room, and what does not fit is lost like on the wire.
+            return self.waste(peer);
         }
         if !self.may_verify(peer, 1) {
             return;
         }
         if !self.check_bundle(&bundle) {
             self.counters.bad_signatures += 1;
-            return;
+            return self.waste(peer);
         }
         self.fence.seen.note_bundle(&bundle);
         if self.pool.add(bundle, self.now_ms) {

@@ -6,6 +6,8 @@ use crate::ordering::{Core, CoreStatus, Message, Mode, Output, PeerView, Recipie
 use crate::types::{Height, LogPosition, Millis, ReplicaId, View};
 
 pub(super) const STATUS_MS: u64 = 200;
+/// A STATUS that follows another so soon was delayed on its way, or tells nothing.
+const SOONEST_MS: u64 = 20;
 /// What was heard longer ago says nothing about now.
 pub(super) const RECENT_MS: u64 = 1000;
 /// At most one repair per peer in this time.
@@ -92,7 +94,10 @@ impl Core {
     pub(super) fn on_status(&mut self, peer: ReplicaId, status: Status) {
         let now = self.now_ms;
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        known.status = Some((status, now));
+        let last = known.status.replace((status, now));
+        if last.is_some_and(|(_, at)| now < at + SOONEST_MS) {
+            self.waste(peer);
+        }
         if status.mode == Mode::Fenced && peer == self.primary() && self.is_normal() {
             // It proposes nothing until others have committed its REJOIN.
             return self.suspect();
@@ -135,6 +140,7 @@ impl Core {
 
     /// Tells the operator and stops asking a peer that sent something untrue.
     pub(super) fn ban(&mut self, peer: ReplicaId, what: &'static str) {
+        self.waste(peer);
         self.peers.entry(peer).or_default().banned_until_ms = self.now_ms + BAN_MS;
         self.out.push(Output::Alarm(Alarm::BadPeer { peer, what }));
     }

@@ -259,9 +259,12 @@ impl Core {
         root: Digest,
         content: Option<(BlockHeader, Arc<Manifest>)>,
     ) {
-        let Phase::Manifest(wanted, Some((asked, _))) = &self.transfer.phase else { return };
-        if *asked != peer || *wanted != root {
-            return;
+        let asked = match &self.transfer.phase {
+            Phase::Manifest(wanted, Some((asked, _))) => *asked == peer && *wanted == root,
+            _ => false,
+        };
+        if !asked {
+            return self.waste(peer);
         }
         let Some((header, manifest)) = content else {
             self.transfer.lacking.insert(peer);
@@ -370,7 +373,7 @@ impl Core {
     ) {
         if self.transfer.root() != Some(root) {
             // Of a transfer that ended, or never begun: nothing is looked at.
-            return;
+            return self.waste(peer);
         }
         let Some(asked) = self.transfer.asked.get_mut(&(peer, number)) else {
             return self.ban(peer, "a chunk that was not asked for");

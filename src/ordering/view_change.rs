@@ -88,14 +88,14 @@ impl Core {
         let newer = view > self.view.entered && known.is_none_or(|known| view > known);
         if replica == self.own || !newer {
             self.help_into_view(peer, view);
-            return;
+            return self.waste(peer);
         }
-        if !self.may_verify(peer, 1 + self.certificate_cost(&view_change)) {
+        if !self.may_verify_seldom(peer, 1 + self.certificate_cost(&view_change)) {
             return;
         }
         if !self.view_change_holds(&view_change) {
             self.counters.bad_signatures += 1;
-            return;
+            return self.waste(peer);
         }
         self.note_view_change(&view_change);
         self.view.view_changes.insert(replica, Arc::clone(&view_change));
@@ -112,7 +112,7 @@ impl Core {
 
     /// Who asks for a view that has begun is shown its beginning.
     fn help_into_view(&mut self, peer: ReplicaId, asked: View) {
-        if asked <= self.view.entered && self.is_normal() {
+        if asked <= self.view.entered && self.is_normal() && self.may_serve(peer, 1) {
             self.show_view(peer);
         }
     }

@@ -1,5 +1,7 @@
 //! Four cores on a bench: one wire, disks that sync at once, execution that takes no time.
 
+mod disturbed;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -46,6 +48,8 @@ pub struct Bench {
     chain: Vec<Digest>,
     ledger: BTreeMap<(u16, View, Height, Phase), Digest>,
     liar: Option<u8>,
+    /// Replica 3 says what it is told to.
+    third_lies: bool,
     echoed: BTreeSet<(View, Height, Digest)>,
     seen: [bool; 3],
     /// Steps of all cores.
@@ -107,6 +111,7 @@ impl Bench {
             chain: Vec::new(),
             ledger: BTreeMap::new(),
             liar,
+            third_lies: false,
             echoed: BTreeSet::new(),
             seen: [false; 3],
             steps: 0,
@@ -233,7 +238,8 @@ impl Bench {
     /// Nothing is lost any more: both bundles must be ordered everywhere, or the liar's be given up.
     pub fn heal(&mut self) -> Result<(), String> {
         self.narrow = false;
-        let honest: Vec<u16> = (u16::from(self.liar.is_some())..4).collect();
+        let honest = u16::from(self.liar.is_some())..4 - u16::from(self.third_lies);
+        let honest: Vec<u16> = honest.collect();
         let newest = self.replicas.iter().map(|replica| replica.mono_ms).max().unwrap_or_default();
         for id in &honest {
             let behind = newest - self.replicas[usize::from(*id)].mono_ms;
@@ -308,6 +314,11 @@ impl Bench {
             Output::ServeBlocks { to, from, until } => {
                 if let Some(page) = self.page(id, from, until) {
                     self.wire.push_back((id, to.0, page));
+                }
+            }
+            Output::Evidence(evidence) if self.third_lies => {
+                if evidence.accused() != [ReplicaId(3)] {
+                    return Err(format!("an honest replica is accused: {evidence:?}"));
                 }
             }
             Output::Evidence(evidence) if self.liar.is_none() => {
@@ -418,7 +429,7 @@ impl Bench {
             Some(_) => return Err(format!("replica {id} forks at height {height}")),
         }
         for bundle in block.bundles() {
-            if replica.ordered.contains(&bundle.origin) {
+            if replica.ordered.contains(&bundle.origin) && bundle.origin != ReplicaId(3) {
                 return Err(format!("the bundle of {} is ordered twice", bundle.origin));
             }
             replica.ordered.push(bundle.origin);

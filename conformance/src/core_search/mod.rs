@@ -5,7 +5,7 @@
 //! deviations is played, so nothing depends on a seed. Disks sync at once and clocks stand still in
 //! between; the simulator does the rest.
 
-mod bench;
+pub(crate) mod bench;
 
 use std::time::{Duration, Instant};
 

@@ -1,126 +1,101 @@
-//! Property twins of the fuzz targets of faults.md 4.5 that concern peers, certificates and `step`; those of
-//! messages and the log stand beside what they test (`ordering/message.rs`, `storage/log/tests.rs`).
+//! Property twins of the fuzz targets (`conformance::targets`): the same functions, driven by chance.
 
-use althing::chain::{Certificate, Member, Membership, Parameters, Phase, Vote, VoteSignature};
-use althing::crypto::Scheme;
-use althing::types::{Digest, Epoch, Height, OrgId, ReplicaId, View};
-use conformance::sim::checkers::verifier::Verifier;
 use conformance::sim::liars::Lie;
 use conformance::sim::plan::{Plan, SECOND};
 use conformance::sim::run;
-use conformance::sim::scheme::KeyRing;
+use conformance::targets::{self, Target};
 use proptest::prelude::*;
-use std::sync::Arc;
+use proptest::test_runner::TestRunner;
 
-const CLUSTER: Digest = Digest([8; 32]);
-const BLOCK: Digest = Digest([6; 32]);
-
-/// What is done to one signature of a certificate.
-#[derive(Clone, Debug)]
-enum Change {
-    None,
-    Flip(usize),
-    Replica(u16),
-    From(u64),
-    Hash(u8),
-    Extend,
-    Repeat,
-    Drop,
-    View,
-    Phase,
+/// Bytes that stand for a row of decisions, many of them small: what a fuzzer would find by itself.
+fn decisions(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    let one = prop_oneof![3 => 0_u8..16, 2 => any::<u8>()];
+    prop::collection::vec(one, 0..most)
 }
 
-fn change() -> impl Strategy<Value = Change> {
-    prop_oneof![
-        6 => Just(Change::None),
-        1 => (0_usize..64).prop_map(Change::Flip),
-        1 => (0_u16..9).prop_map(Change::Replica),
-        1 => (0_u64..6).prop_map(Change::From),
-        1 => any::<u8>().prop_map(Change::Hash),
-        2 => Just(Change::Extend),
-        1 => Just(Change::Repeat),
-        1 => Just(Change::Drop),
-        1 => Just(Change::View),
-        1 => Just(Change::Phase),
-    ]
-}
-
-fn signatures(
-    schemes: &[Arc<dyn Scheme>],
-    round: (Phase, Epoch, View),
-    changes: &[Change],
-) -> Vec<VoteSignature> {
-    let mut all = Vec::new();
-    for ((id, scheme), change) in (0_u16..).zip(schemes).zip(changes) {
-        let (mut round, mut from, mut hashes) = (round, Height(3), vec![BLOCK]);
-        match change {
-            Change::Drop => continue,
-            Change::From(height) => from = Height(1 + *height),
-            Change::Hash(byte) => hashes = vec![Digest([*byte; 32])],
-            Change::Extend => (from, hashes) = (Height(2), vec![Digest([1; 32]), BLOCK]),
-            Change::View => round.2 = View(9),
-            Change::Phase => round.0 = Phase::Prepare,
-            _ => {}
-        }
-        let mut signed =
-            Vote::sign(round, ReplicaId(id), (from, hashes), &CLUSTER, scheme.as_ref()).signed;
-        match change {
-            Change::Flip(at) => signed.signature.0[*at % 32] ^= 1,
-            Change::Replica(other) => signed.replica = ReplicaId(*other),
-            Change::Repeat => all.push(signed.clone()),
-            _ => {}
-        }
-        all.push(signed);
+/// Runs a target on `cases` rows of up to `most` bytes.
+fn twin(target: Target, cases: u32, most: usize) {
+    let config = ProptestConfig::with_cases(cases);
+    let mut runner = TestRunner::new(config);
+    let result = runner.run(&decisions(most), |data| {
+        target(&data);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
     }
-    all
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+#[test]
+fn every_message_has_one_encoding() {
+    twin(targets::consensus_msg_roundtrip, 2000, 300);
+}
 
-    /// `cert_verify`: production and the simulator's own reading of the format agree on every certificate.
-    #[test]
-    fn any_certificate_is_judged_as_a_second_reading_judges_it(
-        n in 1_usize..8,
-        changes in prop::collection::vec(change(), 8),
-        sorted in prop::bool::weighted(0.8),
-    ) {
-        let secrets: Vec<[u8; 32]> = (0..n).map(|at| [u8::try_from(at).unwrap() + 1; 32]).collect();
-        let (ring, public) = KeyRing::new(&secrets);
-        let schemes: Vec<Arc<dyn Scheme>> = secrets.iter().map(|one| ring.scheme(*one)).collect();
-        let member = |(key, id): (&_, u16)| Member {
-            id: ReplicaId(id), organisation: OrgId(id), key: *key, voting: true,
-        };
-        let members = public.iter().zip(0..).map(member).collect();
-        let epoch = Epoch(0);
-        let parameters = Parameters::default();
-        let membership = Membership { epoch, members, parameters, first_primary: 0 };
-        let round = (Phase::Commit, epoch, View(1));
-        let mut signatures = signatures(&schemes, round, &changes);
-        if sorted {
-            signatures.sort_by_key(|signed| signed.replica);
+#[test]
+fn a_real_message_with_a_byte_changed_has_one_encoding_or_none() {
+    let lines = include_str!("../../vectors/message.hex").lines();
+    let mut tried = 0;
+    for line in lines.filter_map(|line| line.split_whitespace().last()) {
+        let Some(bytes) = unhex(line) else { continue };
+        targets::consensus_msg_roundtrip(&bytes);
+        tried += 1;
+        for at in 0..bytes.len().min(2000) {
+            let mut bent = bytes.clone();
+            bent[at] ^= 1 << (at % 8);
+            targets::consensus_msg_roundtrip(&bent);
+            targets::consensus_msg_roundtrip(&bytes[..at]);
         }
-        let ordered = signatures.is_sorted_by(|one, two| one.replica < two.replica);
-        let certificate = Certificate {
-            phase: Phase::Commit,
-            epoch,
-            view: View(1),
-            height: Height(3),
-            block_hash: BLOCK,
-            signatures,
-        };
-        let verifier = Verifier::new(CLUSTER, public, Arc::clone(&schemes[0]));
-        let production = certificate.check(&CLUSTER, &membership, schemes[0].as_ref());
-        // Order is a matter of one encoding, which the second reading does not judge.
-        let second = verifier.refuse(&certificate).is_none() && ordered;
-        prop_assert_eq!(production.is_ok(), second, "{:?}", production);
     }
+    assert!(tried > 20, "only {tried} golden messages were read");
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let pairs = digits.filter(|digits| digits.len() % 2 == 0 && !digits.is_empty())?;
+    Some(pairs.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[test]
+fn any_certificate_is_judged_as_a_second_reading_judges_it() {
+    twin(targets::cert_verify, 1000, 60);
+}
+
+#[test]
+fn one_liar_of_four_breaks_nobody_whatever_it_says_and_when() {
+    twin(targets::core_step, 60, 600);
+}
+
+#[test]
+fn any_bytes_for_segments_are_an_error_or_an_empty_log() {
+    twin(targets::log_open, 200, 400);
+}
+
+#[test]
+fn a_log_with_bytes_changed_is_refused_or_shows_a_beginning_of_itself() {
+    twin(targets::log_torn, 300, 60);
+}
+
+#[test]
+fn a_checkpoint_with_bytes_changed_never_passes_for_another() {
+    twin(targets::checkpoint_install, 300, 60);
+}
+
+#[test]
+fn only_chunks_that_the_manifest_names_are_kept() {
+    twin(targets::transfer_session, 200, 300);
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn any_bytes_of_a_peer_are_frames_within_their_limits_or_an_error() {
+    twin(targets::peer_frame_decode, 1000, 600);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// `core_step`, `sim_disrupter`: whatever a liar sends to replicas in whatever state, nobody panics, votes
+    /// `sim_disrupter`, with chance in place of a fuzzer's bytes: whatever a liar sends to replicas in whatever state, nobody panics, votes
     /// twice or accuses an honest one.
     #[test]
     fn any_message_in_any_state_breaks_nobody(seed in any::<u32>(), wild in any::<bool>()) {
