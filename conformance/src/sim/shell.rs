@@ -876,6 +876,7 @@ fn kind_of(message: &Message) -> String {
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)
         }
+        Message::Follow { from } => format!("Follow from {from}"),
         Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
         Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }
