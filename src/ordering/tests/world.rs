@@ -18,6 +18,10 @@ use crate::types::*;
 struct Hashed(PublicKey);
 
 impl Scheme for Hashed {
+    fn public_key(&self) -> PublicKey {
+        self.0
+    }
+
     fn sign(&self, message: &[u8]) -> Signature {
         let digest = hash(&Context::VOTE, &[&self.0.0, message]);
         let mut signature = [0; 64];
@@ -618,6 +622,13 @@ impl World {
         while self.now_ms < end {
             self.turn();
         }
+    }
+
+    /// What one replica sent to another since `keep_sent`.
+    pub fn sent_to(&self, from: u16, to: u16) -> Vec<Message> {
+        let sent = self.sent.iter().filter(|(sender, other, _)| (*sender, *other) == (from, to));
+        let decode = |bytes: &Bytes| Message::from_bytes(bytes.clone()).expect("as it was sent");
+        sent.map(|(.., bytes)| decode(bytes)).collect()
     }
 
     /// Delivers all that was ever sent once more, spread over half a second.
