@@ -35,6 +35,12 @@ impl Tokens {
         i64::try_from(self.clock.mono_ms()).unwrap_or(i64::MAX)
     }
 
+    /// The time that a signed token's end counts from.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        self.clock.unix_ms().0 / 1000
+    }
+
     /// A login was executed in a block of this time.
     pub(super) fn add(&mut self, login: Login, block_time: Millis) {
         if self.known.len() >= TOKENS_MAX {
