@@ -24,3 +24,5 @@ pub mod kube;
 pub mod network;
 #[cfg(feature = "server")]
 pub mod peers;
+#[cfg(feature = "server")]
+pub mod proxy;

@@ -79,13 +79,7 @@ pub(super) enum Place {
 /// Looks for the own replica in a network.
 pub(super) fn place(network: &Network, own: ReplicaId, scheme: &dyn Scheme) -> Place {
     let Some(member) = network.membership.member(own) else { return Place::Outside };
-    // Whose key the scheme holds shows only in what it signs; nothing else is signed like this.
-    let probe = b"althing: is this my key?";
-    if scheme.verify(&member.key, probe, &scheme.sign(probe)) {
-        Place::Member
-    } else {
-        Place::OtherKey
-    }
+    if member.key == scheme.public_key() { Place::Member } else { Place::OtherKey }
 }
 
 /// What the protocol thread keeps of the membership.
@@ -98,6 +92,16 @@ pub(super) struct Members {
 }
 
 impl Members {
+    /// Whether a later epoch, known from beside the data directory, names the key this replica signs
+    /// with: it follows the chain up to there and votes from there on (protocol.md 20.10).
+    pub(super) fn awaits_own_key(&self, network: &Network, scheme: &dyn Scheme) -> bool {
+        let known = self.links.as_ref().and_then(|links| links.known.as_ref());
+        known.is_some_and(|known| {
+            known.membership.epoch > network.membership.epoch
+                && place(known, self.own, scheme) == Place::Member
+        })
+    }
+
     /// An epoch begins.
     pub(super) fn follow(
         &mut self,
