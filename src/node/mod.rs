@@ -35,6 +35,7 @@ mod scrub;
 mod stable;
 mod start;
 mod status;
+mod tokens;
 mod transfer;
 mod values;
 
@@ -44,5 +45,6 @@ pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED, EXIT_REMOVED};
 pub use handle::{Handle, Shared};
 pub use start::{Node, NodeConfig};
 pub use status::NodeStatus;
+pub use tokens::Tokens;
 
 pub use crate::storage::index::{Provenance, WrittenBy};
