@@ -128,19 +128,8 @@ impl Network {
     pub fn invite_second(&mut self, name: &'static str, of: usize) {
         let authority = self.replicas[of].home.display().to_string();
         let more = ["--authority", &authority];
-        self.replicas.push(Replica::init_with(name, self.directory.path(), (None, None), &more));
-    }
-
-    /// Waits until a replica has ended by itself; its exit code.
-    pub fn wait_until_ended(&mut self, index: usize) -> Option<i32> {
-        let replica = &mut self.replicas[index];
-        let mut process = replica.process.take().expect("it runs");
-        let mut status = None;
-        peers::eventually(&format!("{} ends", replica.name), Duration::from_secs(120), || {
-            status = process.exited();
-            status.is_some()
-        });
-        status.and_then(|status| status.code())
+        let replica = Replica::init_with(name, self.directory.path(), (None, None), &more);
+        self.replicas.push(replica);
     }
 
     /// Starts replica `index`, which must not run, on what its disk holds.

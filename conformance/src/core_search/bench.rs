@@ -316,12 +316,9 @@ impl Bench {
                     self.wire.push_back((id, to.0, page));
                 }
             }
-            Output::Evidence(evidence) if self.third_lies => {
-                if evidence.accused() != [ReplicaId(3)] {
-                    return Err(format!("an honest replica is accused: {evidence:?}"));
-                }
-            }
-            Output::Evidence(evidence) if self.liar.is_none() => {
+            Output::Evidence(evidence)
+                if self.third_lies && evidence.accused() == [ReplicaId(3)] => {}
+            Output::Evidence(evidence) if self.third_lies || self.liar.is_none() => {
                 return Err(format!("an honest replica is accused: {evidence:?}"));
             }
             Output::Halt { reason } | Output::Quarantine { reason } => {

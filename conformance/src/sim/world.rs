@@ -678,11 +678,8 @@ impl World {
                 self.rot();
                 self.again(self.plan.rot_every, Event::Rot);
             }
-            Event::Divide if self.plan.beyond => {
-                if self.healed_at.is_none() {
-                    self.part();
-                }
-            }
+            Event::Divide if self.plan.beyond && self.healed_at.is_some() => {}
+            Event::Divide if self.plan.beyond => self.part(),
             Event::Divide => {
                 let halves = self.liars.clone();
                 for id in halves {

@@ -52,7 +52,7 @@ fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
         ledger.longest_gap
     );
     // acme is no member any more: it says so and ends, and what it holds is not asked for.
-    assert_eq!(network.wait_until_ended(0), Some(REMOVED));
+    assert_eq!(network.wait_for_end(0).code(), Some(REMOVED));
     let said = network.replicas[0].output();
     assert!(said.contains("was removed from the network"), "{said}");
     let elm = network.replicas[4].client();
@@ -125,7 +125,7 @@ fn four_become_seven_and_four_again_while_clients_write() {
         number = ceremony.number;
         load.progress("without it", 20);
         stalls.push((format!("remove {index}"), load.longest_stall()));
-        assert_eq!(network.wait_until_ended(index), Some(REMOVED));
+        assert_eq!(network.wait_for_end(index).code(), Some(REMOVED));
     }
     let ledger = load.finish();
     for (what, stall) in &stalls {

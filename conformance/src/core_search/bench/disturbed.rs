@@ -30,7 +30,7 @@ impl Bench {
         let mut bench = Self::new(None)?;
         bench.third_lies = true;
         bench.replicas[usize::from(LIAR)].core = None;
-        bench.narrow = choices.byte() % 2 == 0;
+        bench.narrow = choices.byte().is_multiple_of(2);
         let mut heard: Vec<Message> = Vec::new();
         for _ in 0..STEPS_MAX {
             if choices.is_empty() {
