@@ -72,7 +72,7 @@ fn each_organisation_has_its_own_users() {
     assert!(shown.contains("Authentication Status: false"), "{shown}");
     assert_eq!(etcdctl(birch, &["user", "list"]), Ok(String::new()));
     // Once it has, acme's user is nobody there, whatever right he has at home.
-    for command in [&commands[0][..], commands[1], commands[6]] {
+    for command in [commands[0], commands[1], commands[6]] {
         etcdctl(birch, command).unwrap_or_else(|why| panic!("{command:?}: {why}"));
     }
     let stranger = web(birch, &["put", "/app/a", "1"]);
