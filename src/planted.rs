@@ -65,6 +65,10 @@ bugs! {
     FenceForgotten = "fence-forgotten",
     /// The fence is left at the next commit, whatever it is about.
     FenceWithoutNonce = "fence-without-nonce",
+    /// The fence is left at a commit above all heights that others report.
+    FenceByHeight = "fence-by-height",
+    /// A proposal that a crash took from the log counts as a lost vote.
+    NoExemption = "r1-without-exemption",
     /// After the fence votes go on in the view that it was left in.
     RejoinSameView = "rejoin-same-view",
     /// A PRE-PREPARE does not wait for its view to be durable.
@@ -93,15 +97,25 @@ bugs! {
     ChildBeforeConfig = "child-before-config",
     /// Certificates are compared by view and height across epochs.
     RankWithoutEpoch = "rank-across-epochs",
+    /// A certificate of a later epoch counts in this one.
+    LaterEpochCertificate = "later-epoch-certificate",
+    /// All values are hidden by the same salt.
+    SaltReused = "salt-reused",
     /// Pruning leaves values where they are.
     ValueKept = "value-kept-after-prune",
+    /// `\0` at the end of a range is gone before permissions are checked.
+    RangeEndRewritten = "range-end-rewritten",
+    /// Permissions are not checked inside nested transactions.
+    NestedUnchecked = "nested-unchecked",
+    /// A user's rights do not depend on whose replica claims him.
+    UserWithoutOrganisation = "user-without-organisation",
     /// A chunk from a peer is taken as it is.
     TransferUnchecked = "transferred-chunk-unchecked",
 }
 
 #[cfg(feature = "planted")]
 mod chosen {
-    use core::sync::atomic::{AtomicU64, Ordering};
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::sync::OnceLock;
 
     use super::Bug;
@@ -128,6 +142,17 @@ mod chosen {
         chosen == bug as u64 || chosen == NONE && *NAMED.get_or_init(named) == Some(bug)
     }
 
+    /// Whether a delete of `key` is to leave it where it is: once in a process, at the key that the
+    /// environment's `ALTHING_PLANTED_AT` names. So one running replica goes wrong at a moment that a
+    /// client chooses, and what it does afterwards, a repair too, is right again.
+    #[must_use]
+    pub fn strikes_at(key: &[u8]) -> bool {
+        static AT: OnceLock<Option<String>> = OnceLock::new();
+        static STRUCK: AtomicBool = AtomicBool::new(false);
+        let at = AT.get_or_init(|| std::env::var("ALTHING_PLANTED_AT").ok());
+        at.as_ref().is_some_and(|at| at.as_bytes() == key) && !STRUCK.swap(true, Ordering::Relaxed)
+    }
+
     /// Tells the wall clock of the replica that goes on now.
     pub fn set_local_ms(now: u64) {
         LOCAL_MS.store(now, Ordering::Relaxed);
@@ -151,12 +176,19 @@ mod chosen {
 }
 
 #[cfg(feature = "planted")]
-pub use chosen::{choose, hash_order, is, local_ms, set_local_ms};
+pub use chosen::{choose, hash_order, is, local_ms, set_local_ms, strikes_at};
 
 /// No bug is in.
 #[cfg(not(feature = "planted"))]
 #[must_use]
 pub const fn is(_bug: Bug) -> bool {
+    false
+}
+
+/// No delete goes wrong.
+#[cfg(not(feature = "planted"))]
+#[must_use]
+pub const fn strikes_at(_key: &[u8]) -> bool {
     false
 }
 

@@ -6,7 +6,7 @@
 //! blocks, and every call has a deadline.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -162,6 +162,7 @@ pub fn http_get(endpoint: &str, tls: Option<&TlsFiles>, path: &str) -> std::io::
 pub struct Client {
     runtime: Arc<Runtime>,
     channel: Channel,
+    token: Mutex<Option<String>>,
 }
 
 impl Client {
@@ -171,7 +172,18 @@ impl Client {
         let runtime = Arc::new(runtime.expect("a runtime"));
         let _guard = runtime.enter();
         let channel = channel(endpoint, tls);
-        Client { runtime: runtime.clone(), channel }
+        Client { runtime: runtime.clone(), channel, token: Mutex::default() }
+    }
+
+    /// Shows this token with every request from now on, or none.
+    pub fn set_token(&self, token: Option<&str>) {
+        *self.token.lock().expect("no panic under the lock") = token.map(str::to_owned);
+    }
+
+    fn sign<T>(&self, request: &mut Request<T>) {
+        if let Some(token) = &*self.token.lock().expect("no panic under the lock") {
+            request.metadata_mut().insert("token", token.parse().expect("a token is a header"));
+        }
     }
 
     /// Calls `method` (`KV/Range`, or with its package) with a request in protobuf text.
@@ -190,6 +202,7 @@ impl Client {
         let message = parse(descriptor.input(), request);
         let mut request = Request::new(message);
         request.set_timeout(patience);
+        self.sign(&mut request);
         let mut grpc = self.grpc();
         let codec = DynamicCodec { output: descriptor.output() };
         let answer = self.runtime.block_on(async {
@@ -209,12 +222,13 @@ impl Client {
         let mut grpc = self.grpc();
         let codec = DynamicCodec { output: descriptor.output() };
         let path = path_of(&descriptor);
+        let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+        self.sign(&mut request);
         // The server may not answer, not even with headers, before the first request: the reply
         // is awaited when something is read.
         let pending = self.runtime.spawn(async move {
             grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-            let requests = UnboundedReceiverStream::new(receiver);
-            grpc.streaming(Request::new(requests), path, codec)
+            grpc.streaming(request, path, codec)
                 .await
                 .map(tonic::Response::into_inner)
         });

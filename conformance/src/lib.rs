@@ -4,6 +4,7 @@
 #[allow(unused_imports, reason = "found by `crate::` paths of a file that this crate borrows")]
 use althing::{apply, chain, ordering, state, storage, types};
 
+pub mod bank;
 pub mod core_search;
 pub mod protocol_model;
 pub mod scenarios;
@@ -23,3 +24,5 @@ pub mod kube;
 pub mod network;
 #[cfg(feature = "server")]
 pub mod peers;
+#[cfg(feature = "server")]
+pub mod proxy;

@@ -2,17 +2,20 @@
 //! every home is filled by its own `org init`, only public files and signatures meet.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use althing::config::{PublicFile, assemble};
 use althing::types::Millis;
 use prost_reflect::DynamicMessage;
+use rustix::process::Signal;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::client::{Client, Failure, http, http_get, number};
 use crate::cluster::TlsFiles;
 use crate::peers::{self, Process};
+use crate::proxy::Links;
 
 /// Organisations in the order of their replicas.
 pub const ORGANISATIONS: [&str; 7] = ["acme", "birch", "cedar", "delta", "elm", "fir", "gorse"];
@@ -22,6 +25,7 @@ pub struct Network {
     directory: TempDir,
     /// By number, as in [`ORGANISATIONS`].
     pub replicas: Vec<Replica>,
+    links: Option<Links>,
 }
 
 /// One organisation's replica.
@@ -32,6 +36,8 @@ pub struct Replica {
     pub endpoint: String,
     /// Where other replicas reach it.
     pub peer_address: String,
+    /// Where it listens for them, if something stands between.
+    listens: Option<String>,
     home: PathBuf,
     process: Option<Process>,
 }
@@ -53,21 +59,27 @@ pub fn althing(arguments: &[&str]) -> String {
 impl Network {
     /// Performs the ceremony for `count` organisations and starts all replicas.
     pub fn start(count: usize) -> Network {
-        Self::start_as(count, false)
+        Self::begin(count, false, None)
     }
 
     /// The same, as `althing demo` does: replicas lie when told to ([`Replica::lie`]).
     pub fn start_demo(count: usize) -> Network {
-        Self::start_as(count, true)
+        Self::begin(count, true, None)
     }
 
-    fn start_as(count: usize, demo: bool) -> Network {
+    /// The same with a proxy in front of every replica: see [`Network::links`].
+    pub fn start_behind_proxies(count: usize) -> Network {
+        Self::begin(count, false, Some(Links::open(count)))
+    }
+
+    fn begin(count: usize, demo: bool, links: Option<Links>) -> Network {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let replicas: Vec<Replica> = ORGANISATIONS[..count]
-            .iter()
-            .map(|name| Replica::init(name, directory.path()))
-            .collect();
-        let mut network = Network { directory, replicas };
+        let replicas = ORGANISATIONS[..count].iter().enumerate().map(|(at, name)| {
+            let (peer, listens) = links.as_ref().map(|links| links.addresses(at)).unzip();
+            Replica::init(name, directory.path(), peer, listens)
+        });
+        let replicas = replicas.collect();
+        let mut network = Network { directory, replicas, links };
         network.found(demo);
         for index in 0..count {
             network.launch(index);
@@ -76,6 +88,11 @@ impl Network {
             network.wait_until_ready(index);
         }
         network
+    }
+
+    /// The links between the replicas, where proxies stand in them.
+    pub fn links(&self) -> &Links {
+        self.links.as_ref().expect("a network behind proxies")
     }
 
     /// The genesis, assembled from public files, signed in each home, sealed.
@@ -103,20 +120,32 @@ impl Network {
     /// Gives the next organisation a home; it is no member yet.
     pub fn invite(&mut self) {
         let name = ORGANISATIONS[self.replicas.len()];
-        self.replicas.push(Replica::init(name, self.directory.path()));
+        self.replicas.push(Replica::init(name, self.directory.path(), None, None));
     }
 
     /// Starts replica `index`, which must not run, on what its disk holds.
     pub fn launch(&mut self, index: usize) {
+        self.launch_by(index, peers::command("althing"));
+    }
+
+    /// The same by a command of the caller's: another build, or one that starts the program under
+    /// something else. The arguments of `althing` are added to it.
+    pub fn launch_by(&mut self, index: usize, mut command: Command) {
         let genesis = self.directory.path().join("genesis.json");
         let replica = &mut self.replicas[index];
         assert!(replica.process.is_none(), "{} runs already", replica.name);
-        let mut command = peers::command("althing");
         command.arg("serve").arg("--genesis").arg(&genesis);
         command.arg("--home").arg(&replica.home);
         command.arg("--data-dir").arg(replica.home.join("data"));
+        if let Some(listens) = &replica.listens {
+            command.arg(format!("--listen-peer-urls=https://{listens}"));
+        }
         command.current_dir(&replica.home);
-        replica.process = Some(Process::start(replica.name, command, &replica.home.join("output")));
+        let process = Process::start(replica.name, command, &replica.home.join("output"));
+        if let Some(links) = &self.links {
+            links.belongs(index, process.id());
+        }
+        replica.process = Some(process);
     }
 
     /// Where the genesis and all homes are.
@@ -152,6 +181,35 @@ impl Network {
     pub fn kill(&mut self, index: usize) {
         let mut process = self.replicas[index].process.take().expect("a running replica");
         process.kill();
+    }
+
+    /// Sends a signal to replica `index`, which runs.
+    pub fn signal(&mut self, index: usize, signal: Signal) {
+        self.replicas[index].process.as_mut().expect("a running replica").signal(signal);
+    }
+
+    /// Whether replica `index` has ended by itself.
+    pub fn has_ended(&mut self, index: usize) -> bool {
+        let process = self.replicas[index].process.as_mut();
+        process.expect("it was started").exited().is_some()
+    }
+
+    /// Waits until replica `index` has ended by itself; how.
+    pub fn wait_for_end(&mut self, index: usize) -> ExitStatus {
+        let replica = &mut self.replicas[index];
+        let process = replica.process.as_mut().expect("a running replica");
+        let mut status = None;
+        peers::eventually(&format!("{} ends", replica.name), Duration::from_secs(120), || {
+            status = process.exited();
+            status.is_some()
+        });
+        replica.process = None;
+        status.expect("it has ended")
+    }
+
+    /// The process of replica `index`, which runs.
+    pub fn process_id(&self, index: usize) -> u32 {
+        self.replicas[index].process.as_ref().expect("a running replica").id()
     }
 
     /// Starts replica `index` again and waits until it answers a linearizable read.
@@ -214,10 +272,15 @@ fn member_number(message: &DynamicMessage, path: &str) -> String {
 }
 
 impl Replica {
-    fn init(name: &'static str, directory: &Path) -> Replica {
+    fn init(
+        name: &'static str,
+        directory: &Path,
+        peer: Option<String>,
+        listens: Option<String>,
+    ) -> Replica {
         let home = directory.join(name);
         let endpoint = format!("https://127.0.0.1:{}", peers::free_port());
-        let peer = format!("127.0.0.1:{}", peers::free_port());
+        let peer = peer.unwrap_or_else(|| format!("127.0.0.1:{}", peers::free_port()));
         let path = home.display().to_string();
         althing(&[
             "org",
@@ -231,7 +294,7 @@ impl Replica {
             "--peer-addr",
             &peer,
         ]);
-        Replica { name, endpoint, peer_address: peer, home, process: None }
+        Replica { name, endpoint, peer_address: peer, listens, home, process: None }
     }
 
     fn public_file(&self) -> String {

@@ -13,9 +13,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// The build with feature `planted`, which lies beside the ordinary one.
+pub const PLANTED: &str = "planted-althing";
+
+/// What the tests use of the operating system.
+const OF_THE_SYSTEM: [&str; 3] = ["strace", "unshare", "nsenter"];
+
 /// Where a program is, or `None` when nobody has built it. `althing` comes from `ALTHING_BIN` or the
-/// target directory this test was built into; everything else from `ALTHING_PEERS_BIN` (directories
-/// joined by `:`).
+/// target directory this test was built into, and [`PLANTED`] from beside it; what the system brings
+/// from `PATH`; everything else from `ALTHING_PEERS_BIN` (directories joined by `:`).
 pub fn find(program: &str) -> Option<PathBuf> {
     if program == "althing" {
         let built = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("althing"));
@@ -24,7 +30,11 @@ pub fn find(program: &str) -> Option<PathBuf> {
             .or_else(built)
             .filter(|path| path.is_file());
     }
-    let directories = std::env::var_os("ALTHING_PEERS_BIN")?;
+    if program == PLANTED {
+        return Some(find("althing")?.with_file_name(PLANTED)).filter(|path| path.is_file());
+    }
+    let variable = if OF_THE_SYSTEM.contains(&program) { "PATH" } else { "ALTHING_PEERS_BIN" };
+    let directories = std::env::var_os(variable)?;
     std::env::split_paths(&directories).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
@@ -34,13 +44,18 @@ pub fn available(test: &str, programs: &[&str]) -> bool {
     if missing.is_empty() {
         return true;
     }
-    let line = format!("{test}: needs {}\n", missing.join(", "));
+    skip(test, &missing.join(", "));
+    false
+}
+
+/// Records that `test` was skipped because what it `needs` is not there.
+pub fn skip(test: &str, needs: &str) {
+    let line = format!("{test}: needs {needs}\n");
     eprint!("SKIPPED {line}");
     if let Some(path) = std::env::var_os("ALTHING_SKIPS") {
         let mut file = File::options().append(true).create(true).open(path).expect("skip list");
         file.write_all(line.as_bytes()).expect("skip list");
     }
-    false
 }
 
 /// A command for a program that [`available`] has found.

@@ -92,14 +92,13 @@ pub struct Results {
     pub tests: BTreeMap<String, bool>,
     /// Counter to how often.
     pub seen: BTreeMap<String, u64>,
-    /// Planted bug to whether it was found.
-    pub mutants: BTreeMap<String, bool>,
+    /// Planted bugs in the order of the last run: each line's fields, as the bank prints them.
+    pub mutants: Vec<[String; 6]>,
 }
 
 impl Results {
     /// Takes in a run's output.
     pub fn read(&mut self, text: &str) {
-        let layers = ["tests", "simulator", "crash-points", "SURVIVES"];
         for line in text.lines() {
             if let Some((test, result)) =
                 line.strip_prefix("test ").and_then(|l| l.split_once(" ... "))
@@ -116,10 +115,11 @@ impl Results {
                 {
                     *self.seen.entry(what.to_owned()).or_default() += count;
                 }
-            } else if let [name, layer, ..] = line.split_whitespace().collect::<Vec<_>>()[..]
-                && layers.contains(&layer)
+            } else if let Some(rest) = line.strip_prefix("planted ")
+                && let Ok(fields) = <[&str; 6]>::try_from(rest.split(" | ").collect::<Vec<_>>())
             {
-                self.mutants.insert(name.to_owned(), layer != "SURVIVES");
+                self.mutants.retain(|known| known[1] != fields[1]);
+                self.mutants.push(fields.map(str::to_owned));
             }
         }
     }
@@ -137,7 +137,9 @@ impl Results {
                 None => (Some(false), "not seen".to_owned()),
             },
             Way::Mutant(name) => {
-                told(self.mutants.get(name).copied(), "found".to_owned(), "NOT FOUND")
+                let known = self.mutants.iter().find(|fields| fields[1] == *name);
+                let found = known.map(|fields| fields[2] != "SURVIVES");
+                told(found, "found".to_owned(), "NOT FOUND")
             }
             Way::Later(_) => (None, String::new()),
         }
@@ -180,6 +182,22 @@ pub fn table(rows: &[Row], results: &Results) -> String {
         "\n{} rows: {green} green, {red} red, {later} later, {open} not run.\n",
         rows.len()
     ));
+    text
+}
+
+/// The planted bugs in Markdown: what killed each, how fast.
+#[must_use]
+pub fn planted_table(results: &Results) -> String {
+    let mut text = "| number | planted | killed by | tried | seconds | check that fired |\n\
+                    |---|---|---|---|---|---|\n"
+        .to_owned();
+    for fields in &results.mutants {
+        text.push_str(&format!("| {} |\n", fields.join(" | ")));
+    }
+    let with = |layer: &str| results.mutants.iter().filter(|fields| fields[2] == layer).count();
+    let (survive, later) = (with("SURVIVES"), with("later"));
+    let dead = results.mutants.len() - survive - later;
+    text.push_str(&format!("\n{dead} dead, {survive} survive, {later} later.\n"));
     text
 }
 

@@ -6,7 +6,7 @@ use crate::api::convert::ResolveError;
 use crate::apply::OpError;
 use crate::chain::ValueError;
 use crate::node::NodeError;
-use crate::state::RangeError;
+use crate::state::{AuthError, RangeError};
 
 /// A refusal as etcd words it. `api/v3rpc/rpctypes/error.go` of etcd 3.7 is the list; clients
 /// compare the whole text, so a letter changed here breaks them.
@@ -78,6 +78,8 @@ pub enum Refusal {
     RoleAlreadyExist,
     /// Role name not found.
     RoleNotFound,
+    /// A password for a user without one: etcd forgot to map this error.
+    NoPasswordUser,
     /// Role name is empty.
     RoleEmpty,
     /// Authentication failed, invalid user ID or password.
@@ -200,6 +202,10 @@ impl Refusal {
             Self::AuthFailed => {
                 (Code::InvalidArgument, "authentication failed, invalid user ID or password")
             }
+            Self::NoPasswordUser => (
+                Code::Unknown,
+                "auth: authentication failed, password was given for no password user",
+            ),
             Self::PermissionNotGiven => (Code::InvalidArgument, "permission not given"),
             Self::PermissionDenied => (Code::PermissionDenied, "permission denied"),
             Self::RoleNotGranted => (Code::FailedPrecondition, "role is not granted to the user"),
@@ -252,7 +258,10 @@ impl Refusal {
 
     /// The text clients see, for example "etcdserver: key is not provided".
     pub fn text(self) -> String {
-        format!("etcdserver: {}", self.row().1)
+        match self {
+            Self::NoPasswordUser => self.row().1.to_owned(),
+            _ => format!("etcdserver: {}", self.row().1),
+        }
     }
 
     /// The text in the cancel reason of a watch refused for want of permission: Go prints a gRPC
@@ -305,9 +314,35 @@ impl From<OpError> for Refusal {
             OpError::TimedOut => Self::Timeout,
             // Members change by no etcd request.
             OpError::Config(_) => Self::PermissionDenied,
+            OpError::Auth(error) => error.into(),
             // No request that passed `validate` is; a front that sends one gets what etcd says of
             // an operation without content.
             OpError::Malformed => Self::KeyNotFound,
+        }
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::RootUserNotExist => Self::RootUserNotExist,
+            AuthError::RootRoleNotExist => Self::RootRoleNotExist,
+            AuthError::UserAlreadyExist => Self::UserAlreadyExist,
+            AuthError::UserEmpty => Self::UserEmpty,
+            AuthError::UserNotFound => Self::UserNotFound,
+            AuthError::RoleAlreadyExist => Self::RoleAlreadyExist,
+            AuthError::RoleNotFound => Self::RoleNotFound,
+            AuthError::RoleEmpty => Self::RoleEmpty,
+            AuthError::AuthFailed => Self::AuthFailed,
+            AuthError::NoPasswordUser => Self::NoPasswordUser,
+            AuthError::PermissionNotGiven => Self::PermissionNotGiven,
+            AuthError::PermissionDenied => Self::PermissionDenied,
+            AuthError::RoleNotGranted => Self::RoleNotGranted,
+            AuthError::PermissionNotGranted => Self::PermissionNotGranted,
+            AuthError::AuthNotEnabled => Self::AuthNotEnabled,
+            AuthError::InvalidManagement => Self::InvalidAuthManagement,
+            AuthError::OldRevision => Self::AuthOldRevision,
+            AuthError::Full => Self::NoSpace,
         }
     }
 }

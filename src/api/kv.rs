@@ -12,11 +12,12 @@ use crate::api::convert::{
     Replies, delete_op, is_read_only, is_serializable, put_op, range_of, range_response, txn_op,
 };
 use crate::api::errors::Refusal;
+use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::kv_server::Kv;
 use crate::api::{Api, identity, range_stream, validate};
 use crate::apply::{Reply, read_txn};
-use crate::chain::{Op, Parameters, Range, Value, ValueError};
+use crate::chain::{Author, Op, Parameters, Range, Value, ValueError};
 use crate::node::Shared;
 use crate::types::Revision;
 
@@ -30,15 +31,20 @@ const RANGE_TRIES: usize = 3;
 
 impl Api {
     /// A range at this replica's state, without waiting for anyone.
-    pub(super) fn range(&self, range: &Range) -> Result<(Revision, pb::RangeResponse), Status> {
+    pub(super) fn range(
+        &self,
+        author: &Author,
+        range: &Range,
+    ) -> Result<(Revision, pb::RangeResponse), Status> {
         let values = self.handle.values();
         let mut tries = 0;
         loop {
             tries += 1;
-            let (revision, result) = self.handle.read(|shared| {
+            let read = |shared: &Shared| {
                 let kv = &shared.state.kv;
                 (kv.revision(), kv.range(range))
-            });
+            };
+            let (revision, result) = self.permitted(author, |subject| subject.read(range), read)?;
             let result = result.map_err(Refusal::from)?;
             match range_response(range, result, values.as_ref()) {
                 Ok(response) => return Ok((revision, response)),
@@ -55,24 +61,23 @@ impl Api {
         }
     }
 
-    async fn propose<T>(
+    async fn propose(
         &self,
-        request: &Request<T>,
+        author: Author,
         (op, values): (Op, Vec<Bytes>),
     ) -> Result<Reply, Status> {
-        let author = identity::author(request);
         self.handle.propose(author, op, values).await.map_err(|error| Refusal::from(error).into())
     }
 
     /// A transaction that only reads, at this replica's state.
-    fn read_txn(&self, request: pb::TxnRequest) -> Result<Reply, Refusal> {
+    fn read_txn(&self, author: &Author, request: pb::TxnRequest) -> Result<Reply, Refusal> {
         let (op, operands) = txn_op(request)?;
-        let Op::Txn(txn) = op else { return Err(Refusal::KeyNotFound) };
+        let Op::Txn(txn) = &op else { return Err(Refusal::KeyNotFound) };
         let operands: Vec<Value> =
             operands.into_iter().map(|bytes| Value { salt: [0; 16], bytes }).collect();
         let values = self.handle.values();
-        let read = |shared: &Shared| read_txn(&shared.state, &txn, &operands, values.as_ref());
-        self.handle.read(read).map_err(Refusal::from)
+        let read = |shared: &Shared| read_txn(&shared.state, txn, &operands, values.as_ref());
+        self.permitted(author, |subject| subject.may(&op), read)?.map_err(Refusal::from)
     }
 
     /// etcd's `--max-request-bytes`, and Althing's cap on keys.
@@ -106,12 +111,14 @@ impl Kv for KvService {
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         validate::range(&request)?;
         if !request.serializable {
             api.barrier().await?;
         }
-        let (revision, mut response) = api.range(&range_of(request))?;
+        let author = api.author(&caller).await?;
+        let (revision, mut response) = api.range(&author, &range_of(request))?;
         response.header = Some(api.header(revision));
         Ok(Response::new(response))
     }
@@ -121,16 +128,16 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Chunks>, Status> {
         identity::admit(&self.0, &request)?;
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         validate::range(&request)?;
         range_stream::check(&request)?;
         if !request.serializable {
             self.0.barrier().await?;
         }
-        Ok(Response::new(Box::pin(range_stream::Chunks::new(
-            Arc::clone(&self.0),
-            range_of(request),
-        ))))
+        let author = self.0.author(&caller).await?;
+        let chunks = range_stream::Chunks::new(Arc::clone(&self.0), author, range_of(request));
+        Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn put(
@@ -141,9 +148,9 @@ impl Kv for KvService {
         identity::admit(api, &request)?;
         validate::put(request.get_ref())?;
         check_key(&request.get_ref().key)?;
+        let author = api.author(&Caller::of(&request)).await?;
         api.check_size(request.get_ref())?;
-        let (request, put) = split(request);
-        let reply = api.propose(&request, put_op(put)).await?;
+        let reply = api.propose(author, put_op(request.into_inner())).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.put(reply)?;
         response.header = Some(api.header(revision));
@@ -157,9 +164,10 @@ impl Kv for KvService {
         let api = &self.0;
         identity::admit(api, &request)?;
         validate::delete_range(request.get_ref())?;
+        let author = api.author(&Caller::of(&request)).await?;
         api.check_size(request.get_ref())?;
-        let (request, delete) = split(request);
-        let reply = api.propose(&request, (delete_op(delete), Vec::new())).await?;
+        let delete = delete_op(request.into_inner());
+        let reply = api.propose(author, (delete, Vec::new())).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.delete_range(reply)?;
         response.header = Some(api.header(revision));
@@ -174,15 +182,18 @@ impl Kv for KvService {
         identity::admit(api, &request)?;
         validate::txn(request.get_ref(), api.settings.txn_operations_max)?;
         check_keys(request.get_ref())?;
-        api.check_size(request.get_ref())?;
-        let (request, txn) = split(request);
-        let reply = if is_read_only(&txn) {
-            if !is_serializable(&txn) {
+        let caller = Caller::of(&request);
+        let reply = if is_read_only(request.get_ref()) {
+            if !is_serializable(request.get_ref()) {
                 api.barrier().await?;
             }
-            api.read_txn(txn)?
+            let author = api.author(&caller).await?;
+            api.check_size(request.get_ref())?;
+            api.read_txn(&author, request.into_inner())?
         } else {
-            api.propose(&request, txn_op(txn)?).await?
+            let author = api.author(&caller).await?;
+            api.check_size(request.get_ref())?;
+            api.propose(author, txn_op(request.into_inner())?).await?
         };
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.txn(reply)?;
@@ -197,14 +208,9 @@ impl Kv for KvService {
         let api = &self.0;
         identity::admit(api, &request)?;
         let revision = Revision(request.get_ref().revision);
-        let reply = api.propose(&request, (Op::Compact { revision }, Vec::new())).await?;
+        let author = api.author(&Caller::of(&request)).await?;
+        let reply = api.propose(author, (Op::Compact { revision }, Vec::new())).await?;
         let revision = Api::revision_of(reply)?;
         Ok(Response::new(pb::CompactionResponse { header: Some(api.header(revision)) }))
     }
-}
-
-/// The request's metadata apart from its message.
-fn split<T>(request: Request<T>) -> (Request<()>, T) {
-    let (metadata, extensions, message) = request.into_parts();
-    (Request::from_parts(metadata, extensions, ()), message)
 }

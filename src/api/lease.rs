@@ -7,11 +7,14 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::api::errors::Refusal;
+use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::{Api, identity};
+use crate::apply::permission::{Need, Subject};
 use crate::apply::{OpError, Reply};
 use crate::chain::{Author, Op};
-use crate::state::TTL_SECONDS_MAX;
+use crate::node::Shared;
+use crate::state::{Access, TTL_SECONDS_MAX};
 use crate::types::LeaseId;
 
 const MILLIS_PER_SECOND: u64 = 1000;
@@ -51,10 +54,11 @@ impl Api {
     /// One renewal. The header is taken before it: at its revision the lease was still there.
     async fn keep_alive(
         &self,
-        author: Author,
+        caller: &Caller,
         request: pb::LeaseKeepAliveRequest,
     ) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let id = LeaseId(request.id);
+        let author = self.author_with(caller, Need::User).await?;
         let header = Some(self.header_now());
         let gone = pb::LeaseKeepAliveResponse { header, id: request.id, ttl: 0 };
         if !self.knows(id) {
@@ -96,7 +100,7 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
-        let author = identity::author(&request);
+        let author = api.author(&Caller::of(&request)).await?;
         let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
         if ttl > TTL_SECONDS_MAX {
             return Err(Refusal::LeaseTtlTooLarge.into());
@@ -124,8 +128,9 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
+        let author = api.author(&Caller::of(&request)).await?;
         let op = Op::LeaseRevoke { id: LeaseId(request.get_ref().id) };
-        let reply = api.propose_lease(identity::author(&request), op).await?;
+        let reply = api.propose_lease(author, op).await?;
         let revision = Api::revision_of(reply)?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(api.header(revision)) }))
     }
@@ -135,11 +140,12 @@ impl pb::lease_server::Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         identity::admit(&self.0, &request)?;
-        let author = identity::author(&request);
+        // A token is looked up at each renewal: it is used, and may have ended.
+        let caller = Caller::of(&request);
         let api = Arc::clone(&self.0);
         let renewals = request.into_inner().then(move |renewal| {
-            let (api, author) = (Arc::clone(&api), author.clone());
-            async move { api.keep_alive(author, renewal?).await }
+            let (api, caller) = (Arc::clone(&api), caller.clone());
+            async move { api.keep_alive(&caller, renewal?).await }
         });
         Ok(Response::new(Box::pin(renewals)))
     }
@@ -150,17 +156,22 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
+        let author = api.author(&Caller::of(&request)).await?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         api.barrier().await?;
         let header = Some(api.header_now());
-        let found = api.handle.read(|shared| {
+        let check = |subject: &Subject<'_>| match keys {
+            true => subject.lease(LeaseId(id), Access::Read),
+            false => Ok(()),
+        };
+        let read = |shared: &Shared| {
             let leases = &shared.state.leases;
             let lease = leases.get(LeaseId(id))?;
             let attached = if keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
             let left = leases.remaining(LeaseId(id))?.0 / MILLIS_PER_SECOND;
             Some((i64::try_from(left).unwrap_or(i64::MAX), lease.ttl_seconds, attached))
-        });
-        Ok(Response::new(match found {
+        };
+        Ok(Response::new(match api.permitted(&author, check, read)? {
             Some((ttl, granted_ttl, keys)) => {
                 pb::LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys }
             }
@@ -179,9 +190,10 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
-        let ids = api
-            .handle
-            .read(|shared| shared.state.leases.list().map(|lease| lease.id).collect::<Vec<_>>());
+        let author = api.author(&Caller::of(&request)).await?;
+        let read =
+            |shared: &Shared| shared.state.leases.list().map(|lease| lease.id).collect::<Vec<_>>();
+        let ids = api.permitted(&author, |subject| subject.all_leases(), read)?;
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: Some(api.header_now()), leases }))
     }

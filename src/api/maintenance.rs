@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::api::convert::{alarm_kind, alarm_member};
 use crate::api::errors::Refusal;
+use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::alarm_request::AlarmAction as Wanted;
 use crate::api::{Api, identity, member_id};
@@ -34,7 +35,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         let api = &self.0;
-        let author = identity::author(&request);
+        let caller = Caller::of(&request);
         let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
         let unknown = || Status::invalid_argument("etcdserver: unknown alarm");
         let wanted = alarm_kind(alarm).ok_or_else(unknown)?;
@@ -50,6 +51,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             Wanted::Activate => AlarmAction::Activate,
             Wanted::Deactivate => AlarmAction::Deactivate,
         };
+        let author = api.author(&caller).await?;
         let op = Op::Alarm { action, member: member_id, kind: wanted };
         let reply = api.handle.propose(author, op, Vec::new()).await.map_err(Refusal::from)?;
         match reply {
@@ -70,7 +72,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         identity::admit(&self.0, &request)?;
-        let author = identity::author(&request);
+        let author = self.0.author(&Caller::of(&request)).await?;
         self.0.handle.checkpoint(author).await.map_err(Refusal::from)?;
         Ok(Response::new(pb::DefragmentResponse::default()))
     }

@@ -15,7 +15,10 @@ mod identity;
 mod kv;
 mod lease;
 mod maintenance;
+mod methods;
+mod passwords;
 mod range_stream;
+mod tokens;
 mod validate;
 #[allow(
     clippy::disallowed_types,
@@ -32,10 +35,13 @@ use axum::response::IntoResponse;
 use tonic::Status;
 use tonic::service::Routes;
 
+pub use tokens::{JwtKeys, Tokens};
+
 pub use convert::{ETCD_VERSION, cluster_id, member_id};
 
 use crate::api::convert::Names;
 use crate::api::errors::Refusal;
+use crate::api::passwords::Passwords;
 use crate::api::pb::etcdserverpb as etcd;
 use crate::api::wakes::Wakes;
 use crate::apply::Reply;
@@ -47,7 +53,7 @@ use crate::types::Revision;
 const OVERHEAD_BYTES: usize = 512 << 10;
 
 /// The settings of the client side that are local to a replica.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// `--max-request-bytes`.
     pub request_bytes_max: usize,
@@ -55,6 +61,34 @@ pub struct Settings {
     pub txn_operations_max: usize,
     /// `--watch-progress-notify-interval`, at least 100.
     pub progress_interval_ms: u64,
+    /// How users prove themselves.
+    pub auth: AuthSettings,
+}
+
+/// How users prove themselves to this replica.
+#[derive(Clone)]
+pub struct AuthSettings {
+    /// `--auth-token` and `--auth-token-ttl`.
+    pub tokens: Tokens,
+    /// `--bcrypt-cost`.
+    pub bcrypt_cost: u32,
+    /// Whether a certificate's common name is the user's, where no token is shown.
+    pub common_name_is_user: bool,
+}
+
+impl AuthSettings {
+    /// etcd's defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        let tokens = Tokens::simple_for(300_000);
+        Self { tokens, bcrypt_cost: 10, common_name_is_user: false }
+    }
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Settings {
@@ -65,6 +99,7 @@ impl Settings {
             request_bytes_max: parameters.request_bytes_max as usize,
             txn_operations_max: parameters.txn_ops_max as usize,
             progress_interval_ms: 600_000,
+            auth: AuthSettings::new(),
         }
     }
 }
@@ -75,6 +110,7 @@ struct Api {
     settings: Settings,
     names: Names,
     wakes: Arc<Wakes>,
+    passwords: Passwords,
 }
 
 /// What decides whether a request is answered at all.
@@ -126,6 +162,7 @@ impl Api {
             | Reply::LeaseKeepAlive { revision, .. }
             | Reply::Alarm { revision, .. }
             | Reply::Checkpoint { revision, .. }
+            | Reply::Auth { revision, .. }
             | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }
@@ -137,7 +174,8 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     let names = Names::new(&handle);
     let wakes = Arc::new(Wakes::new(handle.clone()));
     let bytes_max = settings.request_bytes_max + OVERHEAD_BYTES;
-    let api = Arc::new(Api { handle, settings, names, wakes });
+    let passwords = Passwords::new(settings.auth.bcrypt_cost);
+    let api = Arc::new(Api { handle, settings, names, wakes, passwords });
     let kv = etcd::kv_server::KvServer::new(kv::KvService(Arc::clone(&api)));
     let watch = etcd::watch_server::WatchServer::new(watch::WatchService(Arc::clone(&api)));
     let lease = etcd::lease_server::LeaseServer::new(lease::LeaseService(Arc::clone(&api)));
@@ -146,7 +184,8 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     let maintenance = maintenance::MaintenanceService(Arc::clone(&api));
     let maintenance = etcd::maintenance_server::MaintenanceServer::new(maintenance);
     let auth = etcd::auth_server::AuthServer::new(auth::AuthService(Arc::clone(&api)));
-    let health = tonic_health::pb::health_server::HealthServer::new(health::HealthService(api));
+    let health =
+        tonic_health::pb::health_server::HealthServer::new(health::HealthService(Arc::clone(&api)));
     Routes::default()
         .add_service(kv.max_decoding_message_size(bytes_max))
         .add_service(watch.max_decoding_message_size(bytes_max))
@@ -157,6 +196,7 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
         .add_service(health.max_decoding_message_size(bytes_max))
         .into_axum_router()
         .fallback(unknown)
+        .layer(axum::middleware::from_fn_with_state(api, methods::guard))
         .layer(axum::middleware::map_response(name_oversize))
 }
 

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::api::Api;
 use crate::api::pb::etcdserverpb as pb;
-use crate::chain::Range;
+use crate::chain::{Author, Range};
 use crate::types::Revision;
 
 /// Keys of the first chunk (etcd's initialStreamChunkLimit).
@@ -41,6 +41,8 @@ pub(super) fn check(request: &pb::RangeRequest) -> Result<(), Status> {
 /// the key to go on from.
 pub(super) struct Chunks {
     api: Arc<Api>,
+    /// Asked at every chunk: a stream ends when users or roles change.
+    author: Author,
     range: Range,
     /// Keys still wanted.
     left: i64,
@@ -52,14 +54,14 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    pub(super) fn new(api: Arc<Api>, mut range: Range) -> Self {
+    pub(super) fn new(api: Arc<Api>, author: Author, mut range: Range) -> Self {
         let left = if range.limit > 0 { range.limit } else { i64::MAX };
         range.limit = FIRST_CHUNK_KEYS.min(left);
-        Self { api, range, left, sent: 0, began: None, done: false }
+        Self { api, author, range, left, sent: 0, began: None, done: false }
     }
 
     fn next(&mut self) -> Result<pb::RangeResponse, Status> {
-        let (current, mut response) = self.api.range(&self.range)?;
+        let (current, mut response) = self.api.range(&self.author, &self.range)?;
         let began = *self.began.get_or_insert(current);
         if self.range.revision <= 0 {
             self.range.revision = began.0;

@@ -17,12 +17,13 @@ use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use crate::api::convert::event_bytes;
 use crate::api::errors::Refusal;
+use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::watch_create_request::FilterType;
 use crate::api::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::api::wakes::Registration;
 use crate::api::{Api, OVERHEAD_BYTES, identity};
-use crate::chain::ValueError;
+use crate::chain::{Range, ValueError};
 use crate::state::Span;
 use crate::types::Revision;
 use crate::watch::{
@@ -51,7 +52,9 @@ impl pb::watch_server::Watch for WatchService {
     ) -> Result<Response<Responses>, Status> {
         identity::admit(&self.0, &request)?;
         let requires_leader = identity::requires_leader(&request);
-        let session = Session::new(Arc::clone(&self.0), requires_leader, request.into_inner());
+        let caller = Caller::of(&request);
+        let incoming = request.into_inner();
+        let session = Session::new(Arc::clone(&self.0), (requires_leader, caller), incoming);
         Ok(Response::new(Box::pin(Outgoing::new(Box::new(session)))))
     }
 }
@@ -59,6 +62,8 @@ impl pb::watch_server::Watch for WatchService {
 struct Session {
     api: Arc<Api>,
     requires_leader: bool,
+    /// Asked at the creation of each watch.
+    caller: Caller,
     incoming: Streaming<pb::WatchRequest>,
     /// The client sends no more requests; it still wants events.
     half_closed: bool,
@@ -72,7 +77,11 @@ struct Session {
 }
 
 impl Session {
-    fn new(api: Arc<Api>, requires_leader: bool, incoming: Streaming<pb::WatchRequest>) -> Self {
+    fn new(
+        api: Arc<Api>,
+        (requires_leader, caller): (bool, Caller),
+        incoming: Streaming<pb::WatchRequest>,
+    ) -> Self {
         let registration = api.wakes.register();
         let stream = WatchStream::new(api.handle.read(|shared| shared.ring.revision()));
         let interval = Duration::from_millis(api.settings.progress_interval_ms.max(100));
@@ -82,6 +91,7 @@ impl Session {
         Self {
             api,
             requires_leader,
+            caller,
             incoming,
             half_closed: false,
             registration,
@@ -147,7 +157,8 @@ impl Session {
                     let barrier = tokio::time::timeout(BARRIER_PATIENCE, self.api.barrier());
                     let _ = barrier.await;
                 }
-                let response = self.create(create);
+                let allowed = self.permitted(&create).await;
+                let response = self.create(create, allowed);
                 self.outbox.push_back(response);
             }
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
@@ -171,7 +182,24 @@ impl Session {
         self.outbox.push_back(pb::WatchResponse { header, watch_id, canceled, ..rest });
     }
 
-    fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
+    /// Whether the caller may read what the watch would show: the range as it was asked for, before
+    /// anything rewrites it (GHSA-xg4h-6gfc-h4m8).
+    async fn permitted(&self, request: &pb::WatchCreateRequest) -> Result<(), Refusal> {
+        let author = self.api.author(&self.caller).await?;
+        let key = match &request.key[..] {
+            [] => Bytes::from_static(&[0]),
+            key => Bytes::copy_from_slice(key),
+        };
+        let range_end = Bytes::copy_from_slice(&request.range_end);
+        let range = Range { key, range_end, ..Range::default() };
+        self.api.permitted(&author, |subject| subject.read(&range), |_| ())
+    }
+
+    fn create(
+        &mut self,
+        request: pb::WatchCreateRequest,
+        allowed: Result<(), Refusal>,
+    ) -> pb::WatchResponse {
         let refused = |session: &Self, reason: &str| pb::WatchResponse {
             header: Some(session.api.header_now()),
             watch_id: NO_ID,
@@ -182,6 +210,9 @@ impl Session {
         };
         if request.start_revision < 0 {
             return refused(self, &Refusal::Compacted.text());
+        }
+        if let Err(refusal) = allowed {
+            return refused(self, &refusal.go_text());
         }
         let filters = Filters {
             no_put: request.filters.contains(&FilterType::Noput.into()),

@@ -1,32 +1,39 @@
-//! What is refused before an op is looked at: the quota and the alarms (etcd: apply/capped.go,
-//! apply/corrupt.go, storage/quota.go).
+//! What is refused before an op is looked at: alarms, permissions and the quota, in etcd's order
+//! (etcdserver/apply: corrupt.go, capped.go, auth.go, quota.go). Who has no permission raises no alarm.
 
-use crate::apply::{OpError, Operands};
+use crate::apply::permission::Subject;
+use crate::apply::{OpError, Operands, Step};
 use crate::chain::{AlarmKind, Op};
+use crate::state::LEASE_CHARGE;
 use crate::state::kv::KEY_CHARGE;
-use crate::state::{LEASE_CHARGE, State};
 
-/// Refuses, and raises NOSPACE with the first op that does not fit.
-pub(super) fn check(state: &mut State, op: &Op, operands: &Operands<'_>) -> Result<(), OpError> {
-    let always = matches!(
-        op,
-        Op::Alarm { .. } | Op::CheckpointNow | Op::LeaseKeepAlive { .. } | Op::Config(_)
-    );
-    if !always && state.alarms.is_raised(AlarmKind::Corrupt) {
-        return Err(OpError::Corrupt);
+impl Step<'_> {
+    /// Refuses, and raises NOSPACE with the first op that does not fit.
+    pub(super) fn guard(&mut self, op: &Op) -> Result<(), OpError> {
+        let always = matches!(
+            op,
+            Op::Alarm { .. }
+                | Op::CheckpointNow
+                | Op::LeaseKeepAlive { .. }
+                | Op::Config(_)
+                | Op::Auth(_)
+        );
+        if !always && self.state.alarms.is_raised(AlarmKind::Corrupt) {
+            return Err(OpError::Corrupt);
+        }
+        let cost = cost(op, self.operands);
+        if cost > 0 && self.state.alarms.is_raised(AlarmKind::NoSpace) {
+            return Err(OpError::NoSpace);
+        }
+        let organisation = self.organisation.ok_or(OpError::Malformed)?;
+        Subject::new(self.state, organisation, self.author).may(op)?;
+        let quota = self.state.membership().parameters.quota_bytes;
+        if cost > 0 && self.state.used_bytes().saturating_add(cost) > quota {
+            self.state.alarms.raise(0, AlarmKind::NoSpace);
+            return Err(OpError::NoSpace);
+        }
+        Ok(())
     }
-    let cost = cost(op, operands);
-    if cost == 0 {
-        return Ok(());
-    }
-    let quota = state.membership().parameters.quota_bytes;
-    if state.used_bytes().saturating_add(cost) > quota {
-        state.alarms.raise(0, AlarmKind::NoSpace);
-    }
-    if state.alarms.is_raised(AlarmKind::NoSpace) {
-        return Err(OpError::NoSpace);
-    }
-    Ok(())
 }
 
 /// Bytes the op may add: of a transaction the dearer branch.

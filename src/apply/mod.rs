@@ -2,25 +2,30 @@
 //! were ordered, every replica does the same, and a user's error is a reply. The one thing that stops it
 //! is a value of its own that cannot be read.
 
+mod auth;
+#[cfg(test)]
+mod auth_tests;
 mod config;
 mod guard;
 mod outcome;
+pub mod permission;
 mod put;
 mod reply;
 #[cfg(test)]
 mod tests;
 mod txn;
 
-pub use outcome::Outcome;
+pub use outcome::{Login, Outcome};
 pub use reply::{OpError, Reply};
 pub use txn::read as read_txn;
 
 use crate::chain::{
-    AlarmAction, Block, BlockHeader, Bundle, DeleteRange, Effects, Entry, Op, Rejoin, Value,
-    ValueError, ValueRef, ValueSlot, ValueSource,
+    AlarmAction, Author, Block, BlockHeader, Bundle, DeleteRange, Effects, Entry, Op, Rejoin,
+    Value, ValueError, ValueRef, ValueSlot, ValueSource,
 };
+use crate::planted;
 use crate::state::{Cause, Record, Span, State};
-use crate::types::{LeaseId, ReplicaId, Revision};
+use crate::types::{LeaseId, OrgId, ReplicaId, Revision};
 
 /// Why an op does not go on.
 enum Stop {
@@ -70,7 +75,11 @@ struct Step<'a> {
     record: &'a mut Record,
     operands: &'a Operands<'a>,
     cause: Cause<'a>,
+    author: &'a Author,
     origin: ReplicaId,
+    /// The origin's; none for an origin that is no member, whose ops need rights it has not.
+    organisation: Option<OrgId>,
+    logins: &'a mut Vec<Login>,
     /// Whether this replica answers it; else reads inside it are left out, which no state depends on.
     answered: bool,
     checkpoint: &'a mut bool,
@@ -106,6 +115,7 @@ pub fn execute(
         header: &block.header,
         record: Record::default(),
         replies: Vec::new(),
+        logins: Vec::new(),
         checkpoint: false,
         ordinal: 0,
     };
@@ -118,12 +128,13 @@ pub fn execute(
             Entry::Bundle(bundle) => run.bundle(bundle, refs)?,
         }
     }
-    let Run { record, replies, checkpoint, .. } = run;
+    let Run { record, replies, logins, checkpoint, .. } = run;
     let checkpoint_wanted = state.end_block(&record, checkpoint);
     let Record { events, changes, .. } = record;
     Ok(Outcome {
         effects: Effects { height: block.header.height, exec_root: state.exec_root(), changes },
         replies,
+        logins,
         events,
         revision: state.kv.revision(),
         next_expiry: state.next_expiry(),
@@ -140,6 +151,7 @@ struct Run<'a> {
     header: &'a BlockHeader,
     record: Record,
     replies: Vec<(u64, u64, Reply)>,
+    logins: Vec<Login>,
     checkpoint: bool,
     /// Of the next op, counted over all entries.
     ordinal: u32,
@@ -164,12 +176,16 @@ impl Run<'_> {
             if !self.state.sessions.mark(bundle.origin, bundle.session, seq) {
                 continue;
             }
+            let organisation = self.state.organisation_of(bundle.origin);
             let mut step = Step {
                 state: self.state,
                 record: &mut self.record,
                 operands: &operands,
                 cause: Cause::op(ordinal, bundle.origin, &skeleton.author),
+                author: &skeleton.author,
                 origin: bundle.origin,
+                organisation,
+                logins: &mut self.logins,
                 answered,
                 checkpoint: &mut self.checkpoint,
                 header: self.header,
@@ -206,7 +222,7 @@ impl Step<'_> {
     }
 
     fn dispatch(&mut self, op: &Op) -> Done<Reply> {
-        guard::check(self.state, op, self.operands)?;
+        self.guard(op)?;
         match op {
             Op::Put(put) => self.put_alone(put),
             Op::DeleteRange(delete) => Ok(self.delete(delete)),
@@ -245,6 +261,7 @@ impl Step<'_> {
                 Ok(Reply::Checkpoint { revision: self.revision(), height })
             }
             Op::Config(change) => self.config(change),
+            Op::Auth(op) => self.auth(op),
         }
     }
 
@@ -261,7 +278,10 @@ impl Step<'_> {
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> Reply {
-        let keys = self.state.kv.keys(Span::new(&delete.key, &delete.range_end));
+        let mut keys = self.state.kv.keys(Span::new(&delete.key, &delete.range_end));
+        if planted::strikes_at(&delete.key) {
+            keys.clear();
+        }
         let mut prev = Vec::new();
         for key in &keys {
             let old = self.state.delete(key, &self.cause, self.record);

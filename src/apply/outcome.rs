@@ -1,7 +1,9 @@
+use bytes::Bytes;
+
 use crate::apply::Reply;
 use crate::chain::{Effects, Network};
 use crate::state::Event;
-use crate::types::{Millis, Revision};
+use crate::types::{Digest, Millis, OrgId, Revision};
 
 /// What executing a block yields. Data, revision and events become visible together.
 #[derive(Clone, Debug)]
@@ -10,6 +12,8 @@ pub struct Outcome {
     pub effects: Effects,
     /// (session, sequence number, reply) of the ops this replica admitted; none for a skipped duplicate.
     pub replies: Vec<(u64, u64, Reply)>,
+    /// Tokens given out.
+    pub logins: Vec<Login>,
     /// In order of (revision, sub-revision).
     pub events: Vec<Event>,
     /// The store's revision behind the block.
@@ -20,4 +24,17 @@ pub struct Outcome {
     pub network: Option<Network>,
     /// Whether every replica makes a checkpoint of the state behind this block.
     pub checkpoint_wanted: bool,
+}
+
+/// A user showed his password to a replica of his organisation and got a simple token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Whose replicas honour it.
+    pub organisation: OrgId,
+    /// Whom it stands for.
+    pub user: Bytes,
+    /// Digest of its secret part.
+    pub token: Digest,
+    /// The auth revision at which it was given.
+    pub auth_revision: u64,
 }

@@ -1,5 +1,5 @@
 use crate::chain::{AlarmKind, ConfigError, Range};
-use crate::state::{CompactError, GrantError, KeyValue, RangeError, RangeResult};
+use crate::state::{AuthError, CompactError, GrantError, KeyValue, RangeError, RangeResult};
 use crate::types::{Epoch, Height, LeaseId, ReplicaId, Revision};
 
 /// What an executed op answers its client. Values are references, resolved by the replica that answers.
@@ -91,6 +91,15 @@ pub enum Reply {
         /// The replica that was added, if one was.
         added: Option<ReplicaId>,
     },
+    /// Users or roles of the submitting organisation have changed, or one of its users got a token.
+    Auth {
+        /// The store's revision.
+        revision: Revision,
+        /// The auth revision behind it.
+        auth_revision: u64,
+        /// Of the block that did it.
+        height: Height,
+    },
     /// The op did nothing.
     Error {
         /// The store's revision.
@@ -123,6 +132,8 @@ pub enum OpError {
     TimedOut,
     /// The change of members or parameters is not made.
     Config(ConfigError),
+    /// Users or roles do not allow it.
+    Auth(AuthError),
     /// An op that no honest front sends: it does not belong where it stands.
     Malformed,
 }
@@ -131,6 +142,7 @@ impl core::fmt::Display for OpError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Config(error) => return error.fmt(f),
+            Self::Auth(error) => return error.fmt(f),
             Self::Compacted => "the revision has been compacted",
             Self::FutureRevision => "the revision is a future revision",
             Self::KeyNotFound => "the key was not found",
@@ -161,6 +173,15 @@ impl From<CompactError> for OpError {
         match error {
             CompactError::Compacted => Self::Compacted,
             CompactError::Future => Self::FutureRevision,
+        }
+    }
+}
+
+impl From<AuthError> for OpError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Full => Self::NoSpace,
+            error => Self::Auth(error),
         }
     }
 }

@@ -312,6 +312,22 @@ fn at_most_256_leases_expire_in_one_block_and_the_rest_in_the_next() {
 }
 
 #[test]
+fn leases_due_together_expire_in_the_order_of_their_ids() {
+    let mut chain = Chain::new();
+    let ids: Vec<i64> = (1..=20).collect();
+    let keys: Vec<String> = ids.iter().map(|id| format!("{:02}", 50 - id)).collect();
+    chain.ops(ids.iter().map(|id| (grant(*id, 2), vec![])).collect());
+    let puts = ids.iter().zip(&keys).map(|(id, key)| {
+        let Op::Put(put) = leased("", *id) else { unreachable!("leased makes puts") };
+        (Op::Put(Put { key: Bytes::from(key.clone()), ..put }), vec!["1"])
+    });
+    chain.ops(puts.collect());
+    let due = chain.tick(2_000);
+    let deleted: Vec<_> = due.events.iter().map(|event| event.kv.key.clone()).collect();
+    assert_eq!(deleted, keys, "the same on every replica");
+}
+
+#[test]
 fn a_repeated_sequence_number_is_skipped_without_a_reply() {
     let mut chain = Chain::new();
     let request = |seq| Request::new(seq, vec![(put("a"), vec!["1"])]);

@@ -317,6 +317,7 @@ impl BundleParts {
 fn collect_slots(op: &Op, slots: &mut Vec<ValueSlot>) {
     match op {
         Op::Put(put) => slots.extend(put.value),
+        Op::Auth(op) => slots.extend(op.slot()),
         Op::Txn(txn) => {
             for compare in &txn.compares {
                 if let CompareTarget::Value(slot) = compare.target {

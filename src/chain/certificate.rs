@@ -112,6 +112,12 @@ impl Vote {
     }
 }
 
+/// Whether what was signed in `epoch` may count among these members.
+fn is_of(epoch: Epoch, membership: &Membership) -> bool {
+    let later = epoch > membership.epoch && planted::is(Bug::LaterEpochCertificate);
+    epoch == membership.epoch || later
+}
+
 fn verify_signed(
     round: (Phase, Epoch, View),
     signed: &VoteSignature,
@@ -123,7 +129,7 @@ fn verify_signed(
     let Some(member) = membership.voter(signed.replica) else { return false };
     let digest = vote_digest(phase, view, signed.from_height, &signed.hashes);
     let message = signed_bytes(SignedKind::Vote, cluster_id, epoch, &digest);
-    epoch == membership.epoch && scheme.verify(&member.key, &message, &signed.signature)
+    is_of(epoch, membership) && scheme.verify(&member.key, &message, &signed.signature)
 }
 
 fn vote_digest(phase: Phase, view: View, from_height: Height, hashes: &[Digest]) -> Digest {
@@ -262,7 +268,7 @@ impl Certificate {
         membership: &Membership,
         scheme: &dyn Scheme,
     ) -> Result<(), CertificateError> {
-        if self.epoch != membership.epoch {
+        if !is_of(self.epoch, membership) {
             return Err(CertificateError::Epoch);
         }
         if self.signatures.len() < membership.quorum().q() {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::{ConfigChange, ValueSlot};
+use crate::chain::{AuthOp, ConfigChange, ValueSlot};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{LeaseId, Revision};
 
@@ -52,6 +52,8 @@ pub enum Op {
     CheckpointNow,
     /// Change members or parameters: alone in its bundle, the bundle alone in its block.
     Config(Box<ConfigChange>),
+    /// Change the users and roles of the submitting organisation, or note a login.
+    Auth(Box<AuthOp>),
 }
 
 /// What an alarm op does.
@@ -219,6 +221,7 @@ impl Op {
     pub fn for_each_slot(&mut self, visit: &mut dyn FnMut(&mut ValueSlot)) {
         match self {
             Self::Put(put) => put.value.iter_mut().for_each(visit),
+            Self::Auth(op) => op.slot_mut().into_iter().for_each(visit),
             Self::Txn(txn) => {
                 for compare in &mut txn.compares {
                     if let CompareTarget::Value(slot) = &mut compare.target {
@@ -400,6 +403,10 @@ impl Encode for Op {
                 writer.u8(12);
                 change.encode(writer);
             }
+            Self::Auth(op) => {
+                writer.u8(14);
+                op.encode(writer);
+            }
         }
     }
 }
@@ -465,6 +472,7 @@ fn decode_op(reader: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
         },
         10 => Op::CheckpointNow,
         12 => Op::Config(Box::new(ConfigChange::decode(reader)?)),
+        14 => Op::Auth(Box::new(AuthOp::decode(reader)?)),
         _ => return Err(DecodeError::Invalid("op kind")),
     })
 }

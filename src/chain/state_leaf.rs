@@ -75,6 +75,8 @@ pub enum SubState {
     Config = 8,
     /// The running digest over all effects.
     Effects = 9,
+    /// Users, roles and permissions of every organisation.
+    Auth = 10,
 }
 
 /// The root over all sub-states, given in ascending order (consensus.md 4).

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::chain::{Author, Op};
+use crate::chain::Op;
 use crate::config::AutoCompaction;
 use crate::node::Handle;
 use crate::types::Revision;
@@ -56,7 +56,7 @@ async fn compact(handle: &Handle, revision: i64) {
     if revision <= compacted {
         return;
     }
-    let author = Author { client_name: "auto-compaction".into(), ..Author::default() };
+    let author = handle.own_author("auto-compaction");
     let op = Op::Compact { revision: Revision(revision) };
     match handle.propose(author, op, Vec::new()).await {
         Ok(_) => tracing::info!(event = "auto_compaction", revision, "history given up"),

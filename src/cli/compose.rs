@@ -2,6 +2,7 @@
 //! end.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::auto_compaction;
 use super::serve::Prepared;
-use crate::config::{AutoCompaction, ClientSettings, ListenUrl};
+use crate::config::{AutoCompaction, ClientSettings, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig};
 use crate::observe::Metrics;
@@ -58,7 +59,8 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     })
     .map_err(|why| anyhow::anyhow!("{why}"))?;
     let handle = node.handle();
-    let listeners = listeners(&prepared, &handle, sockets, &tls);
+    let auth = auth_settings(client)?;
+    let listeners = listeners((&prepared, auth), &handle, sockets, &tls);
     let server = Server::start(listeners, &limits(client)).context("cannot serve clients")?;
     runtime.block_on(until_told(&prepared, &handle))?;
     // Peer links live in this runtime, and a primary that stops still has to pass its lead on.
@@ -145,7 +147,41 @@ fn limits(client: &ClientSettings) -> Limits {
     }
 }
 
-fn listeners(prepared: &Prepared, handle: &Handle, sockets: Sockets, tls: &Tls) -> Vec<Listener> {
+/// Reads the keys of `--auth-token=jwt`.
+fn auth_settings(client: &ClientSettings) -> anyhow::Result<api::AuthSettings> {
+    let read = |path: &Option<PathBuf>| {
+        let path = path.as_ref().filter(|path| !path.as_os_str().is_empty());
+        let read = |path: &PathBuf| {
+            std::fs::read(path).with_context(|| format!("--auth-token: {}", path.display()))
+        };
+        path.map(read).transpose()
+    };
+    let tokens = match &client.auth.token {
+        TokenSettings::None => api::Tokens::none(),
+        TokenSettings::Simple => api::Tokens::simple_for(client.auth.token_ttl_ms),
+        TokenSettings::Jwt { method, public_key, private_key, ttl_ms } => {
+            let keys = api::JwtKeys {
+                method: method.clone(),
+                public_key: read(public_key)?,
+                private_key: read(private_key)?,
+                ttl_seconds: ttl_ms / 1000,
+            };
+            api::Tokens::jwt(&keys).map_err(|why| anyhow::anyhow!("--auth-token: {why}"))?
+        }
+    };
+    Ok(api::AuthSettings {
+        tokens,
+        bcrypt_cost: client.auth.bcrypt_cost,
+        common_name_is_user: client.tls.common_name_is_user,
+    })
+}
+
+fn listeners(
+    (prepared, auth): (&Prepared, api::AuthSettings),
+    handle: &Handle,
+    sockets: Sockets,
+    tls: &Tls,
+) -> Vec<Listener> {
     let client = &prepared.settings.client;
     let mut api_settings = api::Settings::new(&prepared.genesis.genesis.parameters);
     let narrow = |bound: &mut usize, flag: Option<u32>| {
@@ -153,6 +189,7 @@ fn listeners(prepared: &Prepared, handle: &Handle, sockets: Sockets, tls: &Tls) 
     };
     narrow(&mut api_settings.request_bytes_max, client.request_bytes_max);
     narrow(&mut api_settings.txn_operations_max, client.txn_ops_max);
+    api_settings.auth = auth;
     api_settings.progress_interval_ms = client.watch_progress_ms.max(100);
     let web_settings = web::Settings {
         etcd_version: api::ETCD_VERSION,

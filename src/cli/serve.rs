@@ -170,6 +170,7 @@ fn from_genesis(settings: &mut Settings, member: &Address, home: &Home) -> anyho
     if tls.trusted_ca.is_none() {
         tls.trusted_ca = Some(home.ca_certificate());
         tls.client_certificate_required = true;
+        tls.common_name_is_user = true;
     }
     Ok(())
 }

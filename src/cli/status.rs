@@ -1,6 +1,7 @@
 //! `althing status`: what a replica says of the network, or what each replica of a demo says of
 //! itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -99,6 +100,26 @@ fn print_table(pages: &Pages) {
         if let Ok(StatusPage { name, fenced: Some(why), .. }) = page {
             say!("{name} is FENCED until its REJOIN is committed: {why}");
         }
+    }
+    say_proven(pages);
+}
+
+/// Each liar once, whoever keeps the proofs.
+fn say_proven(pages: &Pages) {
+    let mut proven: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+    for page in pages.iter().filter_map(|(_, page)| page.as_ref().ok()) {
+        for liar in &page.proven {
+            let (kinds, holders) = proven.entry(&liar.name).or_default();
+            kinds.extend(liar.kinds.iter().map(String::as_str));
+            holders.insert(&page.name);
+        }
+    }
+    for (name, (kinds, holders)) in proven {
+        let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+        let (kinds, holders) = (list(kinds), list(holders));
+        say!(
+            "{name} is PROVEN to have lied ({kinds}), by proofs at {holders}: althing misbehaviour list"
+        );
     }
 }
 

@@ -91,7 +91,6 @@ const NO_RAFT: &str = "there is no raft here";
 const NO_BBOLT: &str = "there is no bbolt database here";
 const PINNED: &str = "peer links always use TLS 1.3 with keys pinned by the genesis";
 const ROOTS: &str = "state roots are compared in every block";
-const NO_AUTH: &str = "etcd's own users and roles are not there yet";
 const NO_TRACING: &str = "tracing is not there yet";
 const NO_DISCOVERY: &str = "discovery is not there; members meet by a genesis file";
 
@@ -249,9 +248,10 @@ pub static FLAGS: &[Flag] = &[
     security("tls-max-version", Text, "", Ignored("TLS 1.2 and 1.3 are offered"),
         "Newest TLS for clients: TLS1.2 or TLS1.3."),
     // -- Auth
-    auth("auth-token", Text, "simple", Ignored(NO_AUTH), "Kind of authentication token."),
-    auth("bcrypt-cost", Number, "10", Ignored(NO_AUTH), "Cost of password hashes."),
-    auth("auth-token-ttl", Number, "300", Ignored(NO_AUTH), "Seconds a token lives."),
+    auth("auth-token", Text, "simple", Local,
+        "Kind of authentication token: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=..."),
+    auth("bcrypt-cost", Number, "10", Local, "Cost of password hashes."),
+    auth("auth-token-ttl", Number, "300", Local, "Seconds a simple token lives unused."),
     // -- Monitoring
     monitor("enable-pprof", Switch, "false", Ignored("there is no Go runtime to profile"),
         "Profiles under /debug/pprof."),

@@ -3,6 +3,7 @@
 //!
 //! Nothing here opens a socket, starts a thread or looks into the data directory.
 
+mod auth;
 mod ceremony;
 mod duration;
 mod file;
@@ -17,6 +18,7 @@ mod one_owner;
 mod settings;
 mod urls;
 
+pub use auth::{AuthSettings, TokenSettings};
 pub use ceremony::{PublicFile, SignatureFile, assemble};
 pub use files::{FileError, create_new, make_private_directory, replace};
 pub use flag_table::{FLAGS, Flag, Kind, Scope, Section, flag};

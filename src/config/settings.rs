@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::auth::{AuthSettings, auth};
 use super::duration::go_duration_ns;
 use super::flag_table::{Scope, flag};
 use super::flags::{FlagError, Values};
@@ -59,6 +60,8 @@ pub struct ClientSettings {
     pub keepalive_timeout_ms: u64,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
+    /// How users prove themselves.
+    pub auth: AuthSettings,
 }
 
 /// TLS towards clients.
@@ -72,6 +75,9 @@ pub struct ClientTls {
     pub trusted_ca: Option<PathBuf>,
     /// Clients must show one. Set by `--client-cert-auth`, and by a trusted CA as in etcd.
     pub client_certificate_required: bool,
+    /// A certificate's common name is the user's. Set by `--client-cert-auth`, not by a CA alone, as in
+    /// etcd.
+    pub common_name_is_user: bool,
     /// Make a certificate at start, valid this many years.
     pub automatic_years: Option<u16>,
     /// Certificates of clients that are no longer trusted.
@@ -310,6 +316,7 @@ fn client(
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
+        auth: auth(values)?,
     })
 }
 
@@ -328,6 +335,7 @@ fn client_tls(values: &Values) -> Result<ClientTls, SettingsError> {
     }
     Ok(ClientTls {
         client_certificate_required: required || trusted_ca.is_some(),
+        common_name_is_user: required,
         certificate,
         key,
         trusted_ca,

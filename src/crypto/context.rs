@@ -58,6 +58,8 @@ impl Context {
     pub const CHUNK: Self = Self::named("althing v1 chunk");
     /// A checkpoint's manifest.
     pub const MANIFEST: Self = Self::named("althing v1 manifest");
+    /// A simple token's secret part.
+    pub const TOKEN: Self = Self::named("althing v1 token");
     /// A proof of misbehaviour: its name.
     pub const EVIDENCE: Self = Self::named("althing v1 evidence");
     /// An entry of the index.

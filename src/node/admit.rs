@@ -8,6 +8,7 @@ use crate::crypto::Scheme;
 use crate::node::NodeError;
 use crate::node::event::Request;
 use crate::node::pending::Pending;
+use crate::planted::{self, Bug};
 use crate::types::{ClusterId, Millis, ReplicaId};
 
 /// Bytes of values after which a bundle is closed (consensus.md 9).
@@ -110,7 +111,7 @@ impl Admission {
             op.for_each_slot(&mut |slot| {
                 let given = request.values.get(slot.index as usize);
                 let value = Value {
-                    salt: fresh_salt(),
+                    salt: if planted::is(Bug::SaltReused) { [7; 16] } else { fresh_salt() },
                     bytes: given.expect("the api numbers its own values").clone(),
                 };
                 slot.index = u32::try_from(values.len()).expect("a bundle has few values");
@@ -142,4 +143,48 @@ pub(super) fn fresh_salt() -> [u8; 16] {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).expect("the system's random source answers once it is seeded");
     salt
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::chain::{Author, Put, ValueSlot};
+    use crate::crypto::Ed25519;
+    use crate::types::{Digest, LeaseId};
+
+    fn put() -> Op {
+        Op::Put(Put {
+            key: Bytes::from_static(b"key"),
+            value: Some(ValueSlot { index: 0, commitment: Digest::ZERO }),
+            lease: LeaseId(0),
+            prev_kv: false,
+            ignore_lease: false,
+        })
+    }
+
+    /// Else who knows or guesses one value finds it again in a chain that was pruned.
+    #[test]
+    fn equal_values_are_never_hidden_by_equal_commitments() {
+        let scheme = Arc::new(Ed25519::from_seed(&[1; 32]));
+        let mut admission = Admission::new(ReplicaId(1), Digest([7; 32]), scheme, 1);
+        let mut pending = Pending::default();
+        let (mut commitments, mut waiting) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            for _ in 0..3 {
+                let (reply, waiter) = tokio::sync::oneshot::channel();
+                let values = vec![Bytes::from_static(b"secret")];
+                admission.queue(Request { author: Author::default(), op: put(), values, reply });
+                waiting.push(waiter);
+            }
+            let bundle = admission.next_bundle(&mut pending, Millis(1)).expect("three wait");
+            assert!(bundle.values.iter().all(|value| value.bytes == "secret"));
+            commitments.extend(bundle.values.iter().map(Value::commitment));
+        }
+        assert_eq!((commitments.len(), waiting.len()), (6, 6));
+        commitments.sort_unstable();
+        commitments.dedup();
+        assert_eq!(commitments.len(), 6, "each value has a salt of its own");
+    }
 }

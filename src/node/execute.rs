@@ -93,6 +93,12 @@ impl Executor {
             crate::apply::execute(&mut shared.state, block, &refs, &self.values, self.own)?;
         let events = core::mem::take(&mut outcome.events);
         shared.ring.publish(events, outcome.revision);
+        let own = shared.state.organisation_of(self.own);
+        for login in core::mem::take(&mut outcome.logins) {
+            if Some(login.organisation) == own {
+                shared.tokens.add(login, block.header.time_ms);
+            }
+        }
         drop(shared);
         self.header = Some(block.header.clone());
         self.unplanned.push_back(block.clone());

@@ -15,9 +15,9 @@ use crate::node::event::{Event, Request};
 use crate::node::evidence::EvidenceStore;
 use crate::node::index::IndexReader;
 use crate::node::members::SharedEpochs;
-use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus};
+use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus, Tokens};
 use crate::observe;
-use crate::state::State;
+use crate::state::{Access, Span, State};
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
 use crate::types::{Epoch, Height, ReplicaId, View};
@@ -29,6 +29,8 @@ pub struct Shared {
     pub state: State,
     /// The newest events, for watchers.
     pub ring: Ring,
+    /// Simple tokens of this organisation's users.
+    pub tokens: Tokens,
 }
 
 /// The way into the replica for `api` and `web`. Cheap to clone.
@@ -236,6 +238,35 @@ impl Handle {
     #[must_use]
     pub fn epochs(&self) -> Vec<EpochProof> {
         self.inner.epochs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The author of what this replica orders of its own accord, named `work` in the history: root of its
+    /// organisation, as etcd does it (WithRoot).
+    #[must_use]
+    pub fn own_author(&self, work: &'static str) -> Author {
+        let store = |shared: &Shared| {
+            let store = shared.state.auth.store(shared.state.organisation_of(self.own())?);
+            store.enabled.then_some(store.revision)
+        };
+        let client_name = work.into();
+        match self.read(store) {
+            Some(auth_revision) => Author { client_name, user: "root".into(), auth_revision },
+            None => Author { client_name, ..Author::default() },
+        }
+    }
+
+    /// Whether a user of this replica's organisation may read a key; anyone may while users and roles are
+    /// off.
+    #[must_use]
+    pub fn may_read(&self, user: &str, key: &[u8]) -> bool {
+        self.read(|shared| {
+            let own = shared.state.organisation_of(self.own());
+            own.is_some_and(|own| {
+                let store = shared.state.auth.store(own);
+                let who = (user.as_bytes(), store.revision);
+                store.check_keys(who, Span::One(key), Access::Read).is_ok()
+            })
+        })
     }
 
     /// This replica.

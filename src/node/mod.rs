@@ -36,6 +36,7 @@ mod scrub;
 mod stable;
 mod start;
 mod status;
+mod tokens;
 mod transfer;
 mod values;
 
@@ -45,5 +46,6 @@ pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED};
 pub use handle::{Handle, Shared};
 pub use start::{Node, NodeConfig};
 pub use status::NodeStatus;
+pub use tokens::Tokens;
 
 pub use crate::storage::index::{Provenance, WrittenBy};

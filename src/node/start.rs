@@ -39,7 +39,7 @@ use crate::node::reopen::Life;
 use crate::node::run::Replica;
 use crate::node::scrub::Scrub;
 use crate::node::transfer::{TransferJob, Transfers};
-use crate::node::{NodeStatus, StartError};
+use crate::node::{NodeStatus, StartError, Tokens};
 use crate::ordering::{Core, CoreConfig, Message};
 use crate::state::State;
 use crate::storage::disk::Disk;
@@ -181,7 +181,7 @@ impl Board {
     fn replace(&self, state: State, services: Services) {
         let revision = state.kv.revision();
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        *shared = Shared { state, ring: Ring::new(revision) };
+        (shared.state, shared.ring) = (state, Ring::new(revision));
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = services;
         drop(shared);
         self.applied.send_replace(revision.0);
@@ -303,7 +303,8 @@ fn first_start(
     let state = take_state(config, &mut opened);
     let core = new_core(config, &opened);
     let revision = state.kv.revision();
-    let shared = Arc::new(RwLock::new(Shared { state, ring: Ring::new(revision) }));
+    let (ring, tokens) = (Ring::new(revision), Tokens::new());
+    let shared = Arc::new(RwLock::new(Shared { state, ring, tokens }));
     let threads = Threads::start(config, &mut opened, events, (&shared, net.clone()))?;
     let epochs: SharedEpochs = Arc::new(RwLock::new(opened.replayed.epochs.clone()));
     let board = Board {

@@ -118,7 +118,10 @@ impl Core {
     /// An own signature newer than all the log justifies and this process made, and whether it lies in a
     /// view that only this process entered.
     fn lost_vote(&mut self, votes: &ShownVotes) -> Option<(String, bool)> {
-        let known = self.fence.known;
+        let mut known = self.fence.known;
+        if planted::is(Bug::NoExemption) {
+            known.proposal = known.prepare;
+        }
         let shown = [
             (&votes.commit, known.commit, "a COMMIT"),
             (&votes.prepare, known.prepare, "a PREPARE"),

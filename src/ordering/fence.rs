@@ -6,6 +6,7 @@ use crate::chain::{Certificate, Entry, REJOIN_SHIFT, Record, Rejoin, SessionWind
 use crate::ordering::blocks::Tip;
 use crate::ordering::rejoin::PooledRejoin;
 use crate::ordering::shown::{KnownVotes, SeenVotes, Standing};
+use crate::ordering::status::Peer;
 use crate::ordering::{Alarm, Core, Message, Mode, Output, Recipients};
 use crate::planted::{self, Bug};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
@@ -260,7 +261,8 @@ impl Core {
     /// descends from it: the COMMITs in it were signed after the own votes were lost.
     pub(super) fn leave_fence(&mut self, certificate: &Certificate) {
         let held = self.fence.nonce_height.is_some_and(|height| certificate.height >= height)
-            || planted::is(Bug::FenceWithoutNonce);
+            || planted::is(Bug::FenceWithoutNonce)
+            || planted::is(Bug::FenceByHeight) && certificate.height > self.reported_height();
         let newest = certificate.height == self.blocks.committed.height
             && certificate.epoch == self.membership.epoch
             && certificate.view >= self.view.entered;
@@ -281,6 +283,12 @@ impl Core {
             self.settle_in_view(certificate);
             self.resume();
         }
+    }
+
+    /// [`Bug::FenceByHeight`]: the highest height that another replica's last STATUS claims.
+    fn reported_height(&self) -> Height {
+        let claimed = |peer: &Peer| peer.status.as_ref().map(|(status, _)| status.committed);
+        self.peers.values().filter_map(claimed).max().unwrap_or_default()
     }
 
     /// This replica's REJOINs up to the committed tip.

@@ -56,6 +56,12 @@ impl Core {
         }
     }
 
+    /// Questions asked so far: the last one's number.
+    #[cfg(test)]
+    pub(super) fn reads_asked(&self) -> u64 {
+        self.reads.counter
+    }
+
     /// The highest height this replica may have helped to commit.
     fn own_mark(&self) -> Height {
         let certified = self.blocks.certificate.as_ref().map_or(Height(0), |cert| cert.height);

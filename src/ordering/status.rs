@@ -153,6 +153,14 @@ impl Core {
         at.is_some_and(|at| self.now_ms <= at + RECENT_MS)
     }
 
+    /// How many voters, the own replica among them, were heard within `ms`.
+    pub(super) fn voters_heard_within(&self, ms: u64) -> usize {
+        let heard = |id: &ReplicaId| self.peers.get(id).and_then(|peer| peer.heard_ms);
+        let voters = self.membership.voters().map(|member| member.id);
+        let recent = |id: &ReplicaId| heard(id).is_some_and(|at| self.now_ms <= at + ms);
+        voters.filter(|id| *id == self.own || recent(id)).count()
+    }
+
     /// The views of voters whose recent STATUS is normal.
     pub(super) fn normal_views(&self) -> Vec<View> {
         self.recent_voters()
@@ -173,14 +181,7 @@ impl Core {
 
     /// Keeps `quorum_since_ms`.
     pub(super) fn watch_quorum(&mut self) {
-        let heard = self
-            .membership
-            .voters()
-            .filter(|member| {
-                let heard = self.peers.get(&member.id).and_then(|peer| peer.heard_ms);
-                member.id == self.own || self.is_recent(heard)
-            })
-            .count();
+        let heard = self.voters_heard_within(RECENT_MS);
         if heard < self.quorum.q() {
             self.quorum_since_ms = None;
         } else if self.quorum_since_ms.is_none() {

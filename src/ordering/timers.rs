@@ -6,6 +6,9 @@ use crate::ordering::status::RECENT_MS;
 
 /// A primary silent for so long is suspected; its STATUS comes five times as often.
 const IDLE_MS: u64 = RECENT_MS;
+/// Nobody is accused by a replica that has not heard a quorum for half the shortest timer: it is itself
+/// cut off, and its timers would run out just before it forgets whom it heard (protocol.md 7.2).
+const ACCUSE_HEARD_MS: u64 = IDLE_MS / 2;
 /// Past the earliest lease expiry by so much, by a quorum's median clock, the primary is suspected.
 const LEASE_GRACE_MS: u64 = 2000;
 
@@ -26,7 +29,8 @@ impl Core {
         self.end_tenure();
         let expired = [self.idle_deadline(), self.progress_deadline(), self.request_deadline()];
         let expired = expired.into_iter().chain([self.overstay_deadline(), self.rejoin_deadline()]);
-        if expired.flatten().any(|at| self.now_ms >= at) || self.lease_is_overdue() {
+        let due = expired.flatten().any(|at| self.now_ms >= at) || self.lease_is_overdue();
+        if due && self.voters_heard_within(ACCUSE_HEARD_MS) >= self.quorum.q() {
             self.suspect();
         }
     }

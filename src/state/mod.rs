@@ -5,6 +5,7 @@
 //! `apply` changes it, `watch` and the shell read it.
 
 mod alarm;
+pub mod auth;
 mod counters;
 mod effects;
 pub mod kv;
@@ -27,6 +28,7 @@ mod trie;
 use bytes::Bytes;
 
 pub use alarm::Alarms;
+pub use auth::{Access, Auth, AuthError, AuthStore};
 pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
@@ -38,13 +40,13 @@ pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
 use crate::chain::{
-    BlockHeader, Genesis, Membership, Network, StateProof, SubState, ValueError, ValueRef,
-    ValueSource, exec_root,
+    AuthOp, BlockHeader, Genesis, Membership, Network, StateProof, SubState, Value, ValueError,
+    ValueRef, ValueSource, exec_root,
 };
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
 use crate::planted;
-use crate::types::{ClusterId, Digest, LeaseId, Millis, Revision};
+use crate::types::{ClusterId, Digest, LeaseId, Millis, OrgId, ReplicaId, Revision};
 
 /// Bytes of quota that a lease counts.
 pub const LEASE_CHARGE: u64 = 64;
@@ -72,6 +74,8 @@ pub struct State {
     pub sessions: Sessions,
     /// Alarms in force.
     pub alarms: Alarms,
+    /// Users, roles and permissions.
+    pub auth: Auth,
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
     cluster_id: ClusterId,
@@ -92,6 +96,7 @@ impl State {
             leases: Leases::default(),
             sessions: Sessions::default(),
             alarms: Alarms::default(),
+            auth: Auth::default(),
             counters: Counters::default(),
             cluster_id: genesis.cluster_id(),
             network: Network::of(genesis),
@@ -119,6 +124,12 @@ impl State {
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The organisation a member belongs to.
+    #[must_use]
+    pub fn organisation_of(&self, replica: ReplicaId) -> Option<OrgId> {
+        self.membership().member(replica).map(|member| member.organisation)
     }
 
     /// The network's identity.
@@ -180,6 +191,7 @@ impl State {
             (SubState::Counters, whole(&self.counters.to_bytes())),
             (SubState::Config, self.network.root()),
             (SubState::Effects, self.effects),
+            (SubState::Auth, self.auth.root()),
         ]
     }
 
@@ -250,6 +262,18 @@ impl State {
     /// Moves the compact revision.
     pub(crate) fn compact(&mut self, revision: Revision) -> Result<(), CompactError> {
         self.kv.compact(revision)
+    }
+
+    /// Changes the users and roles of an organisation; `password` is the value that the op's slot names.
+    pub(crate) fn change_auth(
+        &mut self,
+        organisation: OrgId,
+        op: &AuthOp,
+        password: Option<Value>,
+    ) -> Result<(), AuthError> {
+        self.auth.change(organisation, op, password)?;
+        self.counters.changed = true;
+        Ok(())
     }
 
     /// Grants a lease; the time to live in force.

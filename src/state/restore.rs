@@ -6,8 +6,8 @@ use crate::chain::{Genesis, Network, Parameters, Value, ValueRef};
 use crate::codec::{Decode, DecodeError, Reader};
 use crate::state::kv::{Item, Kv, KvNumbers, Version};
 use crate::state::lease::Lease;
-use crate::state::snapshot::{FORMAT, HEAD, KEYS, LEASES, RestoreError};
-use crate::state::{Alarms, Counters, Leases, Sessions, State};
+use crate::state::snapshot::{AUTH, FORMAT, HEAD, KEYS, LEASES, RestoreError};
+use crate::state::{Alarms, Auth, Counters, Leases, Sessions, State};
 use crate::types::{Digest, LeaseId, Millis, Revision};
 
 /// Most leases or keys of one chunk: each takes a byte or more.
@@ -41,6 +41,8 @@ struct Head {
     numbers: KvNumbers,
     keys: u64,
     leases: u64,
+    /// Chunks of users and roles still to come.
+    stores: u16,
 }
 
 impl State {
@@ -84,12 +86,19 @@ impl Restore {
             (HEAD, false) => {
                 self.head = Some(read_head(&mut reader, self.cluster_id)?);
             }
+            (AUTH, true) => self.read_auth(&mut reader)?,
             (LEASES, true) if self.last_key.is_none() => self.read_leases(&mut reader)?,
             (KEYS, true) => self.read_keys(&mut reader, chunk)?,
-            (HEAD | LEASES | KEYS, _) => return Err(RestoreError::Order),
+            (HEAD | AUTH | LEASES | KEYS, _) => return Err(RestoreError::Order),
             _ => return Err(DecodeError::Invalid("chunk kind").into()),
         }
         Ok(reader.finish()?)
+    }
+
+    fn read_auth(&mut self, reader: &mut Reader) -> Result<(), RestoreError> {
+        let head = self.head.as_mut().ok_or(RestoreError::Order)?;
+        head.stores = head.stores.checked_sub(1).ok_or(RestoreError::Order)?;
+        Ok(head.state.auth.read_chunk(reader)?)
     }
 
     fn read_leases(&mut self, reader: &mut Reader) -> Result<(), RestoreError> {
@@ -145,7 +154,11 @@ impl Restore {
     /// # Errors
     /// [`RestoreError`].
     pub fn finish(mut self) -> Result<State, RestoreError> {
-        let Head { mut state, numbers, keys, leases } = self.head.ok_or(RestoreError::Order)?;
+        let Head { mut state, numbers, keys, leases, stores } =
+            self.head.ok_or(RestoreError::Order)?;
+        if stores > 0 {
+            return Err(RestoreError::Order);
+        }
         self.changes.sort_by_key(|(revision, sub, ..)| (*revision, *sub));
         let doubled = |pair: &[(Revision, u32, Bytes, Item, Digest)]| {
             (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1)
@@ -185,11 +198,15 @@ fn read_head(reader: &mut Reader, cluster_id: Digest) -> Result<Head, RestoreErr
     let keys = reader.u64("snapshot keys")?;
     let leases = reader.u64("snapshot leases")?;
     let clock = Millis(reader.u64("lease clock")?);
+    let sessions = Sessions::decode(reader)?;
+    let alarms = Alarms::decode(reader)?;
+    let stores = reader.u16("snapshot auth stores")?;
     let state = State {
         kv: Kv::restoring(numbers),
         leases: Leases::at(clock),
-        sessions: Sessions::decode(reader)?,
-        alarms: Alarms::decode(reader)?,
+        sessions,
+        alarms,
+        auth: Auth::default(),
         counters: Counters::decode(reader)?,
         network: Network::decode(reader)?,
         effects: reader.digest("effects digest")?,
@@ -197,7 +214,7 @@ fn read_head(reader: &mut Reader, cluster_id: Digest) -> Result<Head, RestoreErr
         roots: Vec::new(),
         root: Digest::ZERO,
     };
-    Ok(Head { state, numbers, keys, leases })
+    Ok(Head { state, numbers, keys, leases, stores })
 }
 
 pub(super) fn read_item(

@@ -23,9 +23,10 @@ pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 pub(super) const HEAD: u8 = 1;
 pub(super) const LEASES: u8 = 2;
 pub(super) const KEYS: u8 = 3;
+pub(super) const AUTH: u8 = 4;
 
 /// Version of the format.
-pub(super) const FORMAT: u16 = 1;
+pub(super) const FORMAT: u16 = 2;
 
 /// Encoded bytes of a lease, and of a version and a delete beside key and value.
 const LEASE_BYTES: usize = 24;
@@ -35,7 +36,8 @@ const DELETE_BYTES: usize = 13;
 
 /// Takes a snapshot of the state as it was at [`Snapshotter::begin`].
 pub struct Snapshotter {
-    head: Option<Bytes>,
+    /// The head, then an organisation's users and roles each.
+    small: std::vec::IntoIter<Bytes>,
     leases: std::vec::IntoIter<(LeaseId, i64, Millis)>,
     compact: Revision,
     cut: Revision,
@@ -63,8 +65,10 @@ impl Snapshotter {
         let mut leases: Vec<_> =
             state.leases.list().map(|lease| (lease.id, lease.ttl_seconds, lease.expiry)).collect();
         leases.sort();
+        let auth = state.auth.chunks(AUTH);
+        let small = [vec![head(state, leases.len(), auth.len())], auth].concat();
         Self {
-            head: Some(head(state, leases.len())),
+            small: small.into_iter(),
             leases: leases.into_iter(),
             compact: state.kv.compact_revision(),
             cut: state.kv.revision(),
@@ -75,8 +79,8 @@ impl Snapshotter {
 
     /// Plans the next chunk; None behind the last. The state may have moved on.
     pub fn plan_chunk(&mut self, state: &State) -> Option<ChunkPlan> {
-        if let Some(head) = self.head.take() {
-            return Some(ChunkPlan { kind: PlanKind::Ready(head) });
+        if let Some(chunk) = self.small.next() {
+            return Some(ChunkPlan { kind: PlanKind::Ready(chunk) });
         }
         if self.leases.len() > 0 {
             let mut writer = Writer::new();
@@ -217,7 +221,7 @@ fn write_item(item: &Item, value: Option<&Value>, writer: &mut Writer) {
     }
 }
 
-fn head(state: &State, leases: usize) -> Bytes {
+fn head(state: &State, leases: usize, stores: usize) -> Bytes {
     let mut writer = Writer::new();
     writer.u8(HEAD);
     writer.u16(FORMAT);
@@ -230,6 +234,7 @@ fn head(state: &State, leases: usize) -> Bytes {
     let lost = planted::is(Bug::SessionsLost);
     (if lost { &none } else { &state.sessions }).encode(&mut writer);
     state.alarms.encode(&mut writer);
+    writer.u16(u16::try_from(stores).expect("organisations have 16-bit numbers"));
     state.counters.encode(&mut writer);
     state.network.encode(&mut writer);
     writer.digest(&state.effects);

@@ -64,12 +64,14 @@ pub struct Request {
     pub origin: u16,
     pub first_seq: u64,
     pub not_after_ms: u64,
+    pub author: Author,
     pub ops: Vec<(Op, Vec<&'static str>)>,
 }
 
 impl Request {
     pub fn new(first_seq: u64, ops: Vec<(Op, Vec<&'static str>)>) -> Self {
-        Self { origin: 0, first_seq, not_after_ms: u64::MAX, ops }
+        let author = Author { client_name: "test".into(), ..Author::default() };
+        Self { origin: 0, first_seq, not_after_ms: u64::MAX, author, ops }
     }
 
     fn bundle(mut self, salt: u64) -> Bundle {
@@ -86,8 +88,7 @@ impl Request {
                 values.push(value);
             });
             assert!(texts.next().is_none(), "a slot per value");
-            let author = Author { client_name: "test".into(), ..Author::default() };
-            skeletons.push(Skeleton { author, op: op.clone() });
+            skeletons.push(Skeleton { author: self.author.clone(), op: op.clone() });
         }
         let parts = BundleParts {
             origin: ReplicaId(self.origin),

@@ -23,7 +23,7 @@ pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
 pub use serve::{BindError, Listener, Server, bind};
-pub use status::{PeerStatus, StatusPage};
+pub use status::{PeerStatus, ProvenLiar, StatusPage};
 
 use axum::Router;
 use axum::body::Body;

@@ -1,3 +1,4 @@
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
@@ -9,6 +10,7 @@ use super::Web;
 use super::answer::{JSON, decoded, failure, found, method_not_allowed, parameter, parameters};
 use crate::chain::ChangeKind;
 use crate::node::{Provenance, WrittenBy};
+use crate::tls::ClientIdentity;
 use crate::types::Revision;
 
 const HISTORY_DEFAULT: usize = 100;
@@ -42,6 +44,7 @@ pub struct ChangePage {
 pub(super) async fn blame(
     State(web): State<Web>,
     method: Method,
+    identity: Option<Extension<ClientIdentity>>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let query = query.as_deref();
@@ -52,7 +55,7 @@ pub(super) async fn blame(
         Some(Err(_)) => return failure(StatusCode::BAD_REQUEST, "revision is a number"),
     };
     let limit = if until.is_none() { 1 } else { HISTORY_MAX };
-    let mut changes = match search(&web, &method, query, limit).await {
+    let mut changes = match search(&web, (&method, identity), query, limit).await {
         Ok(changes) => changes,
         Err(response) => return response,
     };
@@ -67,6 +70,7 @@ pub(super) async fn blame(
 pub(super) async fn history(
     State(web): State<Web>,
     method: Method,
+    identity: Option<Extension<ClientIdentity>>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let query = query.as_deref();
@@ -75,7 +79,7 @@ pub(super) async fn history(
         Some(Ok(limit)) => limit.clamp(1, HISTORY_MAX),
         Some(Err(_)) => return failure(StatusCode::BAD_REQUEST, "limit is a number"),
     };
-    match search(&web, &method, query, limit).await {
+    match search(&web, (&method, identity), query, limit).await {
         Ok(changes) => json(&changes.iter().map(|one| page(&web, one)).collect::<Vec<_>>()),
         Err(response) => response,
     }
@@ -83,7 +87,7 @@ pub(super) async fn history(
 
 async fn search(
     web: &Web,
-    method: &Method,
+    (method, identity): (&Method, Option<Extension<ClientIdentity>>),
     query: Option<&str>,
     limit: usize,
 ) -> Result<Vec<Provenance>, Response> {
@@ -93,6 +97,12 @@ async fn search(
     let Some(key) = key(query) else {
         return Err(failure(StatusCode::BAD_REQUEST, "give ?key=KEY, with %xx for other bytes"));
     };
+    let name = identity.and_then(|Extension(identity)| identity.common_name);
+    if !web.handle.may_read(name.as_deref().unwrap_or_default(), &key) {
+        let text = "permission denied: users and roles are on, and no client certificate names one that may \
+                    read this key";
+        return Err(failure(StatusCode::FORBIDDEN, text));
+    }
     let found = web.handle.provenance(key, limit).await;
     found.map_err(|error| failure(StatusCode::SERVICE_UNAVAILABLE, &error))
 }

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -77,6 +79,9 @@ pub struct StatusPage {
     /// Why this replica is fenced, if it is: its votes are lost.
     #[serde(default)]
     pub fenced: Option<String>,
+    /// Who is proven to have broken the protocol, by the proofs this replica keeps.
+    #[serde(default)]
+    pub proven: Vec<ProvenLiar>,
     /// Signatures made for the protocol.
     pub signatures: u64,
     /// Signatures checked for the protocol.
@@ -85,6 +90,19 @@ pub struct StatusPage {
     pub view_changes: u64,
     /// The other replicas, as they last said.
     pub peers: Vec<PeerStatus>,
+}
+
+/// A replica against which proofs are kept; `/evidence` has the files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvenLiar {
+    /// The organisation's name.
+    pub name: String,
+    /// The replica's position in the genesis.
+    pub replica: u16,
+    /// What was proven, each kind once.
+    pub kinds: Vec<String>,
+    /// How many proofs are kept.
+    pub proofs: usize,
 }
 
 /// Another replica, as its last STATUS showed it.
@@ -106,6 +124,24 @@ pub struct PeerStatus {
     pub executed: u64,
     /// Milliseconds since anything was heard of it; none if nothing ever was.
     pub age_ms: Option<u64>,
+}
+
+fn proven(web: &Web) -> Vec<ProvenLiar> {
+    let mut proven: BTreeMap<ReplicaId, (BTreeSet<&str>, usize)> = BTreeMap::new();
+    for kept in web.handle.evidence().values() {
+        for accused in &kept.accused {
+            let (kinds, proofs) = proven.entry(*accused).or_default();
+            kinds.insert(kept.kind);
+            *proofs += 1;
+        }
+    }
+    let liar = |(id, (kinds, proofs)): (ReplicaId, (BTreeSet<&str>, usize))| ProvenLiar {
+        name: web.name(id),
+        replica: id.0,
+        kinds: kinds.into_iter().map(str::to_owned).collect(),
+        proofs,
+    };
+    proven.into_iter().map(liar).collect()
 }
 
 pub(super) async fn status(State(web): State<Web>, method: Method) -> Response {
@@ -179,6 +215,7 @@ fn page(web: &Web, status: &NodeStatus) -> StatusPage {
         pool_bundles: core.pool_bundles,
         quarantined: status.quarantined.clone(),
         fenced: status.fenced.clone(),
+        proven: proven(web),
         signatures: core.counters.signatures,
         verifications: core.counters.verifications,
         view_changes: core.counters.view_changes,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::bank;
 use conformance::scenarios;
-use conformance::sim::bank;
 use conformance::sim::crash_points;
 use conformance::sim::plan::{Mutant, Plan};
 use conformance::sim::run;
@@ -20,8 +20,9 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
   sim --crash-points [N]     a crash at every (N-th) disk operation, and in the recovery from it
-  sim --mutants [NAME...]    every such bug, and with the feature `planted` those in production
-                             code, until a layer of the tests finds it; fails if none does
+  sim --mutants [NAME...]    every bug of the bank, by name or number, until a layer of the tests
+                             finds it; fails if none does. Those in production code need the
+                             feature `planted`
 ";
 
 const COMMAND: &str = "cargo run -p conformance --no-default-features --profile sim --bin sim --";
@@ -101,8 +102,8 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--mutants") {
         std::panic::set_hook(Box::new(|_| {}));
         let only: Vec<String> = std::env::args().skip(2).collect();
-        let missed = bank::play(&only);
-        return if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let wrong = bank::play(&only);
+        return if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if std::env::args().nth(1).as_deref() == Some("--crash-points") {
         std::panic::set_hook(Box::new(|_| {}));

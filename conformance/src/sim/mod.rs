@@ -4,7 +4,6 @@
 //! hash. `docs/testing.md` says how to run and replay it.
 
 pub mod audit;
-pub mod bank;
 pub mod checkers;
 pub mod checkpoint;
 pub mod crash_points;

@@ -201,7 +201,10 @@ impl Node {
             replayed.push(Arc::clone(block));
         }
         replayed.reverse();
-        let nonce = random.bytes();
+        let mut nonce = random.bytes();
+        if self.mutant == Some(Mutant::NonceFromDisk) {
+            nonce = identity.cluster_id.0;
+        }
         let core = Core::new(CoreConfig {
             cluster_id: identity.cluster_id,
             own: identity.id,

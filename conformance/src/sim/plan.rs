@@ -48,11 +48,13 @@ pub enum Mutant {
     EagerRead,
     /// One replica's state differs by a bit.
     OtherRoot,
+    /// Every process of a replica has the same nonce, as if it were read from the disk.
+    NonceFromDisk,
 }
 
 impl Mutant {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("ungated", Self::Ungated),
         ("lying-sync", Self::LyingSync),
         ("forgets-view-change", Self::ForgetsViewChange),
@@ -60,6 +62,7 @@ impl Mutant {
         ("forgets-view", Self::ForgetsView),
         ("eager-read", Self::EagerRead),
         ("other-root", Self::OtherRoot),
+        ("nonce-from-disk", Self::NonceFromDisk),
     ];
 }
 

@@ -233,7 +233,7 @@ impl World {
         let (id, honest) = (self.nodes[slot].identity.id, self.honest(slot));
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         if honest {
-            self.fences.appended(id, life.nonce, record)?;
+            self.fences.appended(id, (life.nonce, life.since), record, self.now)?;
         }
         let placed = life.appender.append(position, record);
         self.nodes[slot].promises.appended(position, record);

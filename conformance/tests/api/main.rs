@@ -123,6 +123,61 @@ fn kubernetes_shapes_answer_as_etcd_does() {
     compare("kubernetes", &[]);
 }
 
+/// bcrypt at its least cost: a login is not what is tested.
+#[test]
+fn users_and_roles_answer_as_etcd_does() {
+    compare("auth", &["--bcrypt-cost=4"]);
+}
+
+#[test]
+fn permissions_are_those_of_etcd() {
+    compare("permissions", &["--bcrypt-cost=4"]);
+}
+
+/// A JWT proves itself: with the same secret, one server's is the other's.
+#[test]
+fn a_jwt_of_etcd_is_good_here_and_the_other_way_round() {
+    if !peers::available("api::jwt", &["etcd", "althing"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "not a secret at all, but long enough").expect("a file");
+    let kind = format!("--auth-token=jwt,priv-key={},sign-method=HS256,ttl=10m", secret.display());
+    let flags = [kind.as_str(), "--bcrypt-cost=4"];
+    let both = [Target::etcd(&flags), Target::althing(&flags)];
+    let mut tokens = Vec::new();
+    for target in &both {
+        for (method, request) in [
+            ("Auth/UserAdd", "name:'root' password:'r'"),
+            ("Auth/UserGrantRole", "user:'root' role:'root'"),
+            ("Auth/AuthEnable", ""),
+        ] {
+            target.call(method, request).expect("allowed while it is off");
+        }
+        let reply = target.call("Auth/Authenticate", "name:'root' password:'r'");
+        let token = conformance::client::field(&reply.expect("the password is right"), "token");
+        tokens.push(token.as_str().expect("text").to_owned());
+    }
+    for target in &both {
+        let client = target.client();
+        for token in &tokens {
+            client.set_token(Some(token));
+            client.call("KV/Put", "key:'a' value:'1'").expect("root's token");
+        }
+        client.call("Auth/RoleAdd", "name:'later'").expect("root's token");
+        let refused = client.call("KV/Put", "key:'a' value:'1'").expect_err("an old token");
+        assert_eq!(refused.code, "InvalidArgument", "{}", target.name);
+        assert_eq!(refused.message, "etcdserver: revision of auth store is old");
+        client.set_token(Some(&format!("{}x", tokens[0])));
+        let refused = client.call("KV/Put", "key:'a' value:'1'").expect_err("no token");
+        assert_eq!(
+            (refused.code.as_str(), refused.message.as_str()),
+            ("Unauthenticated", "etcdserver: invalid auth token")
+        );
+    }
+}
+
 #[test]
 fn streamed_ranges_answer_as_etcd_does() {
     compare("range_stream", &[]);

@@ -12,6 +12,10 @@
 //! read w                                   what arrives until 400 ms are quiet
 //! close w
 //! sleep 1500                               milliseconds
+//! login alice 'her password'               steps from here on are hers, if she is let in
+//! as alice                                 hers again, by the token she got before
+//! as nobody                                without a token
+//! token XYZ                                with this one
 //! ```
 
 use std::collections::BTreeMap;
@@ -39,6 +43,9 @@ enum Action {
     Read { name: String },
     Close { name: String },
     Sleep(Duration),
+    Login { user: String, password: String },
+    As { user: String },
+    Token(String),
 }
 
 /// Reads a script.
@@ -70,6 +77,9 @@ fn action(line: &str) -> Action {
         "read" => Action::Read { name: rest },
         "close" => Action::Close { name: rest },
         "sleep" => Action::Sleep(Duration::from_millis(rest.parse().expect("milliseconds"))),
+        "login" => Action::Login { user: pair().0.into(), password: pair().1.into() },
+        "as" => Action::As { user: rest },
+        "token" => Action::Token(rest),
         method => {
             let (request, options) = rest.rsplit_once("| ").unwrap_or((&rest, ""));
             let mask = options.strip_prefix("mask ").unwrap_or("");
@@ -102,10 +112,19 @@ pub fn transcript(target: &Target, steps: &[Step]) -> String {
 /// Like [`transcript`], on an open connection.
 pub fn on_client(client: &Client, steps: &[Step]) -> String {
     let mut streams: BTreeMap<String, Stream> = BTreeMap::new();
+    let mut tokens: BTreeMap<String, String> = BTreeMap::new();
     let mut out = String::new();
     for step in steps {
         writeln!(out, "{}", shorten(&step.text)).expect("text");
-        for line in perform(client, &mut streams, &step.action) {
+        let lines = match &step.action {
+            Action::Login { user, password } => login(client, &mut tokens, user, password),
+            Action::As { user } => {
+                client.set_token(tokens.get(user).map(String::as_str));
+                Vec::new()
+            }
+            action => perform(client, &mut streams, action),
+        };
+        for line in lines {
             writeln!(out, "    {}", shorten(&line)).expect("text");
         }
     }
@@ -145,6 +164,30 @@ fn perform(
             std::thread::sleep(*time);
             Vec::new()
         }
+        Action::Token(token) => {
+            client.set_token(Some(token));
+            Vec::new()
+        }
+        Action::Login { .. } | Action::As { .. } => unreachable!("whose tokens there are"),
+    }
+}
+
+fn login(
+    client: &Client,
+    tokens: &mut BTreeMap<String, String>,
+    user: &str,
+    password: &str,
+) -> Vec<String> {
+    client.set_token(None);
+    let request = format!("name:'{user}' password:{password}");
+    match client.call("Auth/Authenticate", &request) {
+        Ok(reply) => {
+            let token = field(&reply, "token").as_str().expect("text").to_owned();
+            client.set_token(Some(&token));
+            tokens.insert(user.to_owned(), token);
+            vec![reply_text(reply, &["token".to_owned()])]
+        }
+        Err(failure) => vec![failure_text(&failure)],
     }
 }
 

@@ -11,12 +11,12 @@ use super::roots_become_equal;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn wanted(test: &str) -> bool {
+pub fn wanted(test: &str) -> bool {
     peers::available(&format!("process::{test}"), &["althing", "etcdctl"])
 }
 
 /// What etcdctl prints for `arguments` at this replica, its errors included.
-fn etcdctl(replica: &Replica, arguments: &[&str]) -> String {
+pub fn etcdctl(replica: &Replica, arguments: &[&str]) -> String {
     let tls = replica.tls();
     let mut command = peers::command("etcdctl");
     command.arg(format!("--endpoints={}", replica.endpoint));
@@ -28,18 +28,18 @@ fn etcdctl(replica: &Replica, arguments: &[&str]) -> String {
     format!("{}{}", String::from_utf8_lossy(&out), String::from_utf8_lossy(&err))
 }
 
-fn put(replica: &Replica, key: &str, value: &str) {
+pub fn put(replica: &Replica, key: &str, value: &str) {
     let request = format!("key:'{key}' value:'{value}'");
     replica.client().call("KV/Put", &request).expect("a write");
 }
 
-fn repair(replica: &Replica) -> String {
+pub fn repair(replica: &Replica) -> String {
     let home = replica.home().display().to_string();
     althing(&["replica", "repair", "--home", &home, "--timeout", "120"])
 }
 
 /// The replica is up and says CORRUPT, and shows no key to anyone.
-fn is_quarantined(replica: &Replica) {
+pub fn is_quarantined(replica: &Replica) {
     eventually("the alarm is raised", MINUTE, || {
         etcdctl(replica, &["alarm", "list"]).contains("alarm:CORRUPT")
     });
@@ -52,7 +52,7 @@ fn is_quarantined(replica: &Replica) {
 }
 
 /// It votes: with another one down there is no quorum without it.
-fn votes(network: &mut Network, replica: usize, without: usize) {
+pub fn votes(network: &mut Network, replica: usize, without: usize) {
     network.kill(without);
     eventually("a write with one other down", MINUTE, || {
         let request = "key:'votes' value:'1'";

@@ -114,6 +114,8 @@ fn is_caught(demo: &Demo, liar: &str) {
         let home = format!("{}/{name}", demo.home);
         let list = althing(&["misbehaviour", "list", "--home", &home]);
         assert!(list.contains(liar), "{name} keeps no proof:\n{list}");
+        let status = althing(&["status", "--home", &home]);
+        assert!(status.contains(&format!("{liar} is PROVEN to have lied (")), "{status}");
     }
 }
 

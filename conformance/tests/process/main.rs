@@ -1,15 +1,22 @@
 //! Four replicas as processes, and what happens when some of them die.
 
+mod auth;
 mod bad_input;
+mod certificates;
 mod clients;
 mod damage;
 mod demo;
+mod disk;
+mod diverge;
 mod erasure;
 mod flood;
 mod handover;
+mod links;
 mod load;
 mod lost_disk;
 mod members;
+mod memory;
+mod pause;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

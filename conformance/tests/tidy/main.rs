@@ -8,6 +8,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use althing::planted::Bug;
+use conformance::bank;
 use conformance::scenarios::{self, Way};
 use conformance::sim::plan::Mutant;
 use source::{Source, files, sources, text};
@@ -449,6 +450,22 @@ fn every_scenario_is_played_or_says_what_it_waits_for() {
     }
     report(
         "every row of conformance/scenarios.txt names what plays it (docs/testing.md)",
+        &findings,
+    );
+}
+
+#[test]
+fn every_listed_bug_is_planted_and_hunted_or_says_what_it_waits_for() {
+    let mut findings = bank::gaps();
+    let code: String = rust_files().iter().map(|path| text(path)).collect();
+    for test in bank::tests() {
+        let name = test.rsplit("::").next().unwrap_or(test);
+        if !code.contains(&format!("fn {name}")) {
+            findings.push(format!("there is no test {name}"));
+        }
+    }
+    report(
+        "every bug of consensus.md 18 and faults.md 4.7 stands in conformance/src/bank/table.rs",
         &findings,
     );
 }

@@ -12,13 +12,15 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use althing::apply::Reply;
 use althing::chain::{
     CertificateError, CheckpointCertificate, CheckpointVote, ConfigChange, EpochProof, Network, Op,
-    Phase, Record, possession_bytes,
+    Phase, Record, Value, ValueError, ValueRef, ValueSource, possession_bytes,
 };
 use althing::codec::{Decode, Encode};
 use althing::crypto::{Context, SignedKind, hash_many_64, merkle_root, signed_bytes};
 use althing::ordering::Message;
+use althing::state::{Snapshotter, State};
 use althing::storage::checkpoint::{CheckpointParts, CheckpointWriter, manifest_path};
 use althing::storage::disk::{Disk, Open};
 use althing::storage::identity::{IDENTITY_PATH, claim};
@@ -334,6 +336,41 @@ fn networks_changes_and_epoch_proofs_keep_their_bytes() {
         canonical::<ConfigChange>(&change.to_bytes());
     }
     canonical::<EpochProof>(&samples::epoch_proof().to_bytes());
+}
+
+#[test]
+fn users_and_roles_keep_their_bytes() {
+    let ops: Vec<(&str, Bytes)> = samples::auth_ops()
+        .into_iter()
+        .map(|(name, op)| (name, Op::Auth(Box::new(op)).to_bytes()))
+        .collect();
+    golden("auth_op.hex", &ops);
+    ops.iter().for_each(|(_, bytes)| canonical::<Op>(bytes));
+    let mut state = State::genesis(&samples::genesis());
+    let block = samples::auth_block();
+    let slots = block.bundles().map(|bundle| bundle.slots().len());
+    let refs: Vec<Vec<ValueRef>> = slots.map(|count| vec![ValueRef::default(); count]).collect();
+    let values = NoValues;
+    let outcome = althing::apply::execute(&mut state, &block, &refs, &values, ReplicaId(1));
+    let replies = outcome.expect("passwords come with the block").replies;
+    let refused = |reply: &Reply| matches!(reply, Reply::Error { .. });
+    // AuthEnable and the role granted before it is there.
+    assert_eq!(replies.iter().filter(|(_, _, reply)| refused(reply)).count(), 2, "{replies:?}");
+    let mut snapshotter = Snapshotter::begin(&mut state);
+    let mut chunks = Vec::new();
+    while let Some(chunk) = snapshotter.next_chunk(&state, &values).expect("no keys") {
+        chunks.push(chunk);
+    }
+    golden("auth_state.hex", &[("chunk", chunks[1].clone())]);
+}
+
+/// There is no key in it.
+struct NoValues;
+
+impl ValueSource for NoValues {
+    fn read(&self, at: ValueRef) -> Result<Value, ValueError> {
+        Err(ValueError::Erased(at))
+    }
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! One fixed value of every type that is hashed, signed, stored or sent, rich enough to show every field.
 
 use althing::chain::{
-    AlarmAction, AlarmKind, Attestation, Author, Block, BlockHeader, BlockParts, Bundle,
+    AlarmAction, AlarmKind, Attestation, AuthOp, Author, Block, BlockHeader, BlockParts, Bundle,
     BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
     CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
     DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
-    Membership, NewReplica, Op, Ownership, Parameters, Phase, Put, REJOIN_SHIFT, Range, Rejoin,
-    SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote,
-    flags, possession_bytes,
+    Membership, NewReplica, Op, Ownership, Parameters, Permission, PermissionKind, Phase, Put,
+    REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget,
+    Txn, Value, ValueSlot, Vote, flags, possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{
@@ -147,6 +147,84 @@ pub fn ops() -> Vec<Op> {
         Op::Alarm { action: AlarmAction::Deactivate, member: 0, kind: AlarmKind::NoSpace },
         Op::CheckpointNow,
     ]
+}
+
+/// One auth op of every kind; the slots of passwords are not numbered here.
+pub fn auth_ops() -> Vec<(&'static str, AuthOp)> {
+    let name = Bytes::from_static;
+    let password = Some(ValueSlot { index: 0, commitment: values()[0].commitment() });
+    let permission = Permission {
+        kind: PermissionKind::ReadWrite,
+        key: name(b"/app/"),
+        range_end: name(b"/app0"),
+    };
+    let (user, role) = (name(b"alice"), name(b"app"));
+    vec![
+        ("enable", AuthOp::Enable),
+        ("disable", AuthOp::Disable),
+        (
+            "authenticate",
+            AuthOp::Authenticate { user: user.clone(), token: AuthOp::token_digest(b"secret") },
+        ),
+        ("user_add", AuthOp::UserAdd { name: user.clone(), password }),
+        ("user_add_no_password", AuthOp::UserAdd { name: name(b"cert"), password: None }),
+        ("user_delete", AuthOp::UserDelete { name: user.clone() }),
+        ("user_change_password", AuthOp::UserChangePassword { name: user.clone(), password }),
+        ("user_grant_role", AuthOp::UserGrantRole { user: user.clone(), role: role.clone() }),
+        ("user_revoke_role", AuthOp::UserRevokeRole { user, role: role.clone() }),
+        ("role_add", AuthOp::RoleAdd { name: role.clone() }),
+        ("role_delete", AuthOp::RoleDelete { name: role.clone() }),
+        (
+            "role_grant_permission",
+            AuthOp::RoleGrantPermission { role: role.clone(), permission: Some(permission) },
+        ),
+        (
+            "role_revoke_permission",
+            AuthOp::RoleRevokePermission { role, key: name(b"a"), range_end: name(b"\0") },
+        ),
+    ]
+}
+
+/// A block whose bundle does these auth ops, with a value for each password.
+pub fn auth_block() -> Block {
+    let mut values = Vec::new();
+    let mut skeletons = Vec::new();
+    for (name, op) in auth_ops() {
+        // A login needs the switch on, and what is taken away would not be seen.
+        let seen = !name.contains("delete") && !name.contains("revoke") && name != "authenticate";
+        let mut op = Op::Auth(Box::new(op));
+        op.for_each_slot(&mut |slot| {
+            let index = values.len();
+            let bytes = Bytes::from_static(b"$2a$10$a bcrypt hash");
+            let value = Value { salt: [u8::try_from(index).expect("few"); 16], bytes };
+            *slot = ValueSlot {
+                index: u32::try_from(index).expect("few values"),
+                commitment: value.commitment(),
+            };
+            values.push(value);
+        });
+        if seen {
+            skeletons.push(Skeleton { author: author(), op });
+        } else {
+            assert!(values.len() <= 2, "what is left out has no password");
+        }
+    }
+    // Behind the role's creation.
+    let late = AuthOp::UserGrantRole {
+        user: Bytes::from_static(b"alice"),
+        role: Bytes::from_static(b"app"),
+    };
+    skeletons.push(Skeleton { author: author(), op: Op::Auth(Box::new(late)) });
+    let parts = BundleParts {
+        origin: ReplicaId(1),
+        session: 1,
+        first_seq: 0,
+        not_after_ms: Millis(u64::MAX),
+        skeletons,
+        values,
+    };
+    let entries = vec![Entry::Bundle(Bundle::sign(parts, &cluster_id(), &key(1)))];
+    BlockParts::new(entries).into_block(BlockHeader { flags: 0, height: Height(1), ..header() })
 }
 
 pub fn bundle() -> Bundle {

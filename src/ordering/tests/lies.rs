@@ -94,6 +94,15 @@ fn a_malformed_certificate_in_a_view_change_spoils_it() {
         ("another height", mutated(&|cert| cert.height = Height(2))),
         ("another view", mutated(&|cert| cert.view = View(1))),
         ("another epoch", mutated(&|cert| cert.epoch = Epoch(1))),
+        ("a later epoch's", {
+            let round = (Phase::Prepare, Epoch(1), View(0));
+            let range = || (Height(1), vec![hash]);
+            let sign = |id: &u16| {
+                Vote::sign(round, ReplicaId(*id), range(), &CLUSTER, &scheme(*id)).signed
+            };
+            let signatures = [0, 1, 2].iter().map(sign).collect();
+            Certificate { epoch: Epoch(1), signatures, ..good() }
+        }),
         ("a flipped signature", mutated(&|cert| cert.signatures[1].signature.0[0] ^= 1)),
         (
             "swapped signers",
@@ -125,6 +134,34 @@ fn a_malformed_certificate_in_a_view_change_spoils_it() {
     for (name, certificate) in bad {
         assert!(!believed(certificate), "{name}");
     }
+}
+
+#[test]
+fn a_second_block_of_a_primary_gets_no_vote() {
+    let mut world = World::begun(4, 15, world::Options::default());
+    world.equivocate(ReplicaId(0));
+    world.keep_sent = true;
+    world.submit(0);
+    // 1 and 3 are shown another block than 2.
+    let accepted = |world: &World, id| world.core(id).view.tip.height == Height(1);
+    for _ in 0..200 {
+        if accepted(&world, 2) && accepted(&world, 3) {
+            break;
+        }
+        world.run_ms(1);
+    }
+    for (shown_to, also_to) in [(2, 3), (1, 2)] {
+        assert!(accepted(&world, also_to), "{}", world.describe());
+        let proposals = world.sent_to(0, shown_to).into_iter();
+        for message in proposals.filter(|one| matches!(one, Message::PrePrepare { .. })) {
+            // The world's ledger knows one vote per replica and place.
+            world.deliver(0, also_to, message);
+        }
+    }
+    for origin in 1..4 {
+        world.submit(origin);
+    }
+    assert!(world.run_until_ordered(8000), "{}", world.describe());
 }
 
 #[test]
@@ -210,4 +247,32 @@ fn a_read_survives_a_liar_above_every_height() {
     assert!(world.run_until_ordered(2000));
     world.read(3);
     assert!(world.run_until_read(4000), "{}", world.describe());
+}
+
+#[test]
+fn late_answers_to_an_earlier_question_answer_no_later_read() {
+    let mut world = World::begun(4, 22, world::Options::default());
+    let counter = world.core(3).reads_asked() + 1;
+    let nonce = ReadNonce { start: [world.starts(3); 32], counter };
+    world.cut(3);
+    world.read(3);
+    world.run_ms(20);
+    let stale = world.core(3).status().executed;
+    for origin in 0..3 {
+        world.submit(origin);
+    }
+    world.run_ms(1000);
+    assert!(world.core(0).status().committed > stale, "{}", world.describe());
+    // A write is acknowledged that this read must see, and both are asked for again and again.
+    world.read(3);
+    for _ in 0..3 {
+        world.run_ms(600);
+        for from in 0..3 {
+            let (mark, committed) = (stale, stale);
+            let answer = ReadAnswer { nonce, epoch: Epoch(0), mark, committed };
+            world.deliver(from, 3, Message::ReadAnswer(answer));
+        }
+    }
+    world.heal();
+    assert!(world.run_until_read(8000), "{}", world.describe());
 }

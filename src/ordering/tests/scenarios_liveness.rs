@@ -63,6 +63,33 @@ fn ten_minutes_without_a_quorum_leave_the_views_small() {
     ordered(&mut world, 16_000);
 }
 
+/// A replica that is cut off, with requests of its clients waiting and at any moment between two STATUS,
+/// leaves its view not even once: it cannot know that its primary is at fault. Nor does its return move
+/// the others.
+#[test]
+fn who_is_cut_off_accuses_nobody() {
+    for seed in 0..12 {
+        let mut world = World::begun(4, 900 + seed, Options::default());
+        world.submit(2);
+        ordered(&mut world, 1000);
+        world.run_ms(500 + 17 * seed);
+        let primary = world.core(0).status().primary.expect("a primary").0;
+        let backup = (primary + 1 + (seed % 3) as u16) % 4;
+        let before = views(&world);
+        if seed % 2 == 0 {
+            world.submit(backup);
+        }
+        world.run_ms(seed % 5);
+        world.cut(backup);
+        world.submit(backup);
+        world.run_ms(3000);
+        assert_eq!(views(&world), before, "seed {seed}: {}", world.describe());
+        world.heal();
+        ordered(&mut world, 20_000);
+        assert_eq!(views(&world), before, "seed {seed}: {}", world.describe());
+    }
+}
+
 /// 34: whoever leads next is cut off, again and again; once that stops there is progress.
 #[test]
 fn progress_returns_once_leaders_are_left_alone() {

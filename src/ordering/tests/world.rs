@@ -620,6 +620,13 @@ impl World {
         }
     }
 
+    /// What one replica sent to another since `keep_sent`.
+    pub fn sent_to(&self, from: u16, to: u16) -> Vec<Message> {
+        let sent = self.sent.iter().filter(|(sender, other, _)| (*sender, *other) == (from, to));
+        let decode = |bytes: &Bytes| Message::from_bytes(bytes.clone()).expect("as it was sent");
+        sent.map(|(.., bytes)| decode(bytes)).collect()
+    }
+
     /// Delivers all that was ever sent once more, spread over half a second.
     pub fn replay_sent(&mut self) {
         self.keep_sent = false;

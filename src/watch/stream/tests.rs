@@ -155,6 +155,40 @@ fn ids_are_counted_from_zero_and_skip_those_in_use() {
     assert_eq!(create(&mut stream, watch(b"a", b"", 0), Revision(1)), Ok(2));
 }
 
+/// A stream's reader may be slow: what one poll collects waits in memory for it (kubernetes #123448).
+#[test]
+fn one_poll_holds_no_more_bytes_than_its_bound_and_one_revision() {
+    for from_history in [false, true] {
+        let mut world = World::new();
+        let mut stream = WatchStream::new(world.ring.revision());
+        let start = if from_history { 2 } else { 0 };
+        if from_history {
+            (0..40).for_each(|_| world.write(&BTreeSet::from([0, 1, 2, 3])));
+        }
+        create(&mut stream, watch(b"a", b"z", start), world.ring.revision()).expect("created");
+        if !from_history {
+            (0..40).for_each(|_| world.write(&BTreeSet::from([0, 1, 2, 3])));
+        }
+        let (mut polls, mut events) = (0, 0);
+        let revision_bytes: usize = world.events[..4].iter().map(bytes_bound).sum();
+        loop {
+            let (deliveries, more) = world.poll(&mut stream);
+            let mut bytes = 0;
+            for delivery in &deliveries {
+                let Load::Events { slots, .. } = &delivery.load else { panic!("events alone") };
+                events += slots.len();
+                bytes += slots.iter().map(|slot| bytes_bound(&slot.event)).sum::<usize>();
+            }
+            assert!(bytes <= POLL_BYTES + revision_bytes, "history {from_history}: {bytes} bytes");
+            polls += 1;
+            if !more {
+                break;
+            }
+        }
+        assert!(polls > 10 && events == 160, "{events} events in {polls} polls");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(BTreeSet<u8>),

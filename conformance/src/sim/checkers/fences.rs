@@ -7,30 +7,35 @@ use althing::chain::{Entry, Record};
 use althing::ordering::Message;
 use althing::types::{Epoch, Height, ReplicaId, View};
 
+use crate::sim::plan::Micros;
+
 /// REJOINs in blocks, and where fences were left.
 #[derive(Default)]
 pub struct Fences {
-    /// Where a nonce stands in a block that someone logged.
-    nonces: BTreeMap<[u8; 32], Height>,
+    /// Where a replica's nonce stands in a block that someone logged, and when the first did.
+    nonces: BTreeMap<(ReplicaId, [u8; 32]), (Height, Micros)>,
     left: BTreeMap<ReplicaId, (Epoch, View)>,
 }
 
 impl Fences {
-    /// A replica logs a record; `nonce` is its process's.
+    /// A replica logs a record; nonce and start are its process's.
     ///
     /// # Errors
     /// It leaves the fence on a certificate that proves nothing about its lost votes.
     pub fn appended(
         &mut self,
         replica: ReplicaId,
-        nonce: [u8; 32],
+        (nonce, since): ([u8; 32], Micros),
         record: &Record,
+        now: Micros,
     ) -> Result<(), String> {
         match record {
             Record::Block(block) => {
                 for entry in &block.entries {
                     if let Entry::Rejoin(rejoin) = entry {
-                        self.nonces.insert(rejoin.nonce, block.header.height);
+                        let at = (block.header.height, now);
+                        let place = self.nonces.entry((rejoin.replica, rejoin.nonce)).or_insert(at);
+                        place.0 = at.0;
                     }
                 }
                 Ok(())
@@ -38,11 +43,17 @@ impl Fences {
             Record::Rejoined(certificate) => {
                 self.left.insert(replica, (certificate.epoch, certificate.view));
                 let height = certificate.height;
-                let held = self.nonces.get(&nonce).is_some_and(|at| *at <= height);
-                let nothing = format!(
-                    "{replica} leaves its fence at {height}, below any REJOIN of this process"
-                );
-                if held { Ok(()) } else { Err(nothing) }
+                let held = self.nonces.get(&(replica, nonce)).filter(|(at, _)| *at <= height);
+                match held {
+                    None => Err(format!(
+                        "{replica} leaves its fence at {height}, below any REJOIN of this process"
+                    )),
+                    // Its block may be older than the votes that are lost.
+                    Some((_, first)) if *first < since => Err(format!(
+                        "{replica} leaves its fence at {height} by a REJOIN of an earlier process"
+                    )),
+                    Some(_) => Ok(()),
+                }
             }
             _ => Ok(()),
         }

@@ -1,0 +1,75 @@
+//! Users and roles between organisations, with the unmodified etcdctl: each has its own.
+
+use std::time::Duration;
+
+use conformance::network::{Network, Replica};
+use conformance::peers::{self, eventually};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// etcdctl at a replica, with its organisation's client certificate; what it printed, or its complaint.
+fn etcdctl(replica: &Replica, arguments: &[&str]) -> Result<String, String> {
+    let tls = replica.tls();
+    let output = peers::command("etcdctl")
+        .arg(format!("--endpoints={}", replica.endpoint))
+        .arg(format!("--cacert={}", tls.ca.display()))
+        .arg(format!("--cert={}", tls.certificate.display()))
+        .arg(format!("--key={}", tls.key.display()))
+        .args(arguments)
+        .output()
+        .expect("etcdctl runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn denied(result: &Result<String, String>) -> bool {
+    result.as_ref().is_err_and(|error| error.contains("etcdserver: permission denied"))
+}
+
+#[test]
+fn each_organisation_has_its_own_users() {
+    if !peers::available("process::auth", &["etcdctl"]) {
+        return;
+    }
+    let mut network = Network::start(4);
+    let commands: [&[&str]; 7] = [
+        &["user", "add", "root:rootpw"],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "app"],
+        &["role", "grant-permission", "app", "readwrite", "--prefix=true", "/app/"],
+        &["user", "add", "web:webpw"],
+        &["user", "grant-role", "web", "app"],
+        &["auth", "enable"],
+    ];
+    for command in commands {
+        etcdctl(&network.replicas[0], command).unwrap_or_else(|why| panic!("{command:?}: {why}"));
+    }
+    let web = |replica: &Replica, rest: &[&str]| {
+        etcdctl(replica, &[&["--user=web:webpw"], rest].concat())
+    };
+    let [acme, birch] = [&network.replicas[0], &network.replicas[1]];
+    assert_eq!(web(acme, &["put", "/app/a", "1"]), Ok("OK".to_owned()));
+    assert!(denied(&web(acme, &["put", "/other", "1"])));
+    assert!(denied(&web(acme, &["get", "/app/", "--from-key"])));
+    // The certificate names a client that is no user: it has no right.
+    assert!(denied(&etcdctl(acme, &["put", "/app/a", "2"])));
+    // The other organisation has not switched its users on; nobody of it is locked out.
+    assert_eq!(etcdctl(birch, &["put", "/other", "1"]), Ok("OK".to_owned()));
+    let shown = etcdctl(birch, &["auth", "status"]).expect("anyone may ask");
+    assert!(shown.contains("Authentication Status: false"), "{shown}");
+    assert_eq!(etcdctl(birch, &["user", "list"]), Ok(String::new()));
+    // Once it has, acme's user is nobody there, whatever right he has at home.
+    for command in [&commands[0][..], commands[1], commands[6]] {
+        etcdctl(birch, command).unwrap_or_else(|why| panic!("{command:?}: {why}"));
+    }
+    let stranger = web(birch, &["put", "/app/a", "1"]);
+    assert!(stranger.is_err_and(|error| error.contains("authentication failed")));
+    // A restarted replica knows users and roles from its log, and the token's loss is made good.
+    network.kill(0);
+    network.launch(0);
+    eventually("acme's users are back", MINUTE, || {
+        web(&network.replicas[0], &["put", "/app/b", "1"]).is_ok()
+    });
+    assert!(denied(&web(&network.replicas[0], &["put", "/other", "1"])));
+    crate::roots_become_equal(&network);
+}

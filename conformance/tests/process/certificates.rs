@@ -1,0 +1,91 @@
+//! An organisation changes its certificates while its replica runs (faults.md O12): old and new ones count
+//! as long as both are trusted, and no client notices. Between replicas each start makes a new TLS key,
+//! so every test that restarts one covers that side.
+
+use std::path::Path;
+use std::time::Duration;
+
+use conformance::client::Client;
+use conformance::cluster::TlsFiles;
+use conformance::network::Network;
+use conformance::peers::{self, eventually};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+use crate::load::Load;
+use crate::{WARM_UP, roots_become_equal};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A certificate authority that nobody knows yet, and its certificate.
+fn authority() -> (Issuer<'static, KeyPair>, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "the next authority");
+    let certificate = ca.self_signed(&key).expect("a CA certificate").pem();
+    (Issuer::new(ca, key), certificate)
+}
+
+fn issue(issuer: &Issuer<'_, KeyPair>, holder: &str, certificate: &Path, key_file: &Path) {
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let mut parameters = CertificateParams::new(names).expect("names");
+    parameters.distinguished_name.push(DnType::CommonName, holder);
+    let signed = parameters.signed_by(&key, issuer).expect("a certificate");
+    std::fs::write(certificate, signed.pem()).expect("a certificate file");
+    std::fs::write(key_file, key.serialize_pem()).expect("a key file");
+}
+
+#[test]
+fn certificates_change_on_one_side_under_load_and_no_client_notices() {
+    if !peers::available("process::certificates", &["althing"]) {
+        return;
+    }
+    let network = Network::start(4);
+    let changing = &network.replicas[1];
+    let writers: Vec<_> = network.replicas.iter().collect();
+    let load = Load::start("certificates", &writers);
+    load.progress("with the first certificates", WARM_UP);
+
+    let (issuer, next_ca) = authority();
+    let home = changing.home();
+    let path = |name: &str| home.join(name);
+    let next = TlsFiles {
+        ca: path("next-ca.crt"),
+        certificate: path("next-client.crt"),
+        key: path("next-client.key"),
+    };
+    std::fs::write(&next.ca, &next_ca).expect("a file");
+    issue(&issuer, "a client of the next authority", &next.certificate, &next.key);
+    let works = |tls: &TlsFiles| {
+        let client = Client::new(&changing.endpoint, Some(tls));
+        client.call_within("KV/Put", "key:'rotated' value:'1'", Duration::from_secs(10)).is_ok()
+    };
+    assert!(!works(&next), "nobody knows the next authority yet");
+
+    // Both are trusted first; then the server shows the new certificate.
+    let first_ca = std::fs::read_to_string(path("ca.crt")).expect("the first authority");
+    std::fs::write(path("ca.crt"), format!("{first_ca}{next_ca}")).expect("a file");
+    issue(&issuer, "server", &path("client-server.crt"), &path("client-server.key"));
+    eventually("the next authority's client is served", MINUTE, || works(&next));
+    assert!(changing.output().contains("tls_reloaded"), "{}", changing.output());
+    assert!(works(&changing.tls()), "the first authority's client certificate still counts");
+    load.progress("in the overlap", WARM_UP);
+
+    // The first authority is trusted no more.
+    let old =
+        TlsFiles { ca: path("ca.crt"), certificate: path("client.crt"), key: path("client.key") };
+    std::fs::write(path("ca.crt"), &next_ca).expect("a file");
+    eventually("the first authority's client is refused", MINUTE, || !works(&old));
+    assert!(works(&next));
+    // Connections that stand are not cut.
+    load.progress("after the overlap", WARM_UP);
+    let ledger = load.finish();
+    eprintln!("certificates: {} writes, {} unknown", ledger.len(), ledger.failures);
+    assert_eq!(ledger.failures, 0, "no client noticed");
+    // Whoever connects now needs the next ones.
+    std::fs::copy(&next.certificate, path("client.crt")).expect("a copy");
+    std::fs::copy(&next.key, path("client.key")).expect("a copy");
+    ledger.check(&network);
+    roots_become_equal(&network);
+}
