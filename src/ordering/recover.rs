@@ -11,6 +11,7 @@ use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::epochs::Epochs;
+use crate::ordering::feed::Feed;
 use crate::ordering::fence::Fence;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
@@ -59,6 +60,7 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            feed: Feed::default(),
             fence: Fence::new(start_nonce),
             transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),
@@ -109,7 +111,7 @@ impl Core {
             self.view.mark = base.0;
             self.view.fresh = !fenced;
             self.fence.unrecorded = true;
-            if fenced || recovery.entered.is_some() {
+            if fenced || recovery.entered.is_some() || recovery.rejoined.is_some() {
                 // Nothing was promised in this epoch yet.
                 self.recover_known(Height(0));
                 self.fence.recovered(fenced, recovery.rejoined.as_ref(), View(0));

@@ -12,7 +12,7 @@ use crate::types::{Digest, Epoch, Millis, OrgId, ReplicaId, View};
 const CLUSTER: Digest = Digest([8; 32]);
 
 /// A change of the newest network, signed by `organisations`, submitted through `through`.
-fn change(world: &mut World, through: u16, action: ConfigAction, organisations: &[u16]) {
+pub fn change(world: &mut World, through: u16, action: ConfigAction, organisations: &[u16]) {
     let signed = signed_change(world, action, organisations);
     world.submit_change(through, signed);
 }
@@ -32,7 +32,7 @@ fn signed_change(world: &World, action: ConfigAction, organisations: &[u16]) -> 
     change
 }
 
-fn new_replica(id: u16) -> NewReplica {
+pub fn new_replica(id: u16) -> NewReplica {
     NewReplica {
         organisation: format!("org{id}"),
         governance_keys: vec![governance_key(id).public_key()],
@@ -49,11 +49,11 @@ fn remove(replica: u16, accept_smaller_f: bool) -> ConfigAction {
     ConfigAction::Remove { replica: ReplicaId(replica), accept_smaller_f }
 }
 
-fn promote(replica: u16) -> ConfigAction {
+pub fn promote(replica: u16) -> ConfigAction {
     ConfigAction::Promote { replica: ReplicaId(replica) }
 }
 
-fn load(world: &mut World, ms: u64) {
+pub fn load(world: &mut World, ms: u64) {
     let origins: Vec<u16> = world.network().membership.members.iter().map(|m| m.id.0).collect();
     for _ in 0..ms / 10 {
         for id in &origins {
@@ -64,7 +64,7 @@ fn load(world: &mut World, ms: u64) {
 }
 
 /// Until every member that is up is in this epoch.
-fn reach(world: &mut World, epoch: u64, ms: u64) {
+pub fn reach(world: &mut World, epoch: u64, ms: u64) {
     for _ in 0..ms / 10 {
         load(world, 10);
         let members = world.network().membership;
@@ -228,6 +228,47 @@ fn a_rotated_key_votes_once_its_replica_signs_with_it_and_the_old_one_never_agai
     world.kill(3);
     load(&mut world, 300);
     assert!(world.run_until_ordered(8000), "its votes are needed: {}", world.describe());
+}
+
+fn rotate(replica: u16, to: u16) -> ConfigAction {
+    ConfigAction::RotateKey {
+        replica: ReplicaId(replica),
+        key: key(to),
+        possession: scheme(to).sign(&possession_bytes(&CLUSTER, &key(to))),
+    }
+}
+
+#[test]
+fn a_new_key_in_the_epoch_before_it_follows_and_votes_from_its_own_epoch_on() {
+    let mut world = World::begun(4, 8, Options::default());
+    load(&mut world, 50);
+    world.kill(2);
+    change(&mut world, 0, rotate(2, 50), &[2]);
+    reach(&mut world, 1, 3000);
+    // Its log ends in the epoch before.
+    world.rekey(2, key(50));
+    reach(&mut world, 1, 5000);
+    world.kill(3);
+    load(&mut world, 300);
+    assert!(world.run_until_ordered(8000), "its votes are needed: {}", world.describe());
+}
+
+#[test]
+fn a_log_from_before_a_rotation_knows_the_lost_votes_of_the_new_key() {
+    let mut world = World::begun(4, 12, Options::default());
+    load(&mut world, 50);
+    world.copy(2);
+    change(&mut world, 0, rotate(2, 50), &[2]);
+    reach(&mut world, 1, 3000);
+    world.rekey(2, key(50));
+    load(&mut world, 300);
+    assert!(world.run_until_ordered(8000), "{}", world.describe());
+    world.kill(2);
+    world.roll_back(2);
+    world.restart(2);
+    load(&mut world, 300);
+    assert!(world.fences(2) > 0, "it voted with that key: {}", world.describe());
+    assert!(world.run_until_ordered(20_000), "{}", world.describe());
 }
 
 #[test]
