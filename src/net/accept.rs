@@ -22,8 +22,9 @@ const HANDSHAKES_MAX: usize = 64;
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Pings of one link, each answered; a correct peer sends one.
 const PINGS_PER_SECOND: u64 = 10;
-/// A frame's own cost, so that many small ones are bounded too.
-pub(super) const FRAME_OVERHEAD_BYTES: usize = 256;
+/// A frame's own cost, so that few small ones wait: who flooded and is honest after a restart is heard
+/// again once they are dealt with.
+pub(super) const FRAME_OVERHEAD_BYTES: usize = 8 << 10;
 
 /// Accepts until the process stops. No error of one connection, nor a lack of descriptors, ends it.
 pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
