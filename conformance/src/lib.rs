@@ -11,6 +11,8 @@ pub mod scenarios;
 pub mod sim;
 pub mod targets;
 #[cfg(feature = "server")]
+pub mod ceremony;
+#[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
 pub mod cluster;

@@ -123,6 +123,26 @@ impl Network {
         self.replicas.push(Replica::init(name, self.directory.path(), None, None));
     }
 
+    /// Gives a second replica of organisation `of` a home; it is no member yet. Its certificates are
+    /// signed by the first one's authority, so the same clients reach both.
+    pub fn invite_second(&mut self, name: &'static str, of: usize) {
+        let authority = self.replicas[of].home.display().to_string();
+        let more = ["--authority", &authority];
+        self.replicas.push(Replica::init_with(name, self.directory.path(), (None, None), &more));
+    }
+
+    /// Waits until a replica has ended by itself; its exit code.
+    pub fn wait_until_ended(&mut self, index: usize) -> Option<i32> {
+        let replica = &mut self.replicas[index];
+        let mut process = replica.process.take().expect("it runs");
+        let mut status = None;
+        peers::eventually(&format!("{} ends", replica.name), Duration::from_secs(120), || {
+            status = process.exited();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
     /// Starts replica `index`, which must not run, on what its disk holds.
     pub fn launch(&mut self, index: usize) {
         self.launch_by(index, peers::command("althing"));
@@ -278,22 +298,21 @@ impl Replica {
         peer: Option<String>,
         listens: Option<String>,
     ) -> Replica {
+        Replica::init_with(name, directory, (peer, listens), &[])
+    }
+
+    fn init_with(
+        name: &'static str,
+        directory: &Path,
+        (peer, listens): (Option<String>, Option<String>),
+        more: &[&str],
+    ) -> Replica {
         let home = directory.join(name);
         let endpoint = format!("https://127.0.0.1:{}", peers::free_port());
         let peer = peer.unwrap_or_else(|| format!("127.0.0.1:{}", peers::free_port()));
         let path = home.display().to_string();
-        althing(&[
-            "org",
-            "init",
-            "--name",
-            name,
-            "--home",
-            &path,
-            "--client-url",
-            &endpoint,
-            "--peer-addr",
-            &peer,
-        ]);
+        let fixed = ["org", "init", "--name", name, "--home", &path, "--client-url", &endpoint];
+        althing(&[&fixed[..], &["--peer-addr", &peer], more].concat());
         Replica { name, endpoint, peer_address: peer, listens, home, process: None }
     }
 

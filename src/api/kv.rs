@@ -74,7 +74,7 @@ impl Api {
 
     /// etcd's `--max-request-bytes`, and Althing's cap on keys.
     fn check_size(&self, request: &impl Message) -> Result<(), Refusal> {
-        if request.encoded_len() > self.settings.request_bytes_max {
+        if request.encoded_len() > self.request_bytes_max() {
             return Err(Refusal::RequestTooLarge);
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Kv for KvService {
     ) -> Result<Response<pb::TxnResponse>, Status> {
         let api = &self.0;
         identity::admit(api, &request)?;
-        validate::txn(request.get_ref(), api.settings.txn_operations_max)?;
+        validate::txn(request.get_ref(), api.txn_operations_max())?;
         check_keys(request.get_ref())?;
         let caller = Caller::of(&request);
         let reply = if is_read_only(request.get_ref()) {

@@ -55,10 +55,10 @@ const OVERHEAD_BYTES: usize = 512 << 10;
 /// The settings of the client side that are local to a replica.
 #[derive(Clone)]
 pub struct Settings {
-    /// `--max-request-bytes`.
-    pub request_bytes_max: usize,
-    /// `--max-txn-ops`.
-    pub txn_operations_max: usize,
+    /// `--max-request-bytes`, where it is less than the network allows.
+    pub request_bytes_max: Option<usize>,
+    /// `--max-txn-ops`, likewise.
+    pub txn_operations_max: Option<usize>,
     /// `--watch-progress-notify-interval`, at least 100.
     pub progress_interval_ms: u64,
     /// How users prove themselves.
@@ -88,19 +88,6 @@ impl AuthSettings {
 impl Default for AuthSettings {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Settings {
-    /// What the network allows, with etcd's interval of ten minutes.
-    #[must_use]
-    pub fn new(parameters: &crate::chain::Parameters) -> Self {
-        Self {
-            request_bytes_max: parameters.request_bytes_max as usize,
-            txn_operations_max: parameters.txn_ops_max as usize,
-            progress_interval_ms: 600_000,
-            auth: AuthSettings::new(),
-        }
     }
 }
 
@@ -140,6 +127,22 @@ impl Api {
         self.header(self.handle.read(|shared| shared.state.kv.revision()))
     }
 
+    /// Most bytes of a request: organisations may change what the network allows while this replica runs.
+    fn request_bytes_max(&self) -> usize {
+        let allowed = self.parameter(|parameters| parameters.request_bytes_max);
+        self.settings.request_bytes_max.map_or(allowed, |flag| flag.min(allowed))
+    }
+
+    /// Most ops of a transaction, likewise.
+    fn txn_operations_max(&self) -> usize {
+        let allowed = self.parameter(|parameters| parameters.txn_ops_max);
+        self.settings.txn_operations_max.map_or(allowed, |flag| flag.min(allowed))
+    }
+
+    fn parameter(&self, which: impl Fn(&crate::chain::Parameters) -> u32) -> usize {
+        self.handle.read(|shared| which(&shared.state.network().membership.parameters)) as usize
+    }
+
     fn health(&self) -> Health {
         Health { has_leader: self.handle.has_leader(), quarantined: self.handle.is_quarantined() }
     }
@@ -173,9 +176,9 @@ impl Api {
 pub fn routes(handle: Handle, settings: Settings) -> Router {
     let names = Names::new(&handle);
     let wakes = Arc::new(Wakes::new(handle.clone()));
-    let bytes_max = settings.request_bytes_max + OVERHEAD_BYTES;
     let passwords = Passwords::new(settings.auth.bcrypt_cost);
     let api = Arc::new(Api { handle, settings, names, wakes, passwords });
+    let bytes_max = api.request_bytes_max() + OVERHEAD_BYTES;
     let kv = etcd::kv_server::KvServer::new(kv::KvService(Arc::clone(&api)));
     let watch = etcd::watch_server::WatchServer::new(watch::WatchService(Arc::clone(&api)));
     let lease = etcd::lease_server::LeaseServer::new(lease::LeaseService(Arc::clone(&api)));

@@ -90,7 +90,7 @@ impl Chunks {
 
     /// Towards chunks of `--max-request-bytes`, by doubling and halving, never none.
     fn next_limit(&self, bytes: usize) -> i64 {
-        let target = self.api.settings.request_bytes_max;
+        let target = self.api.request_bytes_max();
         let limit = self.range.limit;
         if bytes < target / 2 {
             limit.saturating_mul(2)

@@ -307,7 +307,7 @@ impl Session {
         };
         match slots.iter().map(encode).collect::<Result<Vec<Bytes>, ValueError>>() {
             Ok(events) if fragment => {
-                let bytes_max = self.api.settings.request_bytes_max + OVERHEAD_BYTES;
+                let bytes_max = self.api.request_bytes_max() + OVERHEAD_BYTES;
                 self.outbox.extend(fragments(response, events, bytes_max));
             }
             Ok(events) => self.outbox.push_back(pb::WatchResponse { events, ..response }),

@@ -19,6 +19,7 @@ impl Scene {
                 name: (*name).to_owned(),
                 client_urls: vec![format!("https://127.0.0.1:{}", 25_000 + at * 10)],
                 peer_address: format!("127.0.0.1:{}", 25_001 + at * 10),
+                authority: None,
             };
             create(&scene.home(name), &plan).expect("a home");
         }
@@ -91,6 +92,7 @@ fn a_home_is_never_overwritten() {
         name: "acme".into(),
         client_urls: vec!["https://127.0.0.1:1".into()],
         peer_address: "127.0.0.1:2".into(),
+        authority: None,
     };
     let why = create(&scene.home("acme"), &plan).expect_err("taken").to_string();
     assert!(why.contains("replica.key exists already"), "{why}");

@@ -33,20 +33,34 @@ pub(super) struct Certificates {
     pub client: Pair,
 }
 
-/// Makes an organisation's authority and its first two certificates. `hosts` are names and
-/// addresses of the replica; localhost and both loopback addresses are added.
-pub(super) fn make(organisation: &str, hosts: &[String]) -> anyhow::Result<Certificates> {
+/// Makes a replica's two certificates, signed by an authority that is known or made here. `hosts` are
+/// names and addresses of the replica; localhost and both loopback addresses are added.
+pub(super) fn make(
+    name: &str,
+    hosts: &[String],
+    known: Option<Pair>,
+) -> anyhow::Result<Certificates> {
+    let (authority, issuer) = match known {
+        None => new_authority(name)?,
+        Some(pair) => {
+            let key = KeyPair::from_pem(&pair.key).context("the authority's key is damaged")?;
+            let issuer = Issuer::from_ca_cert_pem(&pair.certificate, key);
+            (pair, issuer.context("the authority's certificate is damaged")?)
+        }
+    };
+    let server = leaf(name, name, Some(hosts), &issuer)?;
+    let client = leaf(&format!("{name}-admin"), name, None, &issuer)?;
+    Ok(Certificates { authority, server, client })
+}
+
+fn new_authority(organisation: &str) -> anyhow::Result<(Pair, Issuer<'static, KeyPair>)> {
     let key = KeyPair::generate().context("cannot make the authority's key")?;
     let mut params = params(&format!("{organisation} CA"), organisation, AUTHORITY_YEARS)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).context("cannot sign the authority")?;
     let authority = Pair::of(&certificate, &key);
-    let issuer = Issuer::new(params, key);
-
-    let server = leaf(organisation, organisation, Some(hosts), &issuer)?;
-    let client = leaf(&format!("{organisation}-admin"), organisation, None, &issuer)?;
-    Ok(Certificates { authority, server, client })
+    Ok((authority, Issuer::new(params, key)))
 }
 
 /// A certificate of its own for `--auto-tls`.

@@ -183,14 +183,12 @@ fn listeners(
     tls: &Tls,
 ) -> Vec<Listener> {
     let client = &prepared.settings.client;
-    let mut api_settings = api::Settings::new(&prepared.genesis.genesis.parameters);
-    let narrow = |bound: &mut usize, flag: Option<u32>| {
-        *bound = flag.map_or(*bound, |flag| (*bound).min(flag as usize));
+    let api_settings = api::Settings {
+        request_bytes_max: client.request_bytes_max.map(|flag| flag as usize),
+        txn_operations_max: client.txn_ops_max.map(|flag| flag as usize),
+        progress_interval_ms: client.watch_progress_ms.max(100),
+        auth,
     };
-    narrow(&mut api_settings.request_bytes_max, client.request_bytes_max);
-    narrow(&mut api_settings.txn_operations_max, client.txn_ops_max);
-    api_settings.auth = auth;
-    api_settings.progress_interval_ms = client.watch_progress_ms.max(100);
     let web_settings = web::Settings {
         etcd_version: api::ETCD_VERSION,
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),

@@ -12,6 +12,8 @@ pub(super) struct Plan {
     pub name: String,
     pub client_urls: Vec<String>,
     pub peer_address: String,
+    /// The home of another replica of the organisation, whose authority signs here too.
+    pub authority: Option<PathBuf>,
 }
 
 /// Makes a home; nothing in it may be there before. Either all files are there afterwards or none.
@@ -36,7 +38,9 @@ pub(super) fn create(home: &Home, plan: &Plan) -> anyhow::Result<PublicFile> {
         peer_address: plan.peer_address.clone(),
     };
     public.check()?;
-    let certificates = certificates::make(&plan.name, &hosts)?;
+    let authority = plan.authority.as_ref().map(|path| authority(&Home::at(path))).transpose()?;
+    let made_here = authority.is_none();
+    let certificates = certificates::make(&plan.name, &hosts, authority)?;
     make_private_directory(home.directory())?;
 
     let mut made = Made(Vec::new());
@@ -50,8 +54,11 @@ pub(super) fn create(home: &Home, plan: &Plan) -> anyhow::Result<PublicFile> {
         (home.client_certificate(), home.client_key(), &certificates.client),
     ];
     for (certificate, key, pair) in pairs {
-        create_new(&key, pair.key.as_bytes(), 0o600)?;
-        made.0.push(key);
+        // The authority's key stays in one home.
+        if made_here || key != home.ca_key() {
+            create_new(&key, pair.key.as_bytes(), 0o600)?;
+            made.0.push(key);
+        }
         create_new(&certificate, pair.certificate.as_bytes(), 0o644)?;
         made.0.push(certificate);
     }
@@ -59,6 +66,14 @@ pub(super) fn create(home: &Home, plan: &Plan) -> anyhow::Result<PublicFile> {
     create_new(&home.public_file(&plan.name), public.to_json().as_bytes(), 0o644)?;
     made.0.clear();
     Ok(public)
+}
+
+fn authority(home: &Home) -> anyhow::Result<certificates::Pair> {
+    let read = |path: PathBuf| {
+        std::fs::read_to_string(&path).with_context(|| format!("--authority: {}", path.display()))
+    };
+    let key = read(home.ca_key())?.into();
+    Ok(certificates::Pair { certificate: read(home.ca_certificate())?, key })
 }
 
 fn home_files(home: &Home, name: &str) -> [PathBuf; 9] {

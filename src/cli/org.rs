@@ -29,6 +29,10 @@ pub(super) struct Init {
     /// Where other organisations' replicas reach its replica, HOST:PORT.
     #[arg(long = "peer-addr")]
     peer_address: String,
+    /// The home of another replica of this organisation: its authority signs this one's certificates
+    /// too, so that a client reaches both with one certificate.
+    #[arg(long)]
+    authority: Option<PathBuf>,
 }
 
 pub(super) fn run(org: Org) -> Result<(), Failure> {
@@ -45,8 +49,8 @@ fn make(init: Init) -> anyhow::Result<()> {
         );
     }
     let home = Home::at(&init.home);
-    let plan =
-        Plan { name: init.name, client_urls: init.client_urls, peer_address: init.peer_address };
+    let Init { name, client_urls, peer_address, authority, .. } = init;
+    let plan = Plan { name, client_urls, peer_address, authority };
     let public = create(&home, &plan)?;
     let directory = home.directory().display();
     say!("{} has a home: {directory}", plan.name);

@@ -186,8 +186,8 @@ fn warn_of_voted(settings: &mut Settings, file: &GenesisFile) {
     }
     for flag in voted_differences(settings, &file.genesis.parameters) {
         settings.warnings.push(format!(
-            "--{flag} differs from the network's value, which counts; organisations change it by vote \
-             (not there yet)"
+            "--{flag} differs from the network's value, which counts; organisations change it by \
+             `althing config set`"
         ));
     }
 }

@@ -6,6 +6,9 @@ pub const EXIT_LOG_FAILED: i32 = 70;
 /// The core or the state found a broken invariant.
 pub const EXIT_HALTED: i32 = 71;
 
+/// This replica was removed from the network: starting it again is no use.
+pub const EXIT_REMOVED: i32 = 72;
+
 /// Ends the process at once. Nothing is flushed: what was promised is on disk already.
 pub(super) fn halt(code: i32, reason: &str) -> ! {
     tracing::error!(event = "halt", code, "{reason}");

@@ -6,8 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::chain::{EpochProof, Network};
 use crate::crypto::{PublicKey, Scheme};
 use crate::net::{PeerAddress, PeerNet};
+use crate::node::halt::{EXIT_HALTED, EXIT_REMOVED, halt};
+use crate::node::run::Replica;
 use crate::tls::PeerTable;
 use crate::types::ReplicaId;
+
+/// A removed replica answers at least so long, for the request that removed it.
+const LEFT_MS: u64 = 1000;
+/// After so long it ends although nobody has told it that it may.
+const LEFT_MS_MAX: u64 = 60_000;
 
 /// How every epoch before this one ended, for whoever asks the handle.
 pub(super) type SharedEpochs = Arc<RwLock<Vec<EpochProof>>>;
@@ -67,7 +74,7 @@ fn addresses(network: &Network) -> BTreeMap<ReplicaId, PeerAddress> {
 
 /// What this replica's own place in a network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+enum Place {
     /// A member, by the key it signs with.
     Member,
     /// A member, but by another key: its own was rotated.
@@ -77,7 +84,7 @@ pub(super) enum Place {
 }
 
 /// Looks for the own replica in a network.
-pub(super) fn place(network: &Network, own: ReplicaId, scheme: &dyn Scheme) -> Place {
+fn place(network: &Network, own: ReplicaId, scheme: &dyn Scheme) -> Place {
     let Some(member) = network.membership.member(own) else { return Place::Outside };
     if member.key == scheme.public_key() { Place::Member } else { Place::OtherKey }
 }
@@ -89,6 +96,8 @@ pub(super) struct Members {
     pub(super) voters: Vec<ReplicaId>,
     pub(super) links: Option<Links>,
     pub(super) epochs: SharedEpochs,
+    /// Since when this replica is a member no more.
+    pub(super) left_ms: Option<u64>,
 }
 
 impl Members {
@@ -123,6 +132,58 @@ impl Members {
         drop(epochs);
         if let Some(links) = &self.links {
             links.follow(network, left);
+        }
+    }
+}
+
+impl Replica {
+    /// Looks for the own place in an epoch that begins, and says so if there is none.
+    pub(super) fn find_place(&mut self, network: &Network) {
+        let (own, epoch) = (self.members.own, network.membership.epoch.0);
+        let place = place(network, own, &*self.scheme);
+        self.members.left_ms = None;
+        match place {
+            Place::Member => {}
+            Place::OtherKey if self.members.awaits_own_key(network, &*self.scheme) => {
+                tracing::warn!(
+                    event = "key_of_a_later_epoch",
+                    "this replica signs with the key of a later epoch: until it is there it follows and does \
+                 not vote"
+                )
+            }
+            Place::OtherKey => halt(
+                EXIT_HALTED,
+                "this replica's key was rotated: put `althing epoch export` of another member into \
+                 the home as epochs.json and start again with the new key",
+            ),
+            Place::Outside if own.0 >= network.next_replica => tracing::info!(
+                event = "no_member_yet",
+                epoch,
+                "follows the chain to the epoch that admits this replica"
+            ),
+            Place::Outside => {
+                tracing::error!(
+                    event = "removed",
+                    epoch,
+                    "this replica was removed from the network: it votes no more, and ends once the \
+                     others need nothing of it"
+                );
+                self.members.left_ms = Some(self.clock.mono_ms());
+            }
+        }
+    }
+
+    /// Who left serves how its epoch ended until a quorum is in the next one: it may be the only one that
+    /// holds the certificate (protocol.md 20.6).
+    pub(super) fn end_if_removed(&self) {
+        let Some(left) = self.members.left_ms else { return };
+        let since = self.clock.mono_ms().saturating_sub(left);
+        if since >= LEFT_MS_MAX || since >= LEFT_MS && self.core.is_dispensable() {
+            halt(
+                EXIT_REMOVED,
+                "this replica was removed from the network, and the others go on without it; its \
+                 data directory is needed no more",
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chain::Network;
 use crate::node::NodeStatus;
@@ -35,6 +35,7 @@ pub(super) struct Meters {
     fenced: Gauge,
     block_ops: Histogram,
     quorum: Quorum,
+    voters: BTreeSet<ReplicaId>,
     quota_bytes: u64,
     own: ReplicaId,
 }
@@ -75,6 +76,7 @@ impl Meters {
             names: names(network),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
             quorum: network.membership.quorum(),
+            voters: voters(network),
             quota_bytes: network.membership.parameters.quota_bytes,
             own,
         }
@@ -93,6 +95,7 @@ impl Meters {
         self.peers = peer_gauges(network, self.own);
         self.names = names(network);
         self.quorum = network.membership.quorum();
+        self.voters = voters(network);
         self.quota_bytes = network.membership.parameters.quota_bytes;
     }
 
@@ -114,7 +117,8 @@ impl Meters {
         self.db_size.iter().for_each(|gauge| gauge.set(number(status.logical_bytes)));
         self.epoch.set(number(core.epoch.0));
         self.view.set(number(core.view.0));
-        let reachable = 1 + core.peers.values().filter(|peer| peer.up).count();
+        let up = |id: &ReplicaId| *id == self.own || core.peers.get(id).is_some_and(|peer| peer.up);
+        let reachable = self.voters.iter().filter(|id| up(id)).count();
         let margin = i64::try_from(reachable).unwrap_or(i64::MAX)
             - i64::try_from(self.quorum.q()).unwrap_or(i64::MAX);
         self.margin.set(f64::from(i32::try_from(margin).unwrap_or(i32::MAX)));
@@ -134,6 +138,10 @@ impl Meters {
         self.quarantined.set(flag(status.quarantined.is_some()));
         self.fenced.set(flag(status.fenced.is_some()));
     }
+}
+
+fn voters(network: &Network) -> BTreeSet<ReplicaId> {
+    network.membership.voters().map(|voter| voter.id).collect()
 }
 
 fn names(network: &Network) -> BTreeMap<ReplicaId, String> {

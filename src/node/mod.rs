@@ -42,7 +42,7 @@ mod values;
 
 pub use error::{ChangeError, NodeError, StartError};
 pub use evidence::KeptEvidence;
-pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED};
+pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED, EXIT_REMOVED};
 pub use handle::{Handle, Shared};
 pub use start::{Node, NodeConfig};
 pub use status::NodeStatus;

@@ -76,8 +76,17 @@ impl Replica {
                 self.admission.refuse_all(NodeError::NoLeader);
                 self.fenced = Some(reason);
             }
+            Alarm::Joining => {
+                tracing::info!(
+                    event = "joining",
+                    "this replica joins the network; it takes requests once the others have committed \
+                     its REJOIN"
+                );
+                self.admission.refuse_all(NodeError::NoLeader);
+                self.fenced = Some("joins the network; awaits its REJOIN".to_owned());
+            }
             Alarm::Rejoined { height } => {
-                tracing::info!(event = "rejoined", height = height.0, "rejoined: votes again");
+                tracing::info!(event = "rejoined", height = height.0, "rejoined: promises again");
                 self.fenced = None;
             }
             Alarm::AwaitsVoters { missing, first_start } => {
@@ -139,7 +148,8 @@ impl Replica {
         claims.sort_unstable_by(|one, two| two.cmp(one));
         let claimed = claims.get(weak - 1).copied().unwrap_or_default();
         let caught_up = core.executed > Height(0) && core.executed >= claimed;
-        if self.healing.is_some() && core.mode == Mode::Normal && core.has_leader && caught_up {
+        let settled = matches!(core.mode, Mode::Normal | Mode::Observer);
+        if self.healing.is_some() && settled && core.has_leader && caught_up {
             tracing::info!(event = "healed", height = core.executed.0, "this replica serves again");
             self.healing = None;
         }

@@ -24,7 +24,7 @@ use crate::node::halt::{EXIT_HALTED, EXIT_LOG_FAILED, halt};
 use crate::node::handle::Signals;
 use crate::node::intake::Intake;
 use crate::node::lie::Liar;
-use crate::node::members::{Members, Place, place};
+use crate::node::members::Members;
 use crate::node::metrics::Meters;
 use crate::node::pending::Pending;
 use crate::node::persist::Persist;
@@ -340,25 +340,7 @@ impl Replica {
                     voters = network.membership.voters().count(),
                     "an epoch begins"
                 );
-                match place(&network, self.members.own, &*self.scheme) {
-                    Place::Member => {}
-                    Place::OtherKey if self.members.awaits_own_key(&network, &*self.scheme) => {
-                        tracing::warn!(
-                            event = "key_of_a_later_epoch",
-                            "this replica signs with the key of a later epoch: until it is there it \
-                             follows and does not vote"
-                        );
-                    }
-                    Place::OtherKey => halt(
-                        EXIT_HALTED,
-                        "this replica's key was rotated: put `althing epoch export` of another \
-                         member into the home as epochs.json and start again with the new key",
-                    ),
-                    Place::Outside => tracing::warn!(
-                        event = "no_member",
-                        "this replica is no member in this epoch: it follows and does not vote"
-                    ),
-                }
+                self.find_place(&network);
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
                 self.executor.window = network.membership.parameters.window as usize;
@@ -453,6 +435,7 @@ impl Replica {
     fn publish(&mut self) {
         let core = self.core.status();
         self.notice_healed(&core);
+        self.end_if_removed();
         self.signals.quarantined.store(self.closed().is_some(), Ordering::Relaxed);
         self.signals.has_leader.store(core.has_leader, Ordering::Relaxed);
         self.signals.epoch.store(core.epoch.0, Ordering::Relaxed);

@@ -381,7 +381,14 @@ fn replica(
     let demo = config.genesis.demo;
     let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
-        members: Members { own: config.own, others, voters, links, epochs: board.epochs },
+        members: Members {
+            own: config.own,
+            others,
+            voters,
+            links,
+            epochs: board.epochs,
+            left_ms: None,
+        },
         scheme: scheme.clone(),
         core,
         admission: Admission::new(config.own, cluster_id, scheme, opened.session),

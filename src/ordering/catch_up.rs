@@ -83,6 +83,7 @@ impl Core {
         let Some(peer) = self.next_holder(&signers) else { return };
         self.catch_up.page = Some(Asked { peer, until_ms: self.now_ms + ANSWER_MS });
         self.tell(peer, Message::GetBlocks { from: committed.next(), until });
+        self.missed_feed();
     }
 
     /// The base of a view that could begin: bodies above what is certified as committed.
@@ -151,7 +152,8 @@ impl Core {
         }
         let newer = known.is_none_or(|known| certificate.rank() > known);
         let doubted = self.peers.get(&peer).is_some_and(|peer| peer.doubted.is_some());
-        let useful = newer && certificate.phase == Phase::Commit || doubted;
+        let commits = certificate.phase == Phase::Commit;
+        let useful = commits && (newer || self.contradicts(&certificate)) || doubted;
         let cost = certificate.signatures.len() as u64;
         if !useful || !self.may_verify(peer, cost) {
             return;
@@ -184,8 +186,12 @@ impl Core {
         blocks: Vec<Arc<Block>>,
         certificate: Certificate,
     ) {
-        if self.catch_up.page.as_ref().is_none_or(|asked| asked.peer != peer) {
-            return self.waste(peer);
+        let asked = self.page_asked_of(peer);
+        if !asked && !self.is_feeder(peer) {
+            if !self.was_feeder(peer) {
+                self.waste(peer);
+            }
+            return;
         }
         let last = blocks.last().map(|block| (block.header.height, block.hash()));
         let committed = self.blocks.committed;
@@ -194,10 +200,17 @@ impl Core {
         }
         if blocks.first().is_some_and(|block| block.header.height > committed.height.next()) {
             // What an earlier process of this replica asked for, which held more.
+            if !asked {
+                self.ask_for_gap(peer);
+            }
             return;
         }
-        if certificate.epoch != self.membership.epoch {
+        if asked {
             self.catch_up.page = None;
+        }
+        if certificate.epoch != self.membership.epoch
+            || !asked && !self.may_take_fed(peer, &certificate)
+        {
             return;
         }
         let linked = blocks.windows(2).all(|pair| {
@@ -209,7 +222,6 @@ impl Core {
             && last == Some((certificate.height, certificate.block_hash))
             && blocks.iter().all(|block| body_is_whole(block))
             && self.certificate_holds(&certificate);
-        self.catch_up.page = None;
         if !sound {
             return self.ban(peer, "a page of blocks that does not prove itself");
         }
@@ -220,15 +232,29 @@ impl Core {
         for block in blocks {
             if block.header.height > committed.height {
                 self.counters.caught_up_blocks += 1;
+                self.counters.fed_blocks += u64::from(!asked);
                 self.blocks.insert(block, None);
             }
         }
-        if self.commit_through(&certificate) {
+        let known = self.blocks.certificate.as_ref().map(Certificate::rank);
+        if known.is_none_or(|known| certificate.rank() > known) {
+            self.adopt_commit(certificate.clone());
+        } else if self.commit_through(&certificate) {
             self.commit_known();
         }
         if self.blocks.committed.height < certificate.height {
             self.ban(peer, "a page of blocks that does not join the own chain");
+        } else if !asked {
+            self.was_fed();
         }
+    }
+
+    /// Whether there is room for more blocks before execution, and the check of their certificate may be
+    /// paid for.
+    fn may_take_fed(&mut self, peer: ReplicaId, certificate: &Certificate) -> bool {
+        let waiting = self.blocks.executed.height.plus(4 * self.window);
+        self.blocks.committed.height <= waiting
+            && self.may_verify(peer, certificate.signatures.len() as u64)
     }
 
     pub(super) fn on_get_body(&mut self, peer: ReplicaId, hash: &Digest) {

@@ -10,6 +10,7 @@ use crate::ordering::budget::{Account, PAGE_COSTS};
 use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::epochs::Epochs;
+use crate::ordering::feed::Feed;
 use crate::ordering::fence::Fence;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
@@ -58,6 +59,7 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) catch_up: CatchUp,
+    pub(super) feed: Feed,
     pub(super) fence: Fence,
     pub(super) transfer: Transfer,
     pub(super) checkpoints: Checkpoints,
@@ -144,6 +146,8 @@ impl Core {
         }
         self.advance_reads();
         self.fetch_missing();
+        self.follow_feed();
+        self.feed_followers();
         self.advance_transfer();
     }
 
@@ -207,6 +211,7 @@ impl Core {
                 self.out.push(Output::ServeChunk { to: peer, root, number });
             }
             Message::Chunk { root, number, bytes } => self.on_chunk(peer, (root, number), bytes),
+            Message::Follow { from } => self.on_follow(peer, from),
             Message::Shown(vote) => self.on_shown(peer, &vote),
             Message::Evidence(evidence) => self.on_evidence(peer, evidence.as_ref().clone()),
         }

@@ -94,8 +94,17 @@ impl Core {
         self.own.0 < self.epochs.network.next_replica && self.membership.member(self.own).is_none()
     }
 
+    /// Whether this replica left, and q voters are in the epoch without it: all that it holds, they
+    /// have, or get from each other.
+    #[must_use]
+    pub fn is_dispensable(&self) -> bool {
+        let epoch = self.membership.epoch;
+        let there = self.recent_voters().filter(|(status, _)| status.epoch >= epoch).count();
+        self.has_left() && there >= self.quorum.q()
+    }
+
     /// Whether this replica follows the chain from before the epoch that admits it.
-    fn is_joining(&self) -> bool {
+    pub(super) fn is_joining(&self) -> bool {
         self.own.0 >= self.epochs.network.next_replica
     }
 
@@ -198,6 +207,7 @@ impl Core {
         }
         self.quorum_since_ms = None;
         self.next_status_ms = self.now_ms;
+        self.restart_feed();
     }
 
     /// View 0 of the epoch, on its CONFIG block. A replica that does not vote has a view only to

@@ -59,6 +59,8 @@ pub(super) struct Fence {
     unfollowed: Option<Certificate>,
     /// An empty log, and a commit certificate came.
     pub proof_since_ms: Option<u64>,
+    /// Fenced because it was added and begins, as far as is known here.
+    joining: bool,
     pub next_ask_ms: u64,
     next_rejoin_ms: u64,
     pub next_say_ms: u64,
@@ -82,6 +84,7 @@ impl Fence {
             nonce_height: None,
             unfollowed: None,
             proof_since_ms: None,
+            joining: false,
             next_ask_ms: 0,
             next_rejoin_ms: 0,
             next_say_ms: 0,
@@ -213,6 +216,7 @@ impl Core {
         if self.fence.is_fenced() || self.quarantined {
             return;
         }
+        self.fence.joining = self.fence.empty && self.is_joining();
         let bytes = reason.clone().into_bytes().into();
         self.fence.gate = self.append(Record::Fenced { reason: bytes });
         self.fence.stage = Stage::Fenced;
@@ -223,7 +227,9 @@ impl Core {
         self.view.waiting = None;
         self.view.fresh = false;
         self.pool.forget(self.own);
-        self.out.push(Output::Alarm(Alarm::RollbackDetected { reason }));
+        let lost = Alarm::RollbackDetected { reason };
+        let alarm = if self.fence.joining { Alarm::Joining } else { lost };
+        self.out.push(Output::Alarm(alarm));
         self.commit_known();
     }
 
@@ -241,6 +247,7 @@ impl Core {
 
     /// Looks for this replica's REJOINs among blocks that are now committed.
     pub(super) fn note_own_rejoins(&mut self, path: &[(Height, Digest)]) {
+        let mut rejoined = false;
         for (height, hash) in path {
             let body = self.blocks.get(hash).expect("a committed path holds bodies");
             for entry in &body.block.entries {
@@ -251,9 +258,25 @@ impl Core {
                     self.fence.gate = self.log.end;
                     if rejoin.nonce == self.fence.nonce {
                         self.fence.nonce_height = Some(*height);
+                        rejoined = true;
                     }
                 }
             }
+        }
+        if rejoined {
+            self.doubt_joining();
+        }
+    }
+
+    /// A replica that joins has signed nothing; one whose requests were ordered before had a disk.
+    fn doubt_joining(&mut self) {
+        let window = self.blocks.windows.get(&self.own);
+        let spoke = window.is_some_and(|window| {
+            window.floor() > 0 || window.session() > window.rejoins() << REJOIN_SHIFT
+        });
+        if std::mem::take(&mut self.fence.joining) && spoke {
+            let reason = "the log is empty, and requests of this replica were ordered before";
+            self.out.push(Output::Alarm(Alarm::RollbackDetected { reason: reason.to_owned() }));
         }
     }
 

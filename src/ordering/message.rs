@@ -147,6 +147,11 @@ pub enum Message {
     Shown(Arc<Vote>),
     /// A proof of misbehaviour.
     Evidence(Arc<Evidence>),
+    /// Send the sender, which has no vote, every block as it commits.
+    Follow {
+        /// The first height wanted; 0: go on.
+        from: Height,
+    },
 }
 
 /// Most votes of one [`Message::Votes`]: a PREPARE and a COMMIT range, twice over on a repeat.
@@ -194,6 +199,7 @@ impl Message {
             Self::Erased { .. } => 26,
             Self::Shown(_) => 27,
             Self::Evidence(_) => 28,
+            Self::Follow { .. } => 29,
         }
     }
 
@@ -218,7 +224,7 @@ impl Message {
             3 | 6 | 16 | 23 | 26 => Some(64 << 10),
             4 => Some(1 << 20),
             28 => Some((1 << 20) + FRAME),
-            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 | 24 | 27 => Some(4 << 10),
+            5 | 8..=11 | 13 | 15 | 17 | 19 | 21 | 22 | 24 | 27 | 29 => Some(4 << 10),
             7 => Some(BUNDLE_BYTES_MAX + FRAME),
             1 | 12 | 14 | 18 | 20 | 25 => Some(Self::BYTES_MAX),
             _ => None,
@@ -314,12 +320,13 @@ impl Encode for Message {
             }
             Self::Shown(vote) => vote.encode(writer),
             Self::Evidence(evidence) => evidence.encode(writer),
+            Self::Follow { from } => writer.u64(from.0),
         }
     }
 }
 
 impl Message {
-    /// Checkpoints, their transfer, and evidence.
+    /// Checkpoints, their transfer, evidence, and the feed.
     fn decode_later(tag: u8, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match tag {
             15 => Self::Checkpoint(CheckpointVote::decode(reader)?),
@@ -352,6 +359,7 @@ impl Message {
             },
             27 => Self::Shown(Arc::new(Vote::decode(reader)?)),
             28 => Self::Evidence(Arc::new(Evidence::decode(reader)?)),
+            29 => Self::Follow { from: Height(reader.u64("follow from")?) },
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -414,7 +422,7 @@ impl Decode for Message {
                 }
                 Self::Epochs(proofs)
             }
-            15..=20 | 26..=28 => return Self::decode_later(tag, reader),
+            15..=20 | 26..=29 => return Self::decode_later(tag, reader),
             _ => return Err(DecodeError::Invalid("message tag")),
         })
     }
@@ -614,6 +622,7 @@ mod tests {
             Message::Chunk { root: Digest([6; 32]), number: 7, bytes: None },
             Message::Chunk { root: Digest([6; 32]), number: 7, bytes: Some(value.into()) },
             Message::Shown(Arc::new(shown(seed, 7))),
+            Message::Follow { from: Height(seed) },
             Message::Evidence(Arc::new(
                 Evidence::double_vote(&shown(seed, 7), &shown(seed, 8)).expect("two blocks"),
             )),

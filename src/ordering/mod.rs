@@ -32,6 +32,7 @@ mod pace;
 mod status;
 mod reads;
 mod catch_up;
+mod feed;
 mod checkpoints;
 mod transfer;
 mod invariants;

@@ -123,6 +123,9 @@ pub enum Alarm {
         /// What shows it.
         reason: String,
     },
+    /// A replica that was added later begins: nothing tells its empty log from a lost one, so it is
+    /// fenced until a block with its REJOIN is committed.
+    Joining,
     /// The fence is left.
     Rejoined {
         /// A committed block at or above the REJOIN's.
@@ -218,6 +221,8 @@ pub struct Counters {
     pub views_entered: u64,
     /// Blocks that arrived by catch-up pages.
     pub caught_up_blocks: u64,
+    /// Of these, sent by the voter that feeds this replica, unasked.
+    pub fed_blocks: u64,
     /// ReadIndex questions asked.
     pub read_rounds: u64,
     /// Checkpoints that became stable.

@@ -11,6 +11,7 @@ use crate::ordering::catch_up::CatchUp;
 use crate::ordering::checkpoints::Checkpoints;
 use crate::ordering::core::Log;
 use crate::ordering::epochs::Epochs;
+use crate::ordering::feed::Feed;
 use crate::ordering::fence::Fence;
 use crate::ordering::pace::Pace;
 use crate::ordering::pool::Pool;
@@ -59,6 +60,7 @@ impl Core {
             pool: Pool::default(),
             reads: Reads::new(start_nonce),
             catch_up: CatchUp::default(),
+            feed: Feed::default(),
             fence: Fence::new(start_nonce),
             transfer: Transfer::default(),
             checkpoints: Checkpoints::default(),

@@ -171,7 +171,7 @@ impl Core {
             .collect()
     }
 
-    fn recent_voters(&self) -> impl Iterator<Item = (Status, u64)> {
+    pub(super) fn recent_voters(&self) -> impl Iterator<Item = (Status, u64)> {
         self.peers
             .iter()
             .filter(|(id, _)| self.membership.voter(**id).is_some())

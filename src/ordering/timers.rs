@@ -87,6 +87,7 @@ impl Core {
                 self.tenure_deadline(),
                 self.overstay_deadline(),
                 self.catch_up_deadline(),
+                self.feed_deadline(),
                 self.transfer_deadline(),
                 self.read_deadline(),
             ]);

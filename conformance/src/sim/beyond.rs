@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use althing::chain::Evidence;
+use althing::chain::{BlockHeader, Certificate, Evidence, Record, Trust};
+use althing::storage::log::{ReplayMark, recover};
 use althing::types::{Digest, Height, ReplicaId};
 
 use crate::sim::plan::{Micros, SECOND};
@@ -23,6 +24,36 @@ pub struct Beyond {
     suspects: Vec<Vec<ReplicaId>>,
     /// Honest instances that stopped.
     halted: BTreeSet<usize>,
+}
+
+fn too_few_of(suspects: &[ReplicaId], liars: &BTreeSet<ReplicaId>, f: usize) -> bool {
+    suspects.iter().filter(|one| liars.contains(one)).count() <= f
+}
+
+/// What a log holds of a chain.
+#[derive(Default)]
+struct Logged {
+    headers: BTreeMap<Digest, BlockHeader>,
+    commits: Vec<Certificate>,
+}
+
+impl Logged {
+    /// Its first certificate at or above a height.
+    fn commit_from(&self, height: Height) -> Option<&Certificate> {
+        self.commits.iter().filter(|one| one.height >= height).min_by_key(|one| one.height)
+    }
+
+    /// Headers above `low` up to the block of `high`.
+    fn headers(&self, low: Height, high: &Certificate) -> Option<Vec<BlockHeader>> {
+        let (mut found, mut next) = (Vec::new(), high.block_hash);
+        while (found.len() as u64) < high.height.0 - low.0 {
+            let header = self.headers.get(&next)?;
+            next = header.parent;
+            found.push(header.clone());
+        }
+        found.reverse();
+        Some(found)
+    }
 }
 
 impl Beyond {
@@ -82,6 +113,50 @@ impl World {
         true
     }
 
+    fn log_of(&self, slot: usize) -> Result<Logged, String> {
+        let node = &self.nodes[slot];
+        let mut logged = Logged::default();
+        recover(&node.disk, &node.log_settings(), ReplayMark::start(), &mut |_, _, record| {
+            match record {
+                Record::Block(block) => {
+                    logged.headers.insert(block.hash(), block.header.clone());
+                }
+                Record::Committed(certificate) => logged.commits.push(certificate),
+                _ => {}
+            }
+        })
+        .map_err(|error| format!("the log of {slot}: {error}"))?;
+        Ok(logged)
+    }
+
+    /// What the logs of two honest replicas on two branches prove, by production's check: a set of which
+    /// more than f lied.
+    fn proof_from_logs(&self, honest: &[usize]) -> Result<Vec<ReplicaId>, String> {
+        let logs: Vec<Logged> =
+            honest.iter().map(|slot| self.log_of(*slot)).collect::<Result<_, _>>()?;
+        let differing = self.beyond.blocks.iter().find(|(_, blocks)| blocks.len() > 1);
+        let (height, _) = differing.ok_or("the chain has not forked")?;
+        let identity = &self.nodes[0].identity;
+        let memberships = [identity.membership.clone()];
+        let (cluster_id, scheme) = (&identity.cluster_id, identity.scheme.as_ref());
+        let trust = Trust { cluster_id, memberships: &memberships, scheme };
+        for (one, other) in logs.iter().flat_map(|one| logs.iter().map(move |other| (one, other))) {
+            let (low, high) = (one.commit_from(*height), other.commit_from(*height));
+            let Some((low, high)) = low.zip(high).filter(|(low, high)| low.height <= high.height)
+            else {
+                continue;
+            };
+            let headers = other.headers(low.height, high);
+            let evidence = headers.and_then(|headers| Evidence::fork(low, high, headers));
+            if let Some(evidence) = evidence
+                && evidence.verify(&trust).is_ok()
+            {
+                return Ok(evidence.suspects());
+            }
+        }
+        Err("the chain has forked, and no two logs prove it".to_owned())
+    }
+
     /// Whether the break is known to all honest replicas and names f + 1 liars.
     pub(super) fn look_beyond(&mut self) -> Result<(), String> {
         let healed_at = self.healed_at.expect("looked only after the faults");
@@ -94,10 +169,8 @@ impl World {
         if let Some(wronged) = wronged {
             return Err(format!("{wronged} is honest and called guilty"));
         }
-        let too_few = |suspects: &Vec<ReplicaId>| {
-            suspects.iter().filter(|one| self.liars.contains(one)).count() <= f
-        };
-        if let Some(suspects) = beyond.suspects.iter().find(|suspects| too_few(suspects)) {
+        let too_few = |suspects: &&Vec<ReplicaId>| too_few_of(suspects, &self.liars, f);
+        if let Some(suspects) = beyond.suspects.iter().find(too_few) {
             return Err(format!("{suspects:?} are suspected, of whom at most {f} lied"));
         }
         if self.now < healed_at + AWARE_WITHIN && !(beyond.forked() && unaware.is_empty()) {
@@ -112,12 +185,14 @@ impl World {
         if !unaware.is_empty() {
             return Err(format!("the chain has forked, and {unaware:?} go on; {}", self.states()));
         }
-        if beyond.guilty.len() <= f && beyond.suspects.is_empty() {
-            return Err(format!("the chain has forked, and only {:?} are named", beyond.guilty));
-        }
         if beyond.guilty.len() > f {
-            self.count("fork: f + 1 named");
+            self.count("fork: f + 1 named by messages");
         }
+        let suspects = self.proof_from_logs(&honest)?;
+        if too_few_of(&suspects, &self.liars, f) {
+            return Err(format!("the logs name {suspects:?}, of whom at most {f} lied"));
+        }
+        self.count("fork: f + 1 named by logs");
         self.count("fork detected by all");
         self.finish();
         Ok(())

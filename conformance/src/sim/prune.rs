@@ -49,7 +49,8 @@ impl World {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some((stable, horizon)) = life.stable.take() else { return Ok(()) };
         // Whoever is behind fetches the state, in a plan that has it so.
-        let prunes = self.nodes[slot].local.prunes;
+        // Beyond f the logs are to prove who lied.
+        let prunes = self.nodes[slot].local.prunes && !self.plan.beyond;
         let may = |height: &Height| prunes && (self.plan.erases || self.needed_by_nobody(*height));
         let horizon = horizon.filter(may);
         if let Some(until) = horizon {

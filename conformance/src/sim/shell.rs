@@ -615,9 +615,14 @@ impl World {
             self.count("page erased");
             return Ok(());
         }
-        self.count("page served");
         let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
+        if message.to_bytes().len() > Message::BYTES_MAX {
+            // The peer's link refuses such a frame; it asks somebody else.
+            self.count("page too large");
+            return Ok(());
+        }
+        self.count("page served");
         self.transmit(slot, Recipients::One(to), &message)
     }
 
@@ -876,6 +881,7 @@ fn kind_of(message: &Message) -> String {
         Message::Erased { from, certificate } => {
             format!("erased from {from}, use checkpoint {}", certificate.id.height)
         }
+        Message::Follow { from } => format!("Follow from {from}"),
         Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
         Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
     }

@@ -7,6 +7,7 @@ mod scene;
 
 use std::time::Duration;
 
+use conformance::ceremony::{OBSERVER, VOTER, with_observer};
 use conformance::cluster::Target;
 use conformance::etcd_cluster::EtcdCluster;
 use conformance::kube::{PROGRAMS, Store};
@@ -49,6 +50,32 @@ fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
         network.kill(primary);
         std::thread::sleep(Duration::from_secs(5));
         network.restart(primary);
+    });
+}
+
+/// One apiserver lists the voter and the observer of its organisation; each of them is restarted while
+/// objects are written.
+#[test]
+fn kubernetes_works_on_two_endpoints_of_one_organisation_while_each_restarts() {
+    let program = std::env::var("ALTHING_UNDER_TEST").unwrap_or_else(|_| "althing".into());
+    let needed = [&PROGRAMS[..], &[&program]].concat();
+    if program == "etcd" || !peers::available("kube::two_endpoints", &needed) {
+        return;
+    }
+    let mut network = with_observer();
+    let (voter, observer) = (&network.replicas[VOTER], &network.replicas[OBSERVER]);
+    let both = Store {
+        endpoints: format!("{},{}", voter.endpoint, observer.endpoint),
+        tls: Some(voter.tls()),
+    };
+    let other = &network.replicas[2];
+    let second = Store { endpoints: other.endpoint.clone(), tls: Some(other.tls()) };
+    scene::play(&both, &second, scene::LEADER_KILLED, || {
+        for index in [VOTER, OBSERVER] {
+            network.terminate(index);
+            std::thread::sleep(Duration::from_secs(3));
+            network.restart(index);
+        }
     });
 }
 

@@ -30,6 +30,7 @@ struct Written {
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
+    stall_ms: Arc<AtomicU64>,
     writers: Vec<JoinHandle<Written>>,
 }
 
@@ -45,18 +46,30 @@ pub struct Ledger {
 impl Load {
     /// Starts a writer on each of `replicas`; keys begin with `name`.
     pub fn start(name: &str, replicas: &[&Replica]) -> Load {
+        let clients: Vec<Vec<&Replica>> = replicas.iter().map(|replica| vec![*replica]).collect();
+        Load::start_with(name, &clients)
+    }
+
+    /// Starts one writer per list of endpoints. It stays at one until a request fails there; a request
+    /// has failed when it failed at all of them.
+    pub fn start_with(name: &str, clients: &[Vec<&Replica>]) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(AtomicU64::new(0));
-        let writers = replicas
-            .iter()
-            .map(|replica| {
-                let (stop, done) = (stop.clone(), done.clone());
-                let (endpoint, tls) = (replica.endpoint.clone(), replica.tls());
-                let prefix = format!("{name}/{}", replica.name);
-                std::thread::spawn(move || write(&prefix, &endpoint, &tls, &stop, &done))
-            })
-            .collect();
-        Load { stop, done, writers }
+        let stall_ms = Arc::new(AtomicU64::new(0));
+        let writer = |replicas: &Vec<&Replica>| {
+            let (stop, done, stall_ms) = (stop.clone(), done.clone(), stall_ms.clone());
+            let endpoints: Vec<(String, TlsFiles)> =
+                replicas.iter().map(|one| (one.endpoint.clone(), one.tls())).collect();
+            let prefix = format!("{name}/{}", replicas[0].name);
+            std::thread::spawn(move || write(&prefix, &endpoints, &stop, (&done, &stall_ms)))
+        };
+        let writers = clients.iter().map(writer).collect();
+        Load { stop, done, stall_ms, writers }
+    }
+
+    /// The longest time any writer waited for an acknowledgement since this was last asked.
+    pub fn longest_stall(&self) -> Duration {
+        Duration::from_millis(self.stall_ms.swap(0, Ordering::Relaxed))
     }
 
     /// Waits until `count` more writes were acknowledged.
@@ -85,17 +98,22 @@ impl Load {
 
 fn write(
     prefix: &str,
-    endpoint: &str,
-    tls: &TlsFiles,
+    endpoints: &[(String, TlsFiles)],
     stop: &AtomicBool,
-    done: &AtomicU64,
+    (done, stall_ms): (&AtomicU64, &AtomicU64),
 ) -> Written {
-    let mut client = Client::new(endpoint, Some(tls));
+    let connect = |at: usize| {
+        let (endpoint, tls) = &endpoints[at % endpoints.len()];
+        Client::new(endpoint, Some(tls))
+    };
+    let (mut at, mut failed_running) = (0, 0);
+    let mut client = connect(at);
     let mut written =
         Written { acknowledged: Vec::new(), longest_gap: Duration::ZERO, failures: 0 };
     let mut last = Instant::now();
     let mut number_of_write = 0_u64;
     while !stop.load(Ordering::Relaxed) {
+        // What failed is not written again under the same key: it may still come.
         number_of_write += 1;
         let (key, value) = (format!("{prefix}/{number_of_write:06}"), format!("{number_of_write}"));
         let request = format!("key:'{key}' value:'{value}'");
@@ -103,14 +121,22 @@ fn write(
             Ok(reply) => {
                 let revision = number(&reply, "header.revision");
                 written.acknowledged.push(Acknowledged { key, value, revision });
-                written.longest_gap = written.longest_gap.max(last.elapsed());
+                let waited = last.elapsed();
+                written.longest_gap = written.longest_gap.max(waited);
+                let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                stall_ms.fetch_max(waited_ms, Ordering::Relaxed);
                 last = Instant::now();
+                failed_running = 0;
                 done.fetch_add(1, Ordering::Relaxed);
             }
             Err(_unknown_outcome) => {
-                written.failures += 1;
-                std::thread::sleep(Duration::from_millis(50));
-                client = Client::new(endpoint, Some(tls));
+                at += 1;
+                failed_running += 1;
+                client = connect(at);
+                if failed_running % endpoints.len() == 0 {
+                    written.failures += 1;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
             }
         }
     }
@@ -128,6 +154,12 @@ impl Drop for Load {
 }
 
 impl Ledger {
+    /// Acknowledged writes by revision: what a watch must have told.
+    pub fn revisions(&self) -> BTreeMap<i64, String> {
+        let writes = self.acknowledged.iter();
+        writes.map(|write| (write.revision, write.key.clone())).collect()
+    }
+
     /// How many writes were acknowledged.
     pub fn len(&self) -> usize {
         self.acknowledged.len()

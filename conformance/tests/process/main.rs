@@ -16,6 +16,7 @@ mod load;
 mod lost_disk;
 mod members;
 mod memory;
+mod observers;
 mod pause;
 
 use std::collections::BTreeSet;

@@ -2,56 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use conformance::ceremony::Ceremony;
 use conformance::network::{Network, althing};
-use conformance::peers::eventually;
+use conformance::peers::{self, eventually};
 
 use crate::load::Load;
 
+/// `althing serve`'s exit code of a removed replica.
+const REMOVED: i32 = 72;
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Files and homes of one ceremony after another.
-struct Ceremony<'a> {
-    network: &'a Network,
-    number: usize,
-}
-
-impl Ceremony<'_> {
-    fn path(&self, file: &str) -> String {
-        self.network.directory().join(file).display().to_string()
-    }
-
-    fn home(&self, index: usize) -> String {
-        self.network.replicas[index].home().display().to_string()
-    }
-
-    /// Proposes through `proposer`, has `signers` sign, submits through `through`; its answer.
-    fn change(&mut self, command: &[&str], signers: &[usize], through: usize) -> String {
-        self.number += 1;
-        let number = self.number;
-        let (genesis, epochs) = (self.path("genesis.json"), self.path("epochs.json"));
-        let asked = self.home(signers[0]);
-        althing(&["epoch", "export", "--genesis", &genesis, "--home", &asked, "-o", &epochs]);
-        let known = ["--genesis", &genesis, "--epochs", &epochs];
-        let proposal = self.path(&format!("change-{number}.json"));
-        let proposer = if command.contains(&"add") { through } else { signers[0] };
-        let home = self.home(proposer);
-        althing(&[command, &known, &["--home", &home, "-o", &proposal]].concat());
-        let verb = &command[..2];
-        let mut copies = Vec::new();
-        for signer in signers {
-            let copy = self.path(&format!("change-{number}-{signer}.json"));
-            let home = self.home(*signer);
-            althing(&[verb, &known, &["--sign", &proposal, "--home", &home, "-o", &copy]].concat());
-            copies.push(copy);
-        }
-        let copies: Vec<&str> = copies.iter().map(String::as_str).collect();
-        // A replica that is not there yet cannot be asked.
-        let submitter = if command.contains(&"add") { signers[0] } else { through };
-        let home = self.home(submitter);
-        let submit = [verb, &["--genesis", &genesis, "--home", &home, "--signatures"], &copies];
-        althing(&submit.concat())
-    }
-}
 
 #[test]
 fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
@@ -61,18 +20,18 @@ fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
     let load = Load::start("members", &writers);
     load.progress("at first", 50);
 
-    let mut ceremony = Ceremony { network: &network, number: 0 };
+    let mut ceremony = Ceremony::of(&network);
     let said = ceremony.change(&["member", "add"], &[0, 1, 2], 4);
     assert!(said.starts_with("epoch 1 replica 4"), "{said}");
-    let (genesis, home) = (ceremony.path("genesis.json"), ceremony.home(4));
-    let (asked, epochs) = (ceremony.home(1), format!("{home}/epochs.json"));
-    althing(&["epoch", "export", "--genesis", &genesis, "--home", &asked, "-o", &epochs]);
+    ceremony.give_epochs(1, 4);
     let number = ceremony.number;
     network.launch(4);
     network.wait_until_ready(4);
+    let said = network.replicas[4].output();
+    assert!(said.contains("joins the network") && !said.contains("ROLLBACK"), "{said}");
     load.progress("with a learner", 50);
 
-    let mut ceremony = Ceremony { network: &network, number };
+    let mut ceremony = Ceremony::after(&network, number);
     let begun = Instant::now();
     let said = ceremony.change(&["member", "promote", "elm"], &[0, 1, 2], 4);
     assert!(said.starts_with("epoch 2"), "{said}");
@@ -92,8 +51,10 @@ fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
         ledger.failures,
         ledger.longest_gap
     );
-    // acme is no member any more: what it holds is not asked for.
-    network.kill(0);
+    // acme is no member any more: it says so and ends, and what it holds is not asked for.
+    assert_eq!(network.wait_until_ended(0), Some(REMOVED));
+    let said = network.replicas[0].output();
+    assert!(said.contains("was removed from the network"), "{said}");
     let elm = network.replicas[4].client();
     eventually("elm writes with three others", MINUTE, || {
         elm.call_within("KV/Put", "key:'last' value:'1'", Duration::from_secs(5)).is_ok()
@@ -114,4 +75,107 @@ fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
     }
     network.wait_until_ready(4);
     ledger.check(&network);
+}
+
+#[test]
+fn four_become_seven_and_four_again_while_clients_write() {
+    if !peers::available("process::seven", &["althing"]) {
+        return;
+    }
+    let mut network = Network::start(4);
+    let writers: Vec<_> = (0..4).map(|index| &network.replicas[index]).collect();
+    let load = Load::start("seven", &writers);
+    load.progress("at first", 50);
+    let mut number = 0;
+    let mut epoch = 0;
+    let mut stalls = Vec::new();
+    for index in 4..7 {
+        let q = [3, 4, 4][index - 4];
+        network.invite();
+        let signers: Vec<usize> = (0..q).collect();
+        load.longest_stall();
+        let mut ceremony = Ceremony::after(&network, number);
+        let said = ceremony.change(&["member", "add"], &signers, index);
+        epoch += 1;
+        assert!(said.starts_with(&format!("epoch {epoch} replica {index}")), "{said}");
+        ceremony.give_epochs(1, index);
+        number = ceremony.number;
+        network.launch(index);
+        network.wait_until_ready(index);
+        load.progress("with a learner", 20);
+        stalls.push((format!("add {index}"), load.longest_stall()));
+        let name = network.replicas[index].name;
+        let mut ceremony = Ceremony::after(&network, number);
+        let said = ceremony.change(&["member", "promote", name], &signers, index);
+        epoch += 1;
+        assert!(said.starts_with(&format!("epoch {epoch}")), "{said}");
+        number = ceremony.number;
+        load.progress("with another voter", 20);
+        stalls.push((format!("promote {index}"), load.longest_stall()));
+    }
+    for index in (4..7).rev() {
+        let q = [4, 4, 5][index - 4];
+        let signers: Vec<usize> = (0..q).collect();
+        let name = network.replicas[index].name;
+        let mut ceremony = Ceremony::after(&network, number);
+        let remove = ["member", "remove", name, "--accept-smaller-f"];
+        let said = ceremony.change(&remove, &signers, 0);
+        epoch += 1;
+        assert!(said.starts_with(&format!("epoch {epoch}")), "{said}");
+        number = ceremony.number;
+        load.progress("without it", 20);
+        stalls.push((format!("remove {index}"), load.longest_stall()));
+        assert_eq!(network.wait_until_ended(index), Some(REMOVED));
+    }
+    let ledger = load.finish();
+    for (what, stall) in &stalls {
+        eprintln!("seven: {what}: longest wait of a client {stall:?}");
+    }
+    eprintln!("seven: {} writes, {} unknown", ledger.len(), ledger.failures);
+    ledger.check(&network);
+    let ceremony = Ceremony::of(&network);
+    let (genesis, file) = (ceremony.path("genesis.json"), ceremony.path("all-epochs.json"));
+    let home = ceremony.home(2);
+    althing(&["epoch", "export", "--genesis", &genesis, "--home", &home, "-o", &file]);
+    let shown = althing(&["epoch", "verify", &file, "--genesis", &genesis]);
+    assert!(shown.contains(&format!("verified: {} epochs", epoch + 1)), "{shown}");
+}
+
+#[test]
+fn parameters_change_by_signatures_and_no_client_changes_members() {
+    if !peers::available("process::parameters", &["althing"]) {
+        return;
+    }
+    let network = Network::start(4);
+    let mut ceremony = Ceremony::of(&network);
+    let set = ["config", "set", "view_timeout_ms=1500", "txn_ops_max=7"];
+    let said = ceremony.change(&set, &[1, 2, 3], 0);
+    assert!(said.starts_with("epoch 1"), "{said}");
+    for index in 0..4 {
+        let home = ceremony.home(index);
+        eventually("the parameters count everywhere", MINUTE, || {
+            let shown = althing(&["config", "get", "--home", &home]);
+            shown.contains("\"view_timeout_ms\": 1500") && shown.contains("\"txn_ops_max\": 7")
+        });
+    }
+    // It is the network's limit that counts, at every replica.
+    let put = |number: usize| format!("success{{request_put{{key:'t{number}' value:'1'}}}}");
+    let request = |ops: usize| (0..ops).map(put).collect::<Vec<_>>().join(" ");
+    let client = network.replicas[2].client();
+    client.call("KV/Txn", &request(7)).expect("as many as may be");
+    let refused = client.call("KV/Txn", &request(8)).expect_err("one too many");
+    assert_eq!(refused.message, "etcdserver: too many operations in txn request");
+
+    for (method, request, command) in [
+        ("Cluster/MemberAdd", "peerURLs:'https://127.0.0.1:1'", "althing member add"),
+        ("Cluster/MemberRemove", "ID:1", "althing member remove"),
+        ("Cluster/MemberUpdate", "ID:1 peerURLs:'https://127.0.0.1:1'", "althing member replace"),
+        ("Cluster/MemberPromote", "ID:1", "althing member promote"),
+    ] {
+        let refused = client.call(method, request).expect_err("organisations decide");
+        assert_eq!(refused.code, "PermissionDenied", "{method}: {refused:?}");
+        assert!(refused.message.contains(command), "{method}: {refused:?}");
+    }
+    let two = ceremony.attempt(&["config", "set", "view_timeout_ms=900"], &[1, 2], 0);
+    assert!(two.is_err(), "two of three signatures: {two:?}");
 }

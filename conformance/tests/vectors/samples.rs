@@ -396,6 +396,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("erased", Message::Erased { from: Height(3), certificate: checkpoint_certificate() }),
         ("shown", Message::Shown(Arc::new(vote(2, Phase::Commit)))),
         ("evidence", Message::Evidence(Arc::new(evidence()))),
+        ("follow", Message::Follow { from: Height(9) }),
     ]
 }
 

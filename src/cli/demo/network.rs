@@ -93,6 +93,7 @@ fn build(directory: &Path, base: u16) -> anyhow::Result<State> {
             name: (*name).to_owned(),
             client_urls: vec![format!("https://127.0.0.1:{client_port}")],
             peer_address: format!("127.0.0.1:{peer_port}"),
+            authority: None,
         };
         public.push(create(&Home::at(directory.join(name)), &plan)?);
         organisations.push(Organisation {

@@ -12,7 +12,7 @@ use crate::types::{Digest, Epoch, Millis, OrgId, ReplicaId, View};
 const CLUSTER: Digest = Digest([8; 32]);
 
 /// A change of the newest network, signed by `organisations`, submitted through `through`.
-fn change(world: &mut World, through: u16, action: ConfigAction, organisations: &[u16]) {
+pub fn change(world: &mut World, through: u16, action: ConfigAction, organisations: &[u16]) {
     let signed = signed_change(world, action, organisations);
     world.submit_change(through, signed);
 }
@@ -32,7 +32,7 @@ fn signed_change(world: &World, action: ConfigAction, organisations: &[u16]) -> 
     change
 }
 
-fn new_replica(id: u16) -> NewReplica {
+pub fn new_replica(id: u16) -> NewReplica {
     NewReplica {
         organisation: format!("org{id}"),
         governance_keys: vec![governance_key(id).public_key()],
@@ -49,11 +49,11 @@ fn remove(replica: u16, accept_smaller_f: bool) -> ConfigAction {
     ConfigAction::Remove { replica: ReplicaId(replica), accept_smaller_f }
 }
 
-fn promote(replica: u16) -> ConfigAction {
+pub fn promote(replica: u16) -> ConfigAction {
     ConfigAction::Promote { replica: ReplicaId(replica) }
 }
 
-fn load(world: &mut World, ms: u64) {
+pub fn load(world: &mut World, ms: u64) {
     let origins: Vec<u16> = world.network().membership.members.iter().map(|m| m.id.0).collect();
     for _ in 0..ms / 10 {
         for id in &origins {
@@ -64,7 +64,7 @@ fn load(world: &mut World, ms: u64) {
 }
 
 /// Until every member that is up is in this epoch.
-fn reach(world: &mut World, epoch: u64, ms: u64) {
+pub fn reach(world: &mut World, epoch: u64, ms: u64) {
     for _ in 0..ms / 10 {
         load(world, 10);
         let members = world.network().membership;

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod epochs;
 mod evidence;
+mod feed;
 mod fence;
 mod lies;
 mod scenarios_liveness;

@@ -183,6 +183,8 @@ pub struct World {
     pub ban_expected: bool,
     /// Keep what is sent, to send it again.
     pub keep_sent: bool,
+    /// Pages of this replica reach nobody.
+    pub cut_feed: Option<u16>,
     sent: Vec<(u16, u16, Bytes)>,
     /// Who was told that its clock is off, and by how much.
     pub skews: Vec<(u16, i64)>,
@@ -231,6 +233,7 @@ impl World {
             trace: Vec::new(),
             ban_expected: false,
             keep_sent: false,
+            cut_feed: None,
             sent: Vec::new(),
             skews: Vec::new(),
             reads_liar: None,
@@ -713,6 +716,14 @@ impl World {
         self.step(id, Input::HandOver);
     }
 
+    /// What a core answers to one input that asks for no execution; nothing of it is carried out.
+    pub fn outputs_of(&mut self, id: u16, input: Input) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let core = self.nodes[id as usize].core.as_mut().expect("up");
+        core.step(input, &mut outputs);
+        outputs
+    }
+
     fn sync(&mut self, id: u16) {
         let node = &mut self.nodes[id as usize];
         if node.durable == node.records.len() {
@@ -746,9 +757,10 @@ impl World {
         let node = &mut self.nodes[id as usize];
         match alarm {
             Alarm::AwaitsVoters { missing, .. } => node.waits_for = missing,
+            Alarm::Joining => assert!(node.joined, "replica {id} was there from the start"),
             Alarm::Rejoined { .. } => {}
             Alarm::RollbackDetected { reason } => {
-                assert!(node.lost || node.joined, "replica {id} lost nothing: {reason}");
+                assert!(node.lost, "replica {id} lost nothing: {reason}");
                 node.fences += 1;
             }
             Alarm::ClockSkew { ahead_ms } => self.skews.push((id, ahead_ms)),
@@ -913,6 +925,8 @@ impl World {
             let proposal = matches!(message, Message::PrePrepare { .. });
             let late = slow.filter(|_| proposal).map_or(0, |(_, ms)| ms);
             let at = self.now_ms + 1 + self.below(6) + self.options.latency_ms + late;
+            let page = matches!(message, Message::Blocks { .. });
+            let cut = cut || page && self.cut_feed == Some(from);
             if lost || cut || !self.is_up(id) {
                 continue;
             }
