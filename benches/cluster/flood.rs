@@ -23,7 +23,7 @@ struct Stretch {
     cpu_us: u64,
     /// The same with nobody writing, in thousandths of a core.
     idle_millicores: u64,
-    messages_per_second: u64,
+    kib_per_second: u64,
 }
 
 /// Prints a row per kind, and one for all of them at once.
@@ -31,7 +31,7 @@ pub fn by_kind(rounds: usize, seconds: u64) {
     let mut cluster = Cluster::start(System::Althing);
     cluster.kill(LIAR);
     println!(
-        "| sent | messages/s taken | puts/s without | with | ratio | us CPU per put without | with \
+        "| sent | KiB/s that get through | puts/s without | with | ratio | us CPU per put without | with \
          | millicores idle without | with |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
@@ -63,7 +63,7 @@ fn row(cluster: &mut Cluster, (name, kinds): (&str, &[Sent]), rounds: usize, sec
     let (rates, cpu, idle) = (both(|s| s.rate), both(|s| s.cpu_us), both(|s| s.idle_millicores));
     println!(
         "| {name} | {} | {} | {} | {:.2} | {} | {} | {} | {} |",
-        median(&loud, |s| s.messages_per_second),
+        median(&loud, |s| s.kib_per_second),
         rates.0,
         rates.1,
         rates.1 as f64 / rates.0.max(1) as f64,
@@ -77,7 +77,7 @@ fn row(cluster: &mut Cluster, (name, kinds): (&str, &[Sent]), rounds: usize, sec
 /// Some time without load, some with.
 fn stretch(cluster: &Cluster, flood: &Flood, seconds: u64) -> Stretch {
     let processes = cluster.processes();
-    let sent = flood.sent();
+    let sent = flood.sent_bytes();
     let start = Sample::of(&processes);
     std::thread::sleep(Duration::from_secs(1));
     let begin = Sample::of(&processes);
@@ -89,6 +89,6 @@ fn stretch(cluster: &Cluster, flood: &Flood, seconds: u64) -> Stretch {
         rate: done / seconds,
         cpu_us: used / done.max(1),
         idle_millicores: begin.since(&start).cpu_us / 1000,
-        messages_per_second: (flood.sent() - sent) / (seconds + 1),
+        kib_per_second: (flood.sent_bytes() - sent) / (seconds + 1) / 1024,
     }
 }

@@ -45,9 +45,9 @@ const HELP: &str = "\
 --seconds S        length of one measurement (5)
 --stored-keys N    keys of 512 B for memory and restart (500000); 0 leaves that out
 --all-endpoints    spread connections over all servers instead of the leader's
---faults N         instead of all that: kill the leader N times, then stop another one, then have one lie
+--faults N         instead: kill the leader N times, then stop another one, then have one lie
 --flood            instead: one of four floods the others, kind by kind
---restart N        instead: one replica of N keys of 512 B comes back, after SIGTERM and after kill -9
+--restart N        instead: one of N keys of 512 B comes back, after SIGTERM and kill -9
 --transfer N       instead: an empty replica fetches N MiB of state
 --only SYSTEM      etcd or althing
 --quick            2 rounds of 2 s, 20000 stored keys: shows that it runs";

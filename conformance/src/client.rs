@@ -228,9 +228,7 @@ impl Client {
         // is awaited when something is read.
         let pending = self.runtime.spawn(async move {
             grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-            grpc.streaming(request, path, codec)
-                .await
-                .map(tonic::Response::into_inner)
+            grpc.streaming(request, path, codec).await.map(tonic::Response::into_inner)
         });
         Ok(Stream {
             runtime: self.runtime.clone(),

@@ -81,6 +81,7 @@ pub struct Flood {
     on: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    net: Arc<PeerNet>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -99,7 +100,7 @@ impl Flood {
         let frames = frames(&genesis, own, &seed.signer(), (kinds, prepared));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let net = connect(&genesis, own, seed.signer(), runtime.handle());
+        let net = Arc::new(connect(&genesis, own, seed.signer(), runtime.handle()));
         let victims: Vec<ReplicaId> =
             genesis.members.iter().map(|member| member.id).filter(|id| *id != own).collect();
         let (on, end, sent) = <(Arc<AtomicBool>, Arc<AtomicBool>, Arc<AtomicU64>)>::default();
@@ -113,6 +114,7 @@ impl Flood {
             });
         });
         let (is_on, has_ended, count) = (on.clone(), end.clone(), sent.clone());
+        let sends = net.clone();
         let sender = std::thread::spawn(move || {
             yield_to_all();
             // Each victim gets every frame, at its own pace.
@@ -120,9 +122,10 @@ impl Flood {
             while !has_ended.load(Ordering::Relaxed) {
                 let mut taken = 0;
                 for (id, at) in victims.iter().zip(&mut next) {
+                    // What finds no room is passed over, so that large frames do not hold up small ones.
                     let (frame, lane) = &frames[*at % frames.len()];
-                    if is_on.load(Ordering::Relaxed) && net.send(*id, frame.clone(), *lane) {
-                        *at += 1;
+                    *at += 1;
+                    if is_on.load(Ordering::Relaxed) && sends.send(*id, frame.clone(), *lane) {
                         taken += 1;
                     }
                 }
@@ -132,7 +135,7 @@ impl Flood {
                 }
             }
         });
-        Flood { on, end, sent, threads: vec![sender, links] }
+        Flood { on, end, sent, net, threads: vec![sender, links] }
     }
 
     /// Begins, or stops.
@@ -140,9 +143,14 @@ impl Flood {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// Frames that its own queues have taken, to all victims: a little more than have gone out.
+    /// Frames that its own queues have taken, to all victims.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went out, to all victims.
+    pub fn sent_bytes(&self) -> u64 {
+        self.net.traffic().values().map(|link| link.sent_bytes).sum()
     }
 }
 

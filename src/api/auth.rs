@@ -1,7 +1,6 @@
 //! etcd's Auth service: users, roles and permissions of this replica's organisation.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -122,7 +121,7 @@ impl Api {
             if !(known && same) {
                 return Err(Refusal::AuthFailed.into());
             }
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = self.handle.read(|shared| shared.tokens.unix_seconds());
             let provider = &self.settings.auth.tokens;
             match provider.sign(user, revision, now) {
                 Some(Ok(token)) => {

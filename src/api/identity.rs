@@ -8,8 +8,9 @@ use tonic::{Request, Status};
 
 use crate::api::Api;
 use crate::api::errors::Refusal;
+use crate::apply::Reply;
 use crate::apply::permission::{Need, Subject};
-use crate::chain::{AuthOp, Author};
+use crate::chain::{AuthOp, Author, Op};
 use crate::node::Shared;
 use crate::state::AuthError;
 use crate::tls::ClientIdentity;
@@ -170,6 +171,27 @@ impl Api {
             check(&Subject::new(&shared.state, organisation, author))?;
             Ok(read(shared))
         })
+    }
+
+    /// Orders a write, unless its author may not do it: then nothing is ordered, so that who has no right
+    /// fills no log. Apply decides; a replica that lags refuses nobody by old rules, for it asks the others
+    /// first. While an alarm stands apply alone knows which refusal comes first.
+    ///
+    /// # Errors
+    /// etcd's, and [`Refusal`]s of the node.
+    pub(super) async fn order(
+        &self,
+        author: Author,
+        op: Op,
+        values: Vec<Bytes>,
+    ) -> Result<Reply, Refusal> {
+        let may = || self.permitted(&author, |subject| subject.may(&op), |_| ());
+        let alarmed = |shared: &Shared| shared.state.alarms.list().next().is_some();
+        if may().is_err() && !self.handle.read(alarmed) {
+            self.handle.linearizable().await?;
+            may()?;
+        }
+        Ok(self.handle.propose(author, op, values).await?)
     }
 
     /// The author of a request that asks for no key, if it may be asked at all.

@@ -61,14 +61,6 @@ impl Api {
         }
     }
 
-    async fn propose(
-        &self,
-        author: Author,
-        (op, values): (Op, Vec<Bytes>),
-    ) -> Result<Reply, Status> {
-        self.handle.propose(author, op, values).await.map_err(|error| Refusal::from(error).into())
-    }
-
     /// A transaction that only reads, at this replica's state.
     fn read_txn(&self, author: &Author, request: pb::TxnRequest) -> Result<Reply, Refusal> {
         let (op, operands) = txn_op(request)?;
@@ -150,7 +142,8 @@ impl Kv for KvService {
         check_key(&request.get_ref().key)?;
         let author = api.author(&Caller::of(&request)).await?;
         api.check_size(request.get_ref())?;
-        let reply = api.propose(author, put_op(request.into_inner())).await?;
+        let (op, values) = put_op(request.into_inner());
+        let reply = api.order(author, op, values).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.put(reply)?;
         response.header = Some(api.header(revision));
@@ -167,7 +160,7 @@ impl Kv for KvService {
         let author = api.author(&Caller::of(&request)).await?;
         api.check_size(request.get_ref())?;
         let delete = delete_op(request.into_inner());
-        let reply = api.propose(author, (delete, Vec::new())).await?;
+        let reply = api.order(author, delete, Vec::new()).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.delete_range(reply)?;
         response.header = Some(api.header(revision));
@@ -193,7 +186,8 @@ impl Kv for KvService {
         } else {
             let author = api.author(&caller).await?;
             api.check_size(request.get_ref())?;
-            api.propose(author, txn_op(request.into_inner())?).await?
+            let (op, values) = txn_op(request.into_inner())?;
+            api.order(author, op, values).await?
         };
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.txn(reply)?;
@@ -209,7 +203,7 @@ impl Kv for KvService {
         identity::admit(api, &request)?;
         let revision = Revision(request.get_ref().revision);
         let author = api.author(&Caller::of(&request)).await?;
-        let reply = api.propose(author, (Op::Compact { revision }, Vec::new())).await?;
+        let reply = api.order(author, Op::Compact { revision }, Vec::new()).await?;
         let revision = Api::revision_of(reply)?;
         Ok(Response::new(pb::CompactionResponse { header: Some(api.header(revision)) }))
     }

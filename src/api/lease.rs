@@ -29,8 +29,7 @@ type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, S
 
 impl Api {
     async fn propose_lease(&self, author: Author, op: Op) -> Result<Reply, Status> {
-        let reply = self.handle.propose(author, op, Vec::new()).await;
-        reply.map_err(|error| Refusal::from(error).into())
+        Ok(self.order(author, op, Vec::new()).await?)
     }
 
     async fn grant(&self, author: Author, id: i64, ttl_seconds: i64) -> Result<Reply, Status> {

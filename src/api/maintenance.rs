@@ -53,7 +53,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         };
         let author = api.author(&caller).await?;
         let op = Op::Alarm { action, member: member_id, kind: wanted };
-        let reply = api.handle.propose(author, op, Vec::new()).await.map_err(Refusal::from)?;
+        let reply = api.order(author, op, Vec::new()).await?;
         match reply {
             Reply::Alarm { revision, alarms } => Ok(Response::new(pb::AlarmResponse {
                 header: Some(api.header(revision)),
@@ -73,7 +73,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         identity::admit(&self.0, &request)?;
         let author = self.0.author(&Caller::of(&request)).await?;
-        self.0.handle.checkpoint(author).await.map_err(Refusal::from)?;
+        Api::revision_of(self.0.order(author, Op::CheckpointNow, Vec::new()).await?)?;
         Ok(Response::new(pb::DefragmentResponse::default()))
     }
 

@@ -70,7 +70,9 @@ const OPEN: [&str; 1] = ["grpc.health.v1."];
 
 fn need(path: &str) -> Need {
     let path = path.trim_start_matches('/');
-    if OPEN.iter().any(|service| path.starts_with(service)) {
+    // A page has no package in front of a service.
+    let is_method = path.split_once('/').is_some_and(|(service, _)| service.contains('.'));
+    if !is_method || OPEN.iter().any(|service| path.starts_with(service)) {
         return Need::Nothing;
     }
     let method = path.strip_prefix("etcdserverpb.").unwrap_or(path);
@@ -125,5 +127,6 @@ mod tests {
         assert_eq!(need("/etcdserverpb.Maintenance/Snapshot"), Need::Root);
         assert_eq!(need("/etcdserverpb.KV/Range"), Need::Nothing);
         assert_eq!(need("/grpc.health.v1.Health/Check"), Need::Nothing);
+        assert_eq!(need("/althing/v1/status"), Need::Nothing);
     }
 }

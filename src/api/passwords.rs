@@ -6,8 +6,13 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
+use crate::api::errors::Refusal;
+
 /// Passwords hashed at the same time.
 const AT_ONCE: usize = 2;
+
+/// Passwords that wait for their turn; one more is refused, so that a flood holds no memory.
+const WAITING_MAX: usize = 256;
 
 /// What bcrypt looks at; Go's refuses to hash more.
 const PASSWORD_BYTES_MAX: usize = 72;
@@ -16,20 +21,24 @@ const PASSWORD_BYTES_MAX: usize = 72;
 pub(super) struct Passwords {
     cost: u32,
     turns: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// A hash that no password has, for users that are not there.
     nobody: Arc<OnceLock<String>>,
 }
 
 impl Passwords {
     pub(super) fn new(cost: u32) -> Self {
-        Self { cost, turns: Arc::new(Semaphore::new(AT_ONCE)), nobody: Arc::default() }
+        let (turns, waiting) = (Semaphore::new(AT_ONCE), Semaphore::new(WAITING_MAX));
+        Self { cost, turns: turns.into(), waiting: waiting.into(), nobody: Arc::default() }
     }
 
     async fn run<R: Send + 'static>(
         &self,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Result<R, Status> {
+        let place = self.waiting.try_acquire().map_err(|_| Refusal::TooManyRequests)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await;
+        drop(place);
         let turn = turn.map_err(|_| Status::internal("the hasher has stopped"))?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();

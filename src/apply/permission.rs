@@ -57,6 +57,9 @@ impl<'a> Subject<'a> {
     /// # Errors
     /// etcd's.
     pub fn may(&self, op: &Op) -> Result<(), AuthError> {
+        if !self.store.enabled {
+            return Ok(());
+        }
         self.meets(need(op))?;
         match op {
             Op::Put(put) => self.put(put),
@@ -86,6 +89,9 @@ impl<'a> Subject<'a> {
     /// # Errors
     /// etcd's.
     pub fn all_leases(&self) -> Result<(), AuthError> {
+        if !self.store.enabled {
+            return Ok(());
+        }
         self.state.leases.list().try_for_each(|lease| self.lease(lease.id, Access::Read))
     }
 

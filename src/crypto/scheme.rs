@@ -34,6 +34,9 @@ impl fmt::Debug for Signature {
 /// How a replica signs and checks: ed25519 in the world, keyed hashes in most simulator seeds
 /// (consensus.md 1).
 pub trait Scheme: Send + Sync {
+    /// The public half of this replica's own key.
+    fn public_key(&self) -> PublicKey;
+
     /// Signs with this replica's own key.
     fn sign(&self, message: &[u8]) -> Signature;
 
@@ -71,6 +74,10 @@ impl Ed25519 {
 }
 
 impl Scheme for Ed25519 {
+    fn public_key(&self) -> PublicKey {
+        Self::public_key(self)
+    }
+
     fn sign(&self, message: &[u8]) -> Signature {
         Signature(self.key.sign(message).to_bytes())
     }

@@ -128,20 +128,6 @@ impl Handle {
         }
     }
 
-    /// Has all replicas make a checkpoint and answers its height, or that of the one made within the
-    /// last minute. It is stable once [`crate::ordering::CoreStatus::stable_checkpoint`] reaches the
-    /// height; what lies behind the one before it is erased from then on (protocol.md 16).
-    ///
-    /// # Errors
-    /// [`NodeError`].
-    pub async fn checkpoint(&self, author: Author) -> Result<Height, NodeError> {
-        match self.propose(author, Op::CheckpointNow, Vec::new()).await? {
-            Reply::Checkpoint { height, .. } => Ok(height),
-            // An op that was too late to be executed.
-            _ => Err(NodeError::Timeout),
-        }
-    }
-
     /// Whether a quorum is in normal mode of one view, as far as this replica heard.
     #[must_use]
     pub fn has_leader(&self) -> bool {

@@ -86,13 +86,7 @@ enum Place {
 /// Looks for the own replica in a network.
 fn place(network: &Network, own: ReplicaId, scheme: &dyn Scheme) -> Place {
     let Some(member) = network.membership.member(own) else { return Place::Outside };
-    // Whose key the scheme holds shows only in what it signs; nothing else is signed like this.
-    let probe = b"althing: is this my key?";
-    if scheme.verify(&member.key, probe, &scheme.sign(probe)) {
-        Place::Member
-    } else {
-        Place::OtherKey
-    }
+    if member.key == scheme.public_key() { Place::Member } else { Place::OtherKey }
 }
 
 /// What the protocol thread keeps of the membership.
@@ -107,6 +101,16 @@ pub(super) struct Members {
 }
 
 impl Members {
+    /// Whether a later epoch, known from beside the data directory, names the key this replica signs
+    /// with: it follows the chain up to there and votes from there on (protocol.md 20.10).
+    pub(super) fn awaits_own_key(&self, network: &Network, scheme: &dyn Scheme) -> bool {
+        let known = self.links.as_ref().and_then(|links| links.known.as_ref());
+        known.is_some_and(|known| {
+            known.membership.epoch > network.membership.epoch
+                && place(known, self.own, scheme) == Place::Member
+        })
+    }
+
     /// An epoch begins.
     pub(super) fn follow(
         &mut self,
@@ -140,6 +144,13 @@ impl Replica {
         self.members.left_ms = None;
         match place {
             Place::Member => {}
+            Place::OtherKey if self.members.awaits_own_key(network, &*self.scheme) => {
+                tracing::warn!(
+                    event = "key_of_a_later_epoch",
+                    "this replica signs with the key of a later epoch: until it is there it follows and does \
+                 not vote"
+                )
+            }
             Place::OtherKey => halt(
                 EXIT_HALTED,
                 "this replica's key was rotated: put `althing epoch export` of another member into \

@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod evidence;
 mod execute;
+mod frames;
 mod gates;
 mod handle;
 mod halt;

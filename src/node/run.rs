@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::chain::{Attestation, Evidence, Op, Record};
-use crate::codec::{Decode, Encode};
+use crate::codec::Encode;
 use crate::crypto::Scheme;
 use crate::net::NetEvent;
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
@@ -39,11 +39,6 @@ use crate::types::{Millis, ReplicaId};
 /// Events taken in one turn. Frames among them only queue, and are bounded by what peers may have
 /// unsettled: a flood in front must not hide what is behind it.
 const EVENTS_PER_TURN: usize = 16_384;
-/// Frames given to the core before outputs are carried out: enough to batch, few enough to stay quick.
-const FRAMES_PER_TURN: usize = 512;
-/// And so long at most: timers and clients wait meanwhile.
-const FRAMES_TURN_MS: u64 = 10;
-
 /// Bundles of this replica that may be unexecuted at once (consensus.md 9).
 const BUNDLES_OUTSTANDING: u64 = 4;
 
@@ -161,47 +156,6 @@ impl Replica {
         }
     }
 
-    /// Peers in turn, some frames of each.
-    fn take_frames(&mut self) {
-        let now = self.clock.mono_ms();
-        for taken in 0..FRAMES_PER_TURN {
-            if taken % 16 == 0 && self.clock.mono_ms() >= now + FRAMES_TURN_MS {
-                break;
-            }
-            let Some((peer, frame, _receipt)) = self.intake.pop(now) else { break };
-            self.take_frame(peer, frame);
-        }
-    }
-
-    /// What was of no use costs its peer more. Bytes of bundles do not: where blocks are late, correct
-    /// peers pass on what others have passed on already.
-    fn take_frame(&mut self, peer: ReplicaId, frame: Bytes) {
-        let length = frame.len();
-        match Message::from_bytes(frame) {
-            Ok(message) => {
-                let repeated = matches!(message, Message::Bundle(_));
-                self.step(Input::Recv { peer, message });
-                let wasted = self.core.take_wasted(peer);
-                if wasted > 0 {
-                    self.intake.charge(peer, wasted, if repeated { 0 } else { length });
-                }
-            }
-            Err(error) => {
-                self.complain(peer, &error.to_string());
-                self.intake.charge(peer, 1, length);
-            }
-        }
-    }
-
-    /// Says that a peer sends garbage, once a second at most.
-    fn complain(&mut self, peer: ReplicaId, error: &str) {
-        let now = self.clock.mono_ms();
-        if now >= self.complained_ms + 1000 {
-            self.complained_ms = now;
-            tracing::warn!(event = "bad_message", peer = peer.0, "a peer sent {error}");
-        }
-    }
-
     fn pause(&mut self) -> Duration {
         let now = self.clock.mono_ms();
         let frames = self.intake.wait_ms(now).map_or(u64::MAX, |wait| now + wait);
@@ -211,7 +165,7 @@ impl Replica {
         Duration::from_millis(next.saturating_sub(now))
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         self.core.step(input, &mut self.outputs);
     }
 

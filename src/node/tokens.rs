@@ -35,6 +35,12 @@ impl Tokens {
         i64::try_from(self.clock.mono_ms()).unwrap_or(i64::MAX)
     }
 
+    /// The time that a signed token's end counts from.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        self.clock.unix_ms().0 / 1000
+    }
+
     /// A login was executed in a block of this time.
     pub(super) fn add(&mut self, login: Login, block_time: Millis) {
         if self.known.len() >= TOKENS_MAX {
@@ -62,5 +68,43 @@ impl Tokens {
         }
         found.used_ms.store(self.now(), Ordering::Relaxed);
         Some((found.user.clone(), found.auth_revision))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::OrgId;
+
+    fn login(token: u8, user: &'static str) -> Login {
+        let (organisation, token) = (OrgId(0), Digest([token; 32]));
+        Login { organisation, user: user.into(), token, auth_revision: 7 }
+    }
+
+    #[test]
+    fn a_token_stands_for_its_user_and_one_of_long_ago_for_nobody() {
+        let mut tokens = Tokens::new();
+        let hour = 3_600_000;
+        let now = tokens.clock.unix_ms();
+        tokens.add(login(1, "alice"), now);
+        tokens.add(login(2, "bob"), now.minus(2 * hour));
+        assert_eq!(tokens.find(&Digest([1; 32]), hour), Some(("alice".into(), 7)));
+        // Executed again, or late, it does not begin anew.
+        assert_eq!(tokens.find(&Digest([2; 32]), hour), None);
+        assert_eq!(tokens.find(&Digest([3; 32]), hour), None);
+    }
+
+    #[test]
+    fn tokens_are_bounded_and_the_one_unused_longest_goes() {
+        let mut tokens = Tokens::new();
+        let now = tokens.clock.unix_ms();
+        tokens.add(login(1, "old"), now.minus(60_000));
+        for number in 0..u32::try_from(TOKENS_MAX).expect("few") {
+            let mut digest = [9; 32];
+            digest[..4].copy_from_slice(&number.to_le_bytes());
+            tokens.add(Login { token: Digest(digest), ..login(0, "new") }, now);
+        }
+        assert_eq!(tokens.known.len(), TOKENS_MAX);
+        assert_eq!(tokens.find(&Digest([1; 32]), 3_600_000), None);
     }
 }

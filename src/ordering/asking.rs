@@ -1,6 +1,7 @@
 //! R3: a starting replica asks what others hold of its own votes (protocol.md 6.4 to 6.6).
 
 use crate::chain::Vote;
+use crate::crypto::PublicKey;
 use crate::ordering::fence::{SAY_MS, Stage};
 use crate::ordering::shown::{ShownVotes, Standing, VotesAnswer};
 use crate::ordering::{Alarm, Core, Message, Output};
@@ -137,26 +138,32 @@ impl Core {
             }
         }
         let (cluster_id, scheme) = (&self.cluster_id, self.scheme.as_ref());
-        let key = self.membership.member(self.own)?.key;
+        let keys = self.own_keys();
         if let Some(view_change) = &votes.view_change
             && (view_change.epoch, view_change.view) > known.asked
             && view_change.replica == self.own
-            && view_change.signed_by(&key, cluster_id, scheme)
+            && keys.iter().any(|key| view_change.signed_by(key, cluster_id, scheme))
         {
             return Some((format!("a VIEW-CHANGE for view {}", view_change.view), false));
         }
         let bundle = votes.bundle.as_ref()?;
         let newer = bundle.session > known.session && bundle.origin == self.own;
-        (newer && bundle.verify(cluster_id, &key, scheme))
+        (newer && keys.iter().any(|key| bundle.verify(cluster_id, key, scheme)))
             .then(|| (format!("a bundle of session {}", bundle.session), false))
     }
 
     fn is_own_vote(&mut self, vote: &Vote) -> bool {
         self.counters.verifications += 1;
-        let Some(member) = self.membership.member(self.own) else { return false };
-        let key = member.key;
-        vote.signed.replica == self.own
-            && vote.signed_by(&key, &self.cluster_id, self.scheme.as_ref())
+        let signed = |key: &PublicKey| vote.signed_by(key, &self.cluster_id, self.scheme.as_ref());
+        vote.signed.replica == self.own && self.own_keys().iter().any(signed)
+    }
+
+    /// The key it signs with, and the one it has in this epoch: a log from before a rotation does not
+    /// know the key of the votes that it lost (protocol.md 20.10).
+    fn own_keys(&self) -> Vec<PublicKey> {
+        let own = self.scheme.public_key();
+        let member = self.membership.member(self.own).map(|member| member.key);
+        core::iter::once(own).chain(member.filter(|key| *key != own)).collect()
     }
 
     /// Begins to vote once enough have answered.

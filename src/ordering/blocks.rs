@@ -57,7 +57,7 @@ pub(super) struct Blocks {
     bodies: BTreeMap<Digest, Body>,
     by_height: BTreeMap<Height, Vec<Digest>>,
     /// Committed heights above `executed - keep`.
-    path: BTreeMap<Height, Digest>,
+    pub path: BTreeMap<Height, Digest>,
     /// How many executed blocks stay in memory for peers that ask by hash.
     keep: u64,
     pub executed: Tip,

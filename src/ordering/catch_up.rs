@@ -152,7 +152,8 @@ impl Core {
         }
         let newer = known.is_none_or(|known| certificate.rank() > known);
         let doubted = self.peers.get(&peer).is_some_and(|peer| peer.doubted.is_some());
-        let useful = newer && certificate.phase == Phase::Commit || doubted;
+        let commits = certificate.phase == Phase::Commit;
+        let useful = commits && (newer || self.contradicts(&certificate)) || doubted;
         let cost = certificate.signatures.len() as u64;
         if !useful || !self.may_verify(peer, cost) {
             return;

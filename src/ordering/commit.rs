@@ -128,6 +128,9 @@ impl Core {
 
     /// Takes in a commit certificate that holds.
     pub(super) fn adopt_commit(&mut self, certificate: Certificate) {
+        if self.contradicts(&certificate) {
+            return self.halt_on_fork(&certificate);
+        }
         let known = self.blocks.certificate.as_ref().map(Certificate::rank);
         if known.is_some_and(|known| certificate.rank() <= known) {
             return;
@@ -162,9 +165,8 @@ impl Core {
                 Ok(path) => break path,
                 Err(NoPath::Missing(height, hash)) if self.body_from_proposals(height, &hash) => {}
                 Err(NoPath::Missing(..)) => return false,
-                Err(NoPath::Conflict(height)) => {
-                    self.note_fork(certificate);
-                    self.halt(format!("two certified chains differ at height {height}"));
+                Err(NoPath::Conflict(_)) => {
+                    self.halt_on_fork(certificate);
                     return false;
                 }
             }

@@ -255,8 +255,15 @@ impl Core {
         self.view.pending.is_none() && !self.quarantined && self.fence.is_cleared()
     }
 
+    /// Whether this replica votes in the epoch, by the key that the epoch knows (protocol.md 20.10).
     pub(super) fn is_voter(&self) -> bool {
-        self.membership.voter(self.own).is_some()
+        self.membership.voter(self.own).is_some() && self.has_own_key()
+    }
+
+    /// False while a replica whose key was rotated signs with the one of another epoch.
+    pub(super) fn has_own_key(&self) -> bool {
+        let member = self.membership.member(self.own);
+        member.is_none_or(|member| member.key == self.scheme.public_key())
     }
 
     pub(super) fn primary(&self) -> ReplicaId {

@@ -226,6 +226,39 @@ impl Core {
         }
     }
 
+    /// Whether a commit certificate, if it holds, and the own one cannot both be without more than f
+    /// liars: one height has one block, and no later view commits below an earlier one (protocol.md 13.6).
+    pub(super) fn contradicts(&self, certificate: &Certificate) -> bool {
+        let Some(own) = self.certificate_here() else { return false };
+        if certificate.epoch != own.epoch {
+            return false;
+        }
+        let at = |height: Height| match height {
+            height if height == own.height => Some(own.block_hash),
+            height if height == self.blocks.committed.height => Some(self.blocks.committed.hash),
+            height => self.blocks.path.get(&height).copied(),
+        };
+        let other_block = at(certificate.height).is_some_and(|own| own != certificate.block_hash);
+        let views = certificate.view.cmp(&own.view);
+        let heights = certificate.height.cmp(&own.height);
+        other_block || views.is_lt() && heights.is_gt() || views.is_gt() && heights.is_lt()
+    }
+
+    /// More than f replicas lied. All are shown both certificates, so that nobody who is linked goes on
+    /// unaware.
+    pub(super) fn halt_on_fork(&mut self, other: &Certificate) {
+        self.note_fork(other);
+        let own = self.certificate_here().cloned();
+        for certificate in own.into_iter().chain([other.clone()]) {
+            self.tell_all_but(&[], &Message::Certificate(certificate));
+        }
+        self.halt(format!(
+            "a commit certificate of view {} for height {} contradicts the chain here: more than f \
+             replicas lied; keep the logs of all replicas, they prove who",
+            other.view, other.height
+        ));
+    }
+
     /// A proof that a peer found.
     pub(super) fn on_evidence(&mut self, peer: ReplicaId, evidence: Evidence) {
         if self.is_hearsay_refused(peer) {
@@ -249,7 +282,15 @@ impl Core {
             scheme: self.scheme.as_ref(),
         };
         match evidence.verify(&trust) {
-            Ok(()) => self.accuse(evidence),
+            Ok(()) => {
+                let fork = matches!(evidence, Evidence::Fork(_));
+                self.accuse(evidence);
+                if fork {
+                    self.halt(
+                        "a peer proves that the chain has forked: more than f lied".to_owned(),
+                    );
+                }
+            }
             // Of an epoch this replica has not reached or has left behind.
             Err(crate::chain::EvidenceError::Epoch(_)) => {}
             Err(_) => self.refuse_hearsay(peer),

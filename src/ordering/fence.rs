@@ -354,6 +354,7 @@ impl Core {
         let executed = self.blocks.executed.height;
         self.fence.is_cleared()
             && !self.quarantined
+            && self.has_own_key()
             && self.fence.nonce_height.is_none_or(|height| executed >= height)
     }
 

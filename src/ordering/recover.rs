@@ -111,7 +111,7 @@ impl Core {
             self.view.mark = base.0;
             self.view.fresh = !fenced;
             self.fence.unrecorded = true;
-            if fenced || recovery.entered.is_some() {
+            if fenced || recovery.entered.is_some() || recovery.rejoined.is_some() {
                 // Nothing was promised in this epoch yet.
                 self.recover_known(Height(0));
                 self.fence.recovered(fenced, recovery.rejoined.as_ref(), View(0));

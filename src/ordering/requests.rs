@@ -38,12 +38,13 @@ impl Core {
             .windows
             .get(&origin)
             .is_none_or(|window| window.admits(bundle.session, bundle.first_seq, ops));
-        if origin == self.own || !admitted || self.pool.get(origin, key).is_some() {
-            return self.waste(peer);
-        }
-        if !self.pool.has_room(&bundle) {
-            // Only a flood of its origin fills its room, and what does not fit is lost like on the wire.
-            return self.waste(peer);
+        let room = self.pool.get(origin, key).is_none() && self.pool.has_room(&bundle);
+        if origin == self.own || !admitted || !room {
+            // Where blocks are late, correct peers pass on what others have passed on already.
+            if origin == peer {
+                self.waste(peer);
+            }
+            return;
         }
         if !self.may_verify(peer, 1) {
             return;

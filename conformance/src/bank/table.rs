@@ -38,11 +38,7 @@ pub struct Row {
 }
 
 /// Bugs of the lists that are not planted, with what they wait for.
-pub const LATER: &[(&str, &str)] = &[
-    ("M40", "permissions at apply"),
-    ("M41", "permissions at apply"),
-    ("M43", "permissions at apply"),
-];
+pub const LATER: &[(&str, &str)] = &[];
 
 use Hunt::{CrashPoints, Library, Prune, Seeds};
 
@@ -124,6 +120,9 @@ const TOMBSTONE: &str =
 const WATCH: &str = "watch::stream::tests::every_watcher_sees_its_events_once_in_order_and_whole";
 const PROGRESS: &str = "watch::stream::tests::progress_of_all_waits_for_every_watcher";
 const SALTS: &str = "node::admit::tests::equal_values_are_never_hidden_by_equal_commitments";
+const FROM_KEY: &str = "apply::auth_tests::the_right_to_one_key_does_not_open_a_range_from_it";
+const NESTED: &str = "apply::auth_tests::a_nested_transaction_is_checked_to_its_depth";
+const ORGANISATION: &str = "apply::auth_tests::a_user_of_one_organisation_is_nobody_at_another";
 const PRUNED: &str = "values_votes_and_certificates_go_and_the_chain_stays";
 
 /// All bugs, by number.
@@ -332,14 +331,26 @@ pub const ROWS: &[Row] = &[
         "pruning leaves values where they are",
         &[plant("value-kept-after-prune", &[Prune(PRUNED)])],
     ),
-    row("M40", "range_end is rewritten before the permission check", &[]),
-    row("M41", "a nested transaction is not checked for permissions", &[]),
+    row(
+        "M40",
+        "range_end is rewritten before the permission check",
+        &[plant("range-end-rewritten", &[Library(FROM_KEY)])],
+    ),
+    row(
+        "M41",
+        "a nested transaction is not checked for permissions",
+        &[plant("nested-unchecked", &[Library(NESTED)])],
+    ),
     row(
         "M42",
         "one poll of a watch stream is not bounded in bytes",
         &[plant("unbounded-watch", &[Library(POLL)])],
     ),
-    row("M43", "permission by user without organisation", &[]),
+    row(
+        "M43",
+        "permission by user without organisation",
+        &[plant("user-without-organisation", &[Library(ORGANISATION)])],
+    ),
     row(
         "M44",
         "R3 is skipped",

@@ -17,6 +17,7 @@ const HELP: &str = "Runs seeds of the simulated world: production ordering, appl
   sim --seconds N [--from N] seeds until so much time has passed
   sim --replay FILE          the seeds in a file, one per line, `#` begins a comment
   --all-seen                 fails if something that the table of scenarios needs was never seen
+  --beyond                   f + 1 liars: what they break must be found by all and name them
   --calm REPLICAS            no faults, this many replicas
   --mutant NAME              with a bug put in on purpose; a seed that finds it fails
   sim --crash-points [N]     a crash at every (N-th) disk operation, and in the recovery from it
@@ -36,18 +37,24 @@ struct Arguments {
     seconds: Option<u64>,
     verbose: bool,
     all_seen: bool,
+    beyond: bool,
     calm: Option<usize>,
     mutant: Option<Mutant>,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seed, mut runs, mut from, mut replay, mut seconds) = (None, None, 1, None, None);
-    let (mut verbose, mut all_seen, mut calm, mut mutant) = (false, false, None, None);
+    let (mut verbose, mut all_seen, mut beyond) = (false, false, false);
+    let (mut calm, mut mutant) = (None, None);
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
-        if flag == "--verbose" || flag == "--all-seen" {
-            verbose |= flag == "--verbose";
-            all_seen |= flag == "--all-seen";
+        match flag.as_str() {
+            "--verbose" => verbose = true,
+            "--all-seen" => all_seen = true,
+            "--beyond" => beyond = true,
+            _ => {}
+        }
+        if ["--verbose", "--all-seen", "--beyond"].contains(&flag.as_str()) {
             continue;
         }
         let value = given.next().ok_or(format!("{flag} needs a value"))?;
@@ -75,7 +82,7 @@ fn arguments() -> Result<Arguments, String> {
         (None, None, Some(path)) => read_seeds(&path)?,
         _ => return Err("give one of --seed, --runs, --replay".to_owned()),
     };
-    Ok(Arguments { seeds, seconds, verbose, all_seen, calm, mutant })
+    Ok(Arguments { seeds, seconds, verbose, all_seen, beyond, calm, mutant })
 }
 
 fn read_seeds(path: &str) -> Result<Vec<u64>, String> {
@@ -130,7 +137,8 @@ fn main() -> ExitCode {
             break;
         }
         played += 1;
-        let mut plan = arguments.calm.map_or_else(|| Plan::draw(*seed), |n| Plan::calm(*seed, n));
+        let drawn = || if arguments.beyond { Plan::beyond(*seed) } else { Plan::draw(*seed) };
+        let mut plan = arguments.calm.map_or_else(drawn, |n| Plan::calm(*seed, n));
         plan.mutant = arguments.mutant;
         if one {
             println!("{plan:#?}");

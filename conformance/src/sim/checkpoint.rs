@@ -7,7 +7,7 @@ use althing::state::{KeptChunk, Snapshotter, moved_keys};
 use althing::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter, remove_old};
 use althing::storage::disk::Disk;
 use althing::storage::log::ReplayMark;
-use althing::types::{ClusterId, Digest, Height};
+use althing::types::{ClusterId, Digest, Height, Revision};
 
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
@@ -20,6 +20,8 @@ pub struct Checkpointing {
     exec_root: Digest,
     exec_roots: Vec<(Height, Digest)>,
     replay: ReplayMark,
+    /// The store's.
+    pub revision: Revision,
 }
 
 impl Checkpointing {
@@ -34,6 +36,7 @@ impl Checkpointing {
             exec_root: machine.state.exec_root(),
             exec_roots: machine.last_roots(window + 1),
             replay,
+            revision: machine.state.kv.revision(),
         }
     }
 

@@ -30,6 +30,7 @@ fn workload(power: Option<Power>) -> Plan {
     plan.bundle_every = 12 * MILLI;
     plan.checkpoint_log_bytes = 6 << 10;
     plan.finish_within = 20 * SECOND;
+    plan.watchers = 0;
     plan.power = power;
     plan
 }

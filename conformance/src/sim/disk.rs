@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use althing::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 
+use crate::sim::damage::matters;
 use crate::sim::random::Random;
 
 /// What a disk writes as one: it is there or it is not.
@@ -80,6 +81,10 @@ struct Inner {
     syncs: u64,
     /// Syncs do nothing.
     lies: bool,
+    /// Files that cannot be read.
+    unreadable: BTreeSet<u64>,
+    /// One of them was read since this was last asked.
+    refused: bool,
     /// Waits for its operation.
     fault: Option<DiskFault>,
     /// The fault that an operation met.
@@ -184,7 +189,30 @@ impl SimDisk {
 
     /// No operation fails any more.
     pub fn mend(&self) {
-        self.inner().fault = None;
+        let mut inner = self.inner();
+        inner.fault = None;
+        inner.unreadable.clear();
+    }
+
+    /// From now on this file cannot be read.
+    pub fn refuse_reads(&self, path: &str) {
+        let mut inner = self.inner();
+        if let Some(id) = inner.names.get(path).copied() {
+            inner.unreadable.insert(id);
+        }
+    }
+
+    /// Whether a read was refused since this was last asked.
+    pub fn refused_reads(&self) -> bool {
+        core::mem::take(&mut self.inner().refused)
+    }
+
+    /// All files of the log and the checkpoints, with the bytes in them that are synced.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, usize)> {
+        let inner = self.inner();
+        let names = inner.names.iter().filter(|(name, _)| matters(name));
+        names.map(|(name, id)| (name.clone(), inner.files[id].synced_len)).collect()
     }
 
     /// The fault that an operation has met since the last time this was asked.
@@ -369,6 +397,13 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
         let start = usize::try_from(offset).expect("a small disk");
+        let mut inner = self.disk.inner();
+        if inner.unreadable.contains(&self.id) {
+            inner.refused = true;
+            let what = "input/output error";
+            return Err(DiskError::new(DiskErrorKind::Failed, &self.path, what));
+        }
+        drop(inner);
         let short = || DiskError::new(DiskErrorKind::Short, &self.path, "the file ends before");
         self.with(|file| {
             let bytes = file.bytes.get(start..start + buffer.len()).ok_or_else(short)?;

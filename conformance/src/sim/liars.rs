@@ -145,6 +145,12 @@ impl Liar {
         }
     }
 
+    /// Whether its wall clock is another than the true one.
+    #[must_use]
+    pub fn misreads_clock(&self) -> bool {
+        self.lie == Lie::BadClock
+    }
+
     /// Its wall clock, when the true one says `now_ms`.
     #[must_use]
     pub fn clock(&self, now_ms: u64) -> u64 {

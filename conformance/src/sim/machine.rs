@@ -9,6 +9,7 @@ use althing::state::State;
 use althing::storage::log::Placed;
 use althing::storage::values::Values;
 use althing::types::{Digest, Height, ReplicaId};
+use althing::watch::Ring;
 
 use crate::sim::node_recover::value_refs;
 
@@ -18,6 +19,8 @@ pub struct Machine {
     pub state: State,
     /// Reads values of this replica: production too.
     pub values: Values,
+    /// The newest events: production too.
+    pub ring: Ring,
     own: ReplicaId,
     roots: BTreeMap<Height, Digest>,
 }
@@ -31,7 +34,8 @@ impl Machine {
         own: ReplicaId,
         roots: BTreeMap<Height, Digest>,
     ) -> Self {
-        Self { state, values, own, roots }
+        let ring = Ring::new(state.kv.revision());
+        Self { state, values, ring, own, roots }
     }
 
     /// The last executed height.
@@ -58,7 +62,8 @@ impl Machine {
     /// A value cannot be read.
     pub fn execute(&mut self, block: &Block, placed: Placed) -> Result<Outcome, ValueError> {
         let refs = value_refs(block, placed);
-        let outcome = apply::execute(&mut self.state, block, &refs, &self.values, self.own)?;
+        let mut outcome = apply::execute(&mut self.state, block, &refs, &self.values, self.own)?;
+        self.ring.publish(core::mem::take(&mut outcome.events), outcome.revision);
         self.roots.insert(block.header.height, outcome.effects.exec_root);
         Ok(outcome)
     }

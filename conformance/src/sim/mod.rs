@@ -4,12 +4,16 @@
 //! hash. `docs/testing.md` says how to run and replay it.
 
 pub mod audit;
+pub mod beyond;
 pub mod checkers;
 pub mod checkpoint;
 pub mod crash_points;
+mod damage;
 pub mod disk;
+mod ending;
 pub mod liars;
 pub mod machine;
+pub mod members;
 pub mod network;
 pub mod node;
 pub mod plan;
@@ -17,6 +21,7 @@ pub mod random;
 pub mod recovery;
 pub mod scheme;
 pub mod transfer;
+pub mod watchers;
 pub mod workload;
 pub mod world;
 
@@ -31,6 +36,11 @@ mod node_recover;
 #[path = "../../../src/node/stable.rs"]
 #[allow(dead_code, reason = "not all of it is asked for here")]
 mod node_stable;
+
+/// Production repair, the very file.
+#[path = "../../../src/node/repair.rs"]
+#[allow(dead_code, reason = "where damage is kept is not asked here")]
+mod node_repair;
 
 mod prune;
 

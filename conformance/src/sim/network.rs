@@ -120,6 +120,20 @@ impl Network {
         }
     }
 
+    /// Two groups that do not hear each other.
+    pub fn part(&mut self, sides: &[bool]) {
+        self.apart.clear();
+        for (from, side) in sides.iter().enumerate() {
+            let others = sides.iter().enumerate().filter(|(_, other)| *other != side);
+            self.apart.extend(others.map(|(to, _)| (from, to)));
+        }
+    }
+
+    /// Everybody hears everybody, twins too.
+    pub fn unite(&mut self) {
+        self.apart.clear();
+    }
+
     /// The end of all faults, except that twins stay twins.
     pub fn heal(&mut self) {
         self.healed = true;

@@ -1,13 +1,14 @@
 //! One instance of a replica as the shell would run it: what survives a crash, and what does not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use althing::chain::{Block, Genesis, Membership, REJOIN_SHIFT};
-use althing::crypto::Scheme;
+use althing::crypto::{PublicKey, Scheme};
 use althing::ordering::{Core, CoreConfig, Message, Recipients};
 use althing::storage::log::{Appender, Batch, BlockReader, LogSettings, Placed};
-use althing::types::{Digest, Height, LogPosition, ReplicaId, View};
+use althing::types::{Digest, Epoch, Height, LogPosition, ReplicaId, Revision, View};
+use althing::watch::WatchStream;
 
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkers::votes::Promises;
@@ -64,6 +65,8 @@ pub struct Life {
     pub checkpoint: Option<Checkpointing>,
     /// Height of the newest on disk.
     pub checkpoint_height: Height,
+    /// Its store revision: what is older refers to it, not to the log.
+    pub moved: Revision,
     /// Checkpoint files that values are read from.
     pub in_use: Vec<u32>,
     /// What a quorum holds too.
@@ -84,14 +87,16 @@ pub struct Life {
     pub next_seq: u64,
     /// Ops sent and not answered, with when they were sent.
     pub open: BTreeMap<u64, Micros>,
+    /// The streams of watch clients, by client.
+    pub streams: BTreeMap<usize, WatchStream>,
     /// Reads asked and not answered.
     pub reads: BTreeMap<u64, OpenRead>,
     /// Reads that may answer from this height on.
     pub ready: Vec<(u64, Height)>,
     /// Number of the next read.
     pub next_read: u64,
-    /// Highest view, committed and executed height shown so far.
-    pub shown: (View, Height, Height),
+    /// Highest epoch and view, committed and executed height shown so far.
+    pub shown: ((Epoch, View), Height, Height),
     /// Whether an op sent well after the end of the faults was answered in time.
     pub served: bool,
 }
@@ -102,6 +107,8 @@ pub struct Identity {
     pub id: ReplicaId,
     /// Signs as it.
     pub scheme: Arc<dyn Scheme>,
+    /// Its public key.
+    pub key: PublicKey,
     /// The network.
     pub genesis: Arc<Genesis>,
     /// Its first members.
@@ -122,8 +129,46 @@ pub enum Lost {
     Wiped,
     /// It was replaced by an older one, and nobody has noticed.
     Unnoticed,
+    /// Some of it is rotten or cannot be read.
+    Damaged,
     /// The replica is fenced.
     Fenced,
+    /// It joined later, and nothing tells it from one that lost everything, until it votes.
+    Joined,
+}
+
+/// Settings of its own, which must not show in what it executes (faults.md O4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Of the log.
+    pub first_segment_bytes: u32,
+    /// Of the log.
+    pub segment_bytes: u32,
+    /// Events a watcher reads from history at a time.
+    pub catch_up_events: usize,
+    /// Whether it erases what lies behind the second stable checkpoint.
+    pub prunes: bool,
+}
+
+impl Local {
+    /// As everybody has them.
+    pub const COMMON: Self = Self {
+        first_segment_bytes: 32 << 10,
+        segment_bytes: 128 << 10,
+        catch_up_events: 7,
+        prunes: true,
+    };
+
+    /// As some operator chose them.
+    #[must_use]
+    pub fn draw(random: &mut Random) -> Self {
+        Self {
+            first_segment_bytes: *random.pick(&[8 << 10, 20 << 10, 64 << 10]),
+            segment_bytes: *random.pick(&[48 << 10, 128 << 10, 1 << 20]),
+            catch_up_events: *random.pick(&[1, 30, 1000]),
+            prunes: random.chance(700),
+        }
+    }
 }
 
 /// A replica's instance: disk and identity outlive its processes.
@@ -140,8 +185,16 @@ pub struct Node {
     pub paused: bool,
     /// What its durable log promises; a crash takes nothing of it back.
     pub promises: Promises,
+    /// It met damage: it votes no more and serves nothing, until it is repaired.
+    pub quarantined: bool,
     /// Down for good.
     pub gone: bool,
+    /// Whom it is linked to.
+    pub links: BTreeSet<ReplicaId>,
+    /// Who else votes, as far as it knows.
+    pub voters: BTreeSet<ReplicaId>,
+    /// The epoch that it was told of when it joined, and who its members are.
+    pub known: (Epoch, BTreeSet<ReplicaId>),
     /// Height of the newest checkpoint its disk holds for sure.
     pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
@@ -152,6 +205,8 @@ pub struct Node {
     pub older: Option<SimDisk>,
     /// How fast its monotonic clock runs, in parts of 1,000.
     pub rate: u64,
+    /// Its operator's choices.
+    pub local: Local,
     /// Its clients.
     pub workload: Workload,
     /// Put into it on purpose.
@@ -165,8 +220,8 @@ impl Node {
     #[must_use]
     pub fn log_settings(&self) -> LogSettings {
         LogSettings {
-            first_segment_bytes: 32 << 10,
-            segment_bytes: 128 << 10,
+            first_segment_bytes: self.local.first_segment_bytes,
+            segment_bytes: self.local.segment_bytes,
             ..LogSettings::new(self.identity.cluster_id, self.identity.id, self.salt)
         }
     }
@@ -232,6 +287,7 @@ impl Node {
             replayed,
             checkpoint: None,
             checkpoint_height: base,
+            moved: Revision(0),
             in_use,
             stable,
             pruning: None,
@@ -242,10 +298,11 @@ impl Node {
             session: 0,
             next_seq: 0,
             open: BTreeMap::new(),
+            streams: BTreeMap::new(),
             reads: BTreeMap::new(),
             ready: Vec::new(),
             next_read: 0,
-            shown: (View(0), Height(0), shown),
+            shown: ((Epoch(0), View(0)), Height(0), shown),
             served: false,
         });
         Ok(())

@@ -103,8 +103,16 @@ pub struct Plan {
     pub lose_every: Micros,
     /// Mean time between cuts of the network; 0 for none.
     pub cut_every: Micros,
+    /// Mean time between changes of members or parameters; 0 for none.
+    pub change_every: Micros,
     /// Mean time between pauses of a replica; 0 for none.
     pub pause_every: Micros,
+    /// Mean time between rot, and files that cannot be read; 0 for none.
+    pub rot_every: Micros,
+    /// Each replica has settings of its own.
+    pub local_settings: bool,
+    /// f + 1 replicas lie: safety may break, and whoever broke it must be named.
+    pub beyond: bool,
     /// Mean time between failures of a disk; 0 for none.
     pub disk_fault_every: Micros,
     /// A crash at a fixed place, for the enumeration of all.
@@ -123,6 +131,8 @@ pub struct Plan {
     pub bundle_every: Micros,
     /// Mean time between the linearizable reads of one replica.
     pub read_every: Micros,
+    /// Clients that watch.
+    pub watchers: usize,
     /// One replica's wall clock is wrong by so many ms; counted against f.
     pub wrong_clock_ms: i64,
     /// Values of up to 200 KiB among the small ones, in parts of 1,000.
@@ -176,6 +186,10 @@ impl Plan {
             lose_every: 0,
             cut_every: every(cut, SECOND / 2, 4 * SECOND),
             pause_every: every(pause, SECOND / 2, 4 * SECOND),
+            change_every: 0,
+            rot_every: 0,
+            local_settings: false,
+            beyond: false,
             disk_fault_every: 0,
             power: None,
             drift: false,
@@ -185,6 +199,7 @@ impl Plan {
             skew_ms: if skew { 200 } else { 0 },
             bundle_every: every(true, 3 * MILLI, 60 * MILLI),
             read_every: every(true, 10 * MILLI, 200 * MILLI),
+            watchers: 3,
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 64 << 20,
@@ -220,6 +235,13 @@ impl Plan {
             plan.checkpoint_log_bytes = random.between(5 << 10, 300 << 10);
             plan.erases = random.chance(600);
         }
+        if random.chance(400) {
+            plan.change_every = random.between(SECOND / 4, 2 * SECOND);
+        }
+        if random.chance(400) {
+            plan.rot_every = random.between(SECOND, 4 * SECOND);
+        }
+        plan.local_settings = random.chance(500);
         plan
     }
 
@@ -247,6 +269,10 @@ impl Plan {
             lose_every: 0,
             cut_every: 0,
             pause_every: 0,
+            change_every: 0,
+            rot_every: 0,
+            local_settings: false,
+            beyond: false,
             disk_fault_every: 0,
             power: None,
             drift: false,
@@ -256,6 +282,7 @@ impl Plan {
             skew_ms: 0,
             bundle_every: 10 * MILLI,
             read_every: 50 * MILLI,
+            watchers: 3,
             wrong_clock_ms: 0,
             large_values: 0,
             checkpoint_log_bytes: 100 << 10,
@@ -265,5 +292,20 @@ impl Plan {
             faulty_for: 3 * SECOND,
             finish_within: 10 * SECOND,
         }
+    }
+
+    /// One more liar than the network bears, each running twice, once for each half of the others.
+    #[must_use]
+    pub fn beyond(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0xbe70_17d0);
+        let n = *random.pick(&[4, 4, 7, 10]);
+        let mut plan = Self::calm(seed, n);
+        plan.beyond = true;
+        plan.twins = (n - 1) / 3 + 1;
+        plan.watchers = 0;
+        plan.checkpoint_log_bytes = 64 << 20;
+        plan.links.delay_max = random.between(600, 20_000);
+        plan.faulty_for = random.between(SECOND, 4 * SECOND);
+        plan
     }
 }

@@ -40,14 +40,18 @@ impl World {
     /// Nobody needs blocks from peers below this height: every replica that may come back holds a
     /// checkpoint there.
     fn needed_by_nobody(&self, height: Height) -> bool {
-        self.nodes.iter().all(|node| node.gone || node.checkpoint_durable >= height)
+        let needs = |slot: &usize| self.is_member(*slot) && !self.nodes[*slot].gone;
+        let mut needing = (0..self.nodes.len()).filter(needs);
+        needing.all(|slot| self.nodes[slot].checkpoint_durable >= height)
     }
 
     pub(super) fn prune(&mut self, slot: usize) -> Result<(), String> {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some((stable, horizon)) = life.stable.take() else { return Ok(()) };
         // Whoever is behind fetches the state, in a plan that has it so.
-        let may = |height: &Height| self.plan.erases || self.needed_by_nobody(*height);
+        // Beyond f the logs are to prove who lied.
+        let prunes = self.nodes[slot].local.prunes && !self.plan.beyond;
+        let may = |height: &Height| prunes && (self.plan.erases || self.needed_by_nobody(*height));
         let horizon = horizon.filter(may);
         if let Some(until) = horizon {
             self.step(slot, Input::Erased { until })?;
@@ -55,7 +59,10 @@ impl World {
         let node = &self.nodes[slot];
         let Some(life) = &node.life else { return Ok(()) };
         let cluster_id = &node.identity.cluster_id;
-        let found = candidates(&node.disk, cluster_id).map_err(|error| error.to_string())?;
+        let found = match candidates(&node.disk, cluster_id) {
+            Ok(found) => found,
+            Err(error) => return self.unread(slot, format!("{slot} cannot prune: {error}")),
+        };
         let oldest = found.whole.iter().find(|one| Some(one.manifest.height) == horizon);
         if let Some(oldest) = oldest {
             let horizon = Horizon {
@@ -64,9 +71,12 @@ impl World {
                 moved: life.checkpoint_height,
                 open: life.open_segment,
             };
-            let steps = prune_steps(&node.disk, &node.log_settings(), &horizon)
-                .map_err(|error| format!("{slot} cannot prune: {error}"))?;
+            let steps = match prune_steps(&node.disk, &node.log_settings(), &horizon) {
+                Ok(steps) => steps,
+                Err(error) => return self.unread(slot, format!("{slot} cannot prune: {error}")),
+            };
             let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+            life.machine.ring.forget(life.moved);
             life.pruning = Some(Pruning { horizon, steps });
             let delay = self.random.between(MILLI, 50 * MILLI);
             self.schedule_local(slot, delay, Local::Prune);
@@ -74,8 +84,10 @@ impl World {
         let node = &self.nodes[slot];
         let Some(life) = &node.life else { return Ok(()) };
         if life.checkpoint.is_none() {
-            remove_old(&node.disk, &node.identity.cluster_id, (&life.in_use, &stable))
-                .map_err(|error| format!("{slot} cannot remove checkpoints: {error}"))?;
+            let kept = (life.in_use.as_slice(), stable.as_slice());
+            if let Err(error) = remove_old(&node.disk, &node.identity.cluster_id, kept) {
+                return self.unread(slot, format!("{slot} cannot remove checkpoints: {error}"));
+            }
         }
         Ok(())
     }
@@ -84,9 +96,10 @@ impl World {
         let disk = self.nodes[slot].disk.clone();
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let Some(mut pruning) = life.pruning.take() else { return Ok(()) };
-        let more = pruning
-            .step(&mut self.nodes[slot], &disk)
-            .map_err(|error| format!("{slot} cannot prune: {error}"))?;
+        let more = match pruning.step(&mut self.nodes[slot], &disk) {
+            Ok(more) => more,
+            Err(error) => return self.unread(slot, format!("{slot} cannot prune: {error}")),
+        };
         if more {
             self.count("segment pruned");
             if let Some(life) = &mut self.nodes[slot].life {

@@ -44,6 +44,10 @@ struct KeyedHash {
 }
 
 impl Scheme for KeyedHash {
+    fn public_key(&self) -> PublicKey {
+        public_key(&self.own)
+    }
+
     fn sign(&self, message: &[u8]) -> Signature {
         mac(&self.own, message)
     }

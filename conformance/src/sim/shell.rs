@@ -1,6 +1,7 @@
 //! What a replica's shell does, in simulated time: feeds the core, carries out what it asks for, and shows
 //! every step to the checkers.
 
+use althing::apply::{OpError, Reply};
 use althing::chain::{BlockHeader, Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
 use althing::ordering::{
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use crate::sim::checkers::requests::OpenRead;
 use crate::sim::checkpoint::Checkpointing;
 use crate::sim::disk::Survivors;
-use crate::sim::liars::Frame;
+use crate::sim::liars::{Frame, Liar, Lie};
 use crate::sim::node::{Lost, Waiting};
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
 use crate::sim::workload::Numbers;
@@ -38,6 +39,9 @@ impl World {
     /// One input for a core, and everything that follows from it at once.
     pub(super) fn step(&mut self, slot: usize, input: Input) -> Result<(), String> {
         let (now, wall) = (self.now, self.wall_ms(slot));
+        if self.bent.get(&self.nodes[slot].identity.id).is_some_and(Liar::misreads_clock) {
+            self.count(Lie::BadClock.counter());
+        }
         let mono_ms = self.nodes[slot].mono_ms(now);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let mut out = Vec::new();
@@ -71,7 +75,7 @@ impl World {
     fn settle(&mut self, slot: usize) -> Result<(), String> {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         let status = life.core.status();
-        let shown = (status.view, status.committed, status.executed);
+        let shown = ((status.epoch, status.view), status.committed, status.executed);
         let fell = shown.0 < life.shown.0 || shown.1 < life.shown.1 || shown.2 < life.shown.2;
         if fell || status.executed > status.committed {
             return Err(format!("{slot} shows {shown:?} after {:?}", life.shown));
@@ -159,7 +163,7 @@ impl World {
                 Ok(())
             }
             Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
-            Output::Epoch { .. } => Ok(()),
+            Output::Epoch { network, left, .. } => self.follow_epoch(slot, &network, &left),
             Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
             Output::Transfer(step) => self.transfer(slot, step),
@@ -170,11 +174,16 @@ impl World {
                 {
                     return Err(format!("{id} accuses {wronged}, who is honest: {evidence:?}"));
                 }
+                if honest {
+                    self.proven(&evidence);
+                }
                 self.count("evidence");
                 Ok(())
             }
             Output::Alarm(Alarm::BadPeer { peer, what })
-                if honest && !self.liars.contains(&peer) =>
+                if honest
+                    && !self.liars.contains(&peer)
+                    && !self.verifier.epochs.rotated.contains(&peer) =>
             {
                 Err(format!("{id} blames {peer}, who is honest: {what}"))
             }
@@ -184,7 +193,9 @@ impl World {
                 if honest && node.lost == Lost::No {
                     return Err(format!("{id} lost nothing and is fenced: {reason}"));
                 }
-                node.lost = Lost::Fenced;
+                if node.lost != Lost::Joined {
+                    node.lost = Lost::Fenced;
+                }
                 Ok(())
             }
             Output::Alarm(Alarm::Rejoined { .. }) => {
@@ -196,7 +207,14 @@ impl World {
                 self.count("alarm");
                 Ok(())
             }
+            Output::Quarantine { .. } if self.nodes[slot].lost == Lost::Damaged => {
+                self.quarantine(slot);
+                Ok(())
+            }
             Output::Quarantine { reason } | Output::Halt { reason } if honest => {
+                if self.halts_beyond(slot, &reason) {
+                    return Ok(());
+                }
                 Err(format!("{id} gives up: {reason}"))
             }
             Output::Quarantine { .. } | Output::Halt { .. } => Ok(()),
@@ -220,7 +238,8 @@ impl World {
             }
             Record::CheckpointStable(certificate) => {
                 if honest {
-                    self.agreement.checkpoint(&certificate.id)?;
+                    let same = self.agreement.checkpoint(&certificate.id);
+                    self.within_f(same)?;
                 }
                 self.count("checkpoint stable");
             }
@@ -272,7 +291,13 @@ impl World {
             return Ok(());
         }
         if !self.bent.contains_key(&id) {
-            self.ledger.sent(id, message, &self.nodes[slot].promises, &self.verifier)?;
+            let promises = &self.nodes[slot].promises;
+            let sent = self.ledger.sent(id, message, promises, &self.verifier);
+            self.within_f(sent)?;
+        }
+        if matches!(message, Message::Votes(_)) && self.nodes[slot].lost == Lost::Joined {
+            self.count("joiner votes");
+            self.nodes[slot].lost = Lost::No;
         }
         if matches!(message, Message::GetBody { .. }) {
             self.count("body asked for");
@@ -284,9 +309,12 @@ impl World {
             let peer = self.nodes[other].identity.id;
             let addressed = match to {
                 Recipients::One(one) => peer == one,
-                Recipients::Others | Recipients::Voters => peer != id,
+                Recipients::Others => true,
+                Recipients::Voters => self.nodes[slot].voters.contains(&peer),
             };
-            if !addressed || other == slot {
+            let linked = self.nodes[slot].links.contains(&peer)
+                && (self.nodes[other].links.contains(&id) || self.nodes[other].life.is_none());
+            if !addressed || !linked {
                 continue;
             }
             // A network does not begin without all: what is asked and answered then is left alone.
@@ -420,7 +448,13 @@ impl World {
             return Err(format!("{slot} executes {height} after {}", life.machine.height()));
         }
         let placed = *life.placed.get(&hash).ok_or(format!("{slot} executes {height} unlogged"))?;
-        if self.agreement.executes(&block)? {
+        if self.nodes[slot].quarantined {
+            return Ok(());
+        }
+        self.executed_beyond(slot, height, hash);
+        let first = self.agreement.executes(&block);
+        if self.within_f(first)? {
+            self.note_change(&block)?;
             self.model.execute(&block);
             if self.ledger.chosen(height).is_some_and(|chosen| chosen != hash) {
                 return Err(format!("{slot} executes another block at {height} than q committed"));
@@ -428,16 +462,20 @@ impl World {
         }
         #[cfg(feature = "planted")]
         althing::planted::set_local_ms(wall);
-        let outcome = life
-            .machine
-            .execute(&block, placed)
-            .map_err(|error| format!("{slot} cannot execute {height}: {error}"))?;
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let outcome = match life.machine.execute(&block, placed) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                return self.hurt(slot, format!("{slot} cannot execute {height}: {error}"));
+            }
+        };
         let mut root = outcome.effects.exec_root;
         if self.plan.mutant == Some(Mutant::OtherRoot) && slot == 0 && height == Height(20) {
             root.0[0] ^= 1;
         }
-        self.agreement.executed(height, root)?;
-        self.model.compare(&outcome.effects, outcome.revision.0)?;
+        let same = self.agreement.executed(height, root);
+        self.within_f(same)?;
+        self.within_f(self.model.compare(&outcome.effects, outcome.revision.0))?;
         self.say(slot, || format!("executed {height}, revision {}", outcome.revision));
         self.audit.note(self.now, slot, "executed", &outcome.effects.exec_root.0);
         self.answer_writes(slot, &outcome)?;
@@ -481,11 +519,13 @@ impl World {
             Err(error) => {
                 // Half of it was done: it does not go on in the crash that follows.
                 life.checkpoint = None;
-                return Err(format!("{slot} makes no checkpoint: {error}"));
+                let what = format!("{slot} makes no checkpoint: {error}");
+                return if node.lost == Lost::Damaged { self.hurt(slot, what) } else { Err(what) };
             }
         };
         if let Some(id) = done {
             let height = id.height;
+            life.moved = checkpoint.revision;
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
             life.checkpoint_height = height;
@@ -515,13 +555,17 @@ impl World {
             }
             let name = (node.identity.id.0, *session, *seq);
             let sent = life.open.remove(seq);
-            if honest && sent.is_some() {
-                self.requests.answered(name, reply, outcome.revision.0, &self.model)?;
+            if let Reply::Error { error: OpError::Config(_), .. } = reply {
+                *self.seen.entry("change refused").or_default() += 1;
             }
-            let late = matches!(
-                reply,
-                althing::apply::Reply::Error { error: althing::apply::OpError::TimedOut, .. }
-            );
+            if honest && sent.is_some() {
+                let right = self.requests.answered(name, reply, outcome.revision.0, &self.model);
+                if !self.plan.beyond {
+                    right?;
+                }
+                self.requests.height = self.requests.height.max(outcome.effects.height);
+            }
+            let late = matches!(reply, Reply::Error { error: OpError::TimedOut, .. });
             let after =
                 self.healed_at.is_some_and(|at| sent.is_some_and(|sent| sent > at + SECOND));
             life.served |= after && !late;
@@ -530,7 +574,7 @@ impl World {
     }
 
     fn answer_reads(&mut self, slot: usize) -> Result<(), String> {
-        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+        let Some(mut life) = self.nodes[slot].life.as_mut() else { return Ok(()) };
         let height = life.machine.height();
         let (ready, later) = core::mem::take(&mut life.ready)
             .into_iter()
@@ -542,24 +586,27 @@ impl World {
             let kv = &life.machine.state.kv;
             let result = kv.range(&range).map_err(|error| format!("a read failed: {error:?}"))?;
             let found = match result.kvs.first() {
-                Some(kv) => {
-                    let value = life.machine.values.read(kv.value);
-                    let value = value.map_err(|error| format!("a read failed: {error}"))?;
-                    Some((kv.modified.0, value.bytes))
-                }
+                Some(kv) => match life.machine.values.read(kv.value) {
+                    Ok(value) => Some((kv.modified.0, value.bytes)),
+                    Err(error) => return self.hurt(slot, format!("a read failed: {error}")),
+                },
                 None => None,
             };
-            self.requests.read(&read, kv.revision().0, found, &self.model)?;
+            let revision = kv.revision().0;
+            let right = self.requests.read(&read, revision, found, &self.model);
+            self.within_f(right)?;
+            let Some(next) = self.nodes[slot].life.as_mut() else { return Ok(()) };
+            life = next;
         }
         Ok(())
     }
 
     fn serve(&mut self, slot: usize, to: ReplicaId, range: (Height, Height)) -> Result<(), String> {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
-        let page = life
-            .reader
-            .read_blocks(range.0, range.1, PAGE_BYTES_MAX)
-            .map_err(|error| format!("{slot} cannot read its log: {error}"))?;
+        let page = match life.reader.read_blocks(range.0, range.1, PAGE_BYTES_MAX) {
+            Ok(page) => page,
+            Err(error) => return self.unread(slot, format!("{slot} cannot read its log: {error}")),
+        };
         let Some(page) = page else {
             self.count("page not held");
             return Ok(());
@@ -568,9 +615,14 @@ impl World {
             self.count("page erased");
             return Ok(());
         }
-        self.count("page served");
         let blocks = page.blocks;
         let message = Message::Blocks { blocks, certificate: page.certificate };
+        if message.to_bytes().len() > Message::BYTES_MAX {
+            // The peer's link refuses such a frame; it asks somebody else.
+            self.count("page too large");
+            return Ok(());
+        }
+        self.count("page served");
         self.transmit(slot, Recipients::One(to), &message)
     }
 
@@ -596,7 +648,10 @@ impl World {
             let revision = life.machine.state.kv.revision().0;
             let identity = &node.identity;
             let (cluster_id, scheme) = (&identity.cluster_id, identity.scheme.as_ref());
-            let bundle = node.workload.bundle(&numbers, revision, cluster_id, scheme);
+            let bundle = match self.changes.take(slot) {
+                Some(change) => node.workload.change(&numbers, change, cluster_id, scheme),
+                None => node.workload.bundle(&numbers, revision, cluster_id, scheme),
+            };
             for seq in bundle.first_seq..bundle.end_seq() {
                 life.open.insert(seq, self.now);
             }
@@ -688,9 +743,15 @@ impl World {
             self.schedule(100 * MILLI, Event::Restart { slot });
             return Ok(());
         }
-        self.nodes[slot]
-            .boot(self.now, &mut self.random)
-            .map_err(|error| format!("{slot} does not start: {error}"))?;
+        if self.nodes[slot].lost == Lost::Damaged {
+            // What rotted at the log's end may be taken for a torn tail: that much is forgotten.
+            self.nodes[slot].promises.lost();
+            let id = self.nodes[slot].identity.id;
+            self.ledger.forget(id);
+        }
+        if let Err(error) = self.nodes[slot].boot(self.now, &mut self.random) {
+            return self.starts_damaged(slot, format!("{slot} does not start: {error}"));
+        }
         let Some(life) = &self.nodes[slot].life else { return Ok(()) };
         let height = life.machine.height();
         if life.checkpoint_height > Height(0) {
@@ -699,7 +760,8 @@ impl World {
         self.replayed(slot)?;
         let Some(life) = &self.nodes[slot].life else { return Ok(()) };
         for (height, root) in life.machine.last_roots(usize::MAX) {
-            self.agreement.executed(height, root)?;
+            let same = self.agreement.executed(height, root);
+            self.within_f(same)?;
         }
         self.say(slot, || format!("starts at height {height}"));
         self.tell_links(slot, true);
@@ -714,7 +776,9 @@ impl World {
     fn replayed(&mut self, slot: usize) -> Result<(), String> {
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         for block in core::mem::take(&mut life.replayed) {
-            if self.agreement.executes(&block)? {
+            let first = self.agreement.executes(&block);
+            if self.within_f(first)? {
+                self.note_change(&block)?;
                 self.model.execute(&block);
                 self.count("executed first by a replay");
             }
@@ -727,7 +791,9 @@ impl World {
         let id = self.nodes[slot].identity.id;
         for other in 0..self.nodes.len() {
             let peer = self.nodes[other].identity.id;
-            if peer == id || self.nodes[other].life.is_none() {
+            let linked =
+                self.nodes[slot].links.contains(&peer) && self.nodes[other].links.contains(&id);
+            if !linked || self.nodes[other].life.is_none() {
                 continue;
             }
             let delay = self.random.between(100, 20 * MILLI);

@@ -32,7 +32,8 @@ impl World {
     /// A checkpoint is on disk; in some plans the blocks up to the stable one are served no more.
     pub(super) fn checkpoint_built(&mut self, slot: usize, id: CheckpointId) -> Result<(), String> {
         if self.honest(slot) {
-            self.agreement.checkpoint(&id)?;
+            let same = self.agreement.checkpoint(&id);
+            self.within_f(same)?;
         }
         self.step(slot, Input::CheckpointBuilt { id })?;
         self.prune(slot)?;
@@ -70,7 +71,13 @@ impl World {
     ) -> Result<(), String> {
         let disk: Arc<dyn Disk> = Arc::new(self.nodes[slot].disk.clone());
         let chunk = self.held(slot, root).and_then(|one| one.chunk(&disk, number));
-        let bytes = chunk.transpose().map_err(|error| format!("{slot}: {error}"))?;
+        let bytes = match chunk.transpose() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.unread(slot, format!("{slot} cannot serve a chunk: {error}"))?;
+                None
+            }
+        };
         self.transmit(slot, Recipients::One(to), &Message::Chunk { root, number, bytes })
     }
 

@@ -2,8 +2,8 @@
 //! meet.
 
 use althing::chain::{
-    Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put,
-    Range, Skeleton, Txn, Value, ValueSlot,
+    Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, ConfigChange, DeleteRange,
+    Op, Put, Range, Skeleton, Txn, Value, ValueSlot,
 };
 use althing::crypto::Scheme;
 use althing::types::{ClusterId, LeaseId, Millis, ReplicaId, Revision};
@@ -11,8 +11,15 @@ use bytes::Bytes;
 
 use crate::sim::random::Random;
 
-const KEYS: u64 = 12;
+/// Keys that all clients share.
+pub const KEYS: u64 = 12;
 const LEASES: u64 = 4;
+
+/// The key of a number.
+#[must_use]
+pub fn key(number: u64) -> Bytes {
+    Bytes::from(format!("/key/{number:02}"))
+}
 
 /// One replica's clients.
 pub struct Workload {
@@ -47,7 +54,7 @@ impl Workload {
 
     /// A key that some op may have written.
     pub fn key(&mut self) -> Bytes {
-        Bytes::from(format!("/key/{:02}", self.random.below(KEYS)))
+        key(self.random.below(KEYS))
     }
 
     /// A signed bundle of one to four ops.
@@ -72,6 +79,29 @@ impl Workload {
             not_after_ms: numbers.not_after_ms,
             skeletons: draft.skeletons,
             values: draft.values,
+        };
+        Bundle::sign(parts, cluster_id, scheme)
+    }
+
+    /// A signed bundle of one change of members or parameters.
+    #[must_use]
+    pub fn change(
+        &self,
+        numbers: &Numbers,
+        change: ConfigChange,
+        cluster_id: &ClusterId,
+        scheme: &dyn Scheme,
+    ) -> Bundle {
+        let parts = BundleParts {
+            origin: self.origin,
+            session: numbers.session,
+            first_seq: numbers.first_seq,
+            not_after_ms: numbers.not_after_ms,
+            skeletons: vec![Skeleton {
+                author: Author::default(),
+                op: Op::Config(Box::new(change)),
+            }],
+            values: Vec::new(),
         };
         Bundle::sign(parts, cluster_id, scheme)
     }

@@ -9,10 +9,11 @@ use althing::chain::{Genesis, GenesisMember, Ownership, Parameters};
 use althing::crypto::{Ed25519, Scheme};
 use althing::ordering::Input;
 use althing::state::State;
-use althing::types::{Height, Millis, OrgId, ReplicaId};
+use althing::types::{Epoch, Height, Millis, OrgId, ReplicaId};
 use bytes::Bytes;
 
 use crate::sim::audit::Audit;
+use crate::sim::beyond::Beyond;
 use crate::sim::checkers::agreement::Agreement;
 use crate::sim::checkers::fences::Fences;
 use crate::sim::checkers::model::Model;
@@ -21,15 +22,20 @@ use crate::sim::checkers::verifier::Verifier;
 use crate::sim::checkers::votes::{Ledger, Promises};
 use crate::sim::disk::{DiskFault, SimDisk, Survivors};
 use crate::sim::liars::Liar;
+use crate::sim::members::{Changes, SpareKey, governance_key};
 use crate::sim::network::Network;
-use crate::sim::node::{Identity, Lost, Node};
+use crate::sim::node::{Identity, Local as Choices, Lost, Node};
 use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
 use crate::sim::random::Random;
 use crate::sim::scheme::KeyRing;
+use crate::sim::watchers::WatchClient;
 use crate::sim::workload::Workload;
 
 /// Unix time at the start of every world.
 const EPOCH_MS: u64 = 1_790_000_000_000;
+
+/// Keys for replicas that join and for rotations.
+const SPARE_KEYS: usize = 24;
 
 /// What may happen.
 #[derive(Clone, Debug)]
@@ -72,10 +78,24 @@ pub enum Event {
     Join,
     /// Some instance stops for a while.
     Pause,
+    /// Members or parameters are to change.
+    Change,
+    /// Some file rots or cannot be read any more.
+    Rot,
+    /// An operator repairs a damaged replica.
+    Repair {
+        /// Which.
+        slot: usize,
+    },
     /// An operation of some disk will fail.
     BreakDisk,
     /// The one wrong wall clock jumps.
     StepClock,
+    /// A watch client asks and reads.
+    Watch {
+        /// Which.
+        client: usize,
+    },
     /// The halves of a twin get other listeners.
     Divide,
     /// The faults end.
@@ -101,6 +121,8 @@ pub enum Local {
     Checkpoint,
     /// The next segment is pruned.
     Prune,
+    /// All that is on disk is read again.
+    Scrub,
     /// The transfer thread is done with its oldest job.
     Transfer,
     /// A link changes.
@@ -203,6 +225,9 @@ pub struct World {
     pub(super) agreement: Agreement,
     pub(super) model: Model,
     pub(super) requests: Requests,
+    pub(super) watchers: Vec<WatchClient>,
+    pub(super) changes: Changes,
+    pub(super) beyond: Beyond,
     pub(super) audit: Audit,
     pub(super) seen: BTreeMap<&'static str, u64>,
     pub(super) healed_at: Option<Micros>,
@@ -216,9 +241,9 @@ fn members(keys: &[althing::crypto::PublicKey]) -> Vec<GenesisMember> {
         organisation: OrgId(id),
         name: format!("org{id}"),
         key: *key,
-        governance_keys: Vec::new(),
-        client_urls: Vec::new(),
-        peer_address: String::new(),
+        governance_keys: vec![governance_key(id).public_key()],
+        client_urls: vec![format!("https://127.0.0.1:{}", 2000 + id)],
+        peer_address: format!("127.0.0.1:{}", 3000 + id),
     };
     keys.iter().zip(0..).map(member).collect()
 }
@@ -235,7 +260,7 @@ fn shuffled(n: usize, random: &mut Random) -> Vec<ReplicaId> {
 type Keys = (Vec<Arc<dyn Scheme>>, Vec<althing::crypto::PublicKey>);
 
 fn keys(plan: &Plan, random: &mut Random) -> Keys {
-    let secrets: Vec<[u8; 32]> = (0..plan.n).map(|_| random.bytes()).collect();
+    let secrets: Vec<[u8; 32]> = (0..plan.n + SPARE_KEYS).map(|_| random.bytes()).collect();
     if plan.ed25519 {
         let public = |secret| Ed25519::from_seed(secret).public_key();
         let scheme = |secret| Arc::new(Ed25519::from_seed(secret)) as Arc<dyn Scheme>;
@@ -246,7 +271,54 @@ fn keys(plan: &Plan, random: &mut Random) -> Keys {
     }
 }
 
+/// A replica that has not started.
+fn node(plan: &Plan, identity: Identity, random: &mut Random) -> Node {
+    let id = identity.id;
+    let skew = random.below(2 * plan.skew_ms + 1).cast_signed() - plan.skew_ms.cast_signed();
+    Node {
+        identity,
+        disk: SimDisk::default(),
+        starts: 0,
+        life: None,
+        promises: Promises::default(),
+        paused: false,
+        quarantined: false,
+        gone: false,
+        links: BTreeSet::new(),
+        voters: BTreeSet::new(),
+        known: (Epoch(0), BTreeSet::new()),
+        lost: Lost::No,
+        older: None,
+        checkpoint_durable: Height(0),
+        skew_ms: skew,
+        rate: if plan.drift { random.between(770, 1_300) } else { 1_000 },
+        local: if plan.local_settings { Choices::draw(random) } else { Choices::COMMON },
+        workload: Workload::new(id, plan.large_values, random.fork()),
+        mutant: plan.mutant,
+        salt: random.bytes(),
+    }
+}
+
 impl World {
+    /// A replica that joins: it has the genesis and who the members are now, and nothing else.
+    pub(super) fn enrol(&mut self, id: ReplicaId, scheme: Arc<dyn Scheme>) {
+        let first = &self.nodes[0].identity;
+        let now = self.verifier.epochs.now();
+        let identity = Identity {
+            id,
+            scheme,
+            key: now.seats[&id].key,
+            genesis: Arc::clone(&first.genesis),
+            membership: first.membership.clone(),
+            cluster_id: first.cluster_id,
+            genesis_root: first.genesis_root,
+        };
+        let mut node = node(&self.plan, identity, &mut self.random);
+        node.lost = Lost::Joined;
+        node.known = (self.verifier.epochs.epoch(), now.seats.keys().copied().collect());
+        self.nodes.push(node);
+    }
+
     /// The world of a plan, before its first event.
     ///
     /// # Errors
@@ -254,7 +326,9 @@ impl World {
     pub fn new(plan: Plan, verbose: bool) -> Result<Self, Failure> {
         // The plan was drawn from the seed itself; the world draws from elsewhere.
         let mut random = Random::new(plan.seed ^ 0x5eed_0000_0000_0001);
-        let (schemes, public) = keys(&plan, &mut random);
+        let (mut schemes, mut public) = keys(&plan, &mut random);
+        let spare: Vec<SpareKey> =
+            schemes.split_off(plan.n).into_iter().zip(public.split_off(plan.n)).collect();
         let genesis = Arc::new(Genesis {
             ownership: Ownership::Many,
             demo: false,
@@ -281,47 +355,33 @@ impl World {
         let bent: BTreeMap<ReplicaId, Liar> = bent.collect();
         let liars: BTreeSet<ReplicaId> = twins.iter().chain(bent.keys()).copied().collect();
         let nodes = ids.iter().map(|&at| {
-            let id = ReplicaId(u16::try_from(at).expect("few"));
-            let skew =
-                random.below(2 * plan.skew_ms + 1).cast_signed() - plan.skew_ms.cast_signed();
-            Node {
-                identity: Identity {
-                    id,
-                    scheme: Arc::clone(&schemes[at]),
-                    genesis: Arc::clone(&genesis),
-                    membership: genesis.membership(),
-                    cluster_id,
-                    genesis_root,
-                },
-                disk: SimDisk::default(),
-                starts: 0,
-                life: None,
-                promises: Promises::default(),
-                paused: false,
-                gone: false,
-                lost: Lost::No,
-                older: None,
-                checkpoint_durable: Height(0),
-                skew_ms: skew,
-                rate: if plan.drift { random.between(770, 1_300) } else { 1_000 },
-                workload: Workload::new(id, plan.large_values, random.fork()),
-                mutant: plan.mutant,
-                salt: random.bytes(),
-            }
+            let identity = Identity {
+                id: ReplicaId(u16::try_from(at).expect("few")),
+                scheme: Arc::clone(&schemes[at]),
+                key: public[at],
+                genesis: Arc::clone(&genesis),
+                membership: genesis.membership(),
+                cluster_id,
+                genesis_root,
+            };
+            node(&plan, identity, &mut random)
         });
         let mut nodes: Vec<Node> = nodes.collect();
         if let Some(node) = nodes.iter_mut().find(|node| !liars.contains(&node.identity.id)) {
             node.skew_ms += plan.wrong_clock_ms;
         }
         let mut world = Self {
-            verifier: Verifier::new(cluster_id, public, Arc::clone(&schemes[0])),
-            ledger: Ledger::new(plan.n, liars.clone()),
+            verifier: Verifier::new(cluster_id, &public, Arc::clone(&schemes[0])),
+            ledger: Ledger::new(liars.clone()),
             fences: Fences::default(),
             begun: false,
             agreement: Agreement::new(genesis_root),
             model: Model::new(),
             requests: Requests::default(),
             network: Network::new(plan.links.clone(), random.fork()),
+            watchers: WatchClient::some(plan.watchers, &mut random),
+            beyond: Beyond::default(),
+            changes: Changes::new(spare, random.fork()),
             audit: Audit::default(),
             seen: BTreeMap::new(),
             healed_at: None,
@@ -363,13 +423,21 @@ impl World {
             (plan.cut_every, Event::Cut),
             (plan.pause_every, Event::Pause),
             (plan.disk_fault_every, Event::BreakDisk),
+            (plan.change_every, Event::Change),
+            (plan.rot_every, Event::Rot),
             (if plan.wrong_clock_ms == 0 { 0 } else { SECOND }, Event::StepClock),
         ];
         for (every, event) in nemeses {
             self.again(every, event);
         }
         if plan.twins > 0 {
-            self.schedule(0, Event::Divide);
+            self.schedule(if plan.beyond { SECOND / 2 } else { 0 }, Event::Divide);
+        }
+        if plan.local_settings {
+            self.count("local settings differ");
+        }
+        for client in 0..self.watchers.len() {
+            self.schedule(MILLI, Event::Watch { client });
         }
         self.schedule(plan.faulty_for, Event::Heal);
         Ok(())
@@ -505,13 +573,18 @@ impl World {
                 }
                 self.local(slot, what)
             }
-            Event::Restart { slot } if self.nodes[slot].gone => Ok(()),
+            Event::Restart { slot } if self.nodes[slot].gone || self.nodes[slot].quarantined => {
+                Ok(())
+            }
             Event::Restart { slot } if self.nodes[slot].life.is_none() => self.restart(slot),
             Event::Restart { .. } => Ok(()),
             Event::Resume { slot } => {
                 self.nodes[slot].paused = false;
                 Ok(())
             }
+            Event::Watch { client } => self.watch(client),
+            Event::Repair { slot } => self.repair(slot),
+            Event::Look if self.plan.beyond => self.look_beyond(),
             Event::Look => self.look(),
             fault => {
                 self.fault(fault);
@@ -527,6 +600,7 @@ impl World {
             Local::Executed => self.executed(slot),
             Local::Checkpoint => self.checkpoint_slice(slot),
             Local::Prune => self.prune_slice(slot),
+            Local::Scrub => self.scrub(slot),
             Local::Transfer => self.transferred(slot),
             Local::Write => self.write(slot),
             Local::Read => self.read(slot),
@@ -556,7 +630,8 @@ impl World {
                 let status =
                     self.nodes.iter().find_map(|node| Some(node.life.as_ref()?.core.status()));
                 let primary = status.and_then(|status| status.primary).unwrap_or_default();
-                self.network.cut_at_random(slots, usize::from(primary.0));
+                let primary = self.slots_of(primary).first().copied().unwrap_or(0);
+                self.network.cut_at_random(slots, primary);
                 let length = self.random.between(50 * MILLI, 4 * SECOND);
                 self.schedule(length, Event::Join);
                 self.again(self.plan.cut_every, Event::Cut);
@@ -586,11 +661,27 @@ impl World {
                 self.count("clock stepped");
                 self.again(4 * SECOND, Event::StepClock);
             }
+            Event::Change => {
+                self.propose_change();
+                self.again(self.plan.change_every, Event::Change);
+            }
             Event::BreakDisk => {
                 let (_, fault) = *self.random.pick(&DiskFault::ALL);
                 let slot = self.random.index(slots);
-                self.nodes[slot].disk.break_once(fault);
+                // Before the network has begun it would be a first start gone wrong.
+                if self.has_begun() {
+                    self.nodes[slot].disk.break_once(fault);
+                }
                 self.again(self.plan.disk_fault_every, Event::BreakDisk);
+            }
+            Event::Rot => {
+                self.rot();
+                self.again(self.plan.rot_every, Event::Rot);
+            }
+            Event::Divide if self.plan.beyond => {
+                if self.healed_at.is_none() {
+                    self.part();
+                }
             }
             Event::Divide => {
                 let halves = self.liars.clone();
@@ -616,12 +707,8 @@ impl World {
         copy.crash(Survivors::Everything, &mut self.random);
         self.nodes[copied].older = Some(copy);
         let slot = self.random.index(self.nodes.len());
-        let lost = self.nodes.iter().filter(|node| node.lost != Lost::No).count();
-        let plan = &self.plan;
-        let f = (plan.n - 1) / 3;
-        let clocks = usize::from(plan.wrong_clock_ms != 0);
-        let broken = plan.twins + plan.lies.len() + plan.stay_down + clocks + lost;
-        if !self.has_begun() || self.nodes[slot].lost != Lost::No || broken >= f {
+        let whole = self.nodes[slot].lost == Lost::No && self.votes_now(slot);
+        if !self.has_begun() || !whole || !self.bears_one_more() {
             return;
         }
         self.crash(slot);
@@ -649,15 +736,26 @@ impl World {
         self.say(0, || "the faults end".to_owned());
         self.healed_at = Some(self.now);
         self.network.heal();
-        self.nodes.iter().for_each(|node| node.disk.mend());
-        for _ in 0..self.plan.stay_down {
-            let slot = self.random.index(self.plan.n);
-            if self.honest(slot) && !self.nodes[slot].gone {
+        if self.plan.beyond {
+            self.network.unite();
+        }
+        for slot in 0..self.nodes.len() {
+            if self.nodes[slot].lost == Lost::Damaged {
+                self.schedule_local(slot, MILLI, Local::Scrub);
+            } else {
+                self.nodes[slot].disk.mend();
+            }
+        }
+        self.changes.heal();
+        for _ in 0..self.may_fall() {
+            let slot = self.random.index(self.nodes.len());
+            if self.honest(slot) && !self.nodes[slot].gone && self.votes_now(slot) {
                 self.count("gone for good");
                 self.crash(slot);
                 self.nodes[slot].gone = true;
             }
         }
+        self.watchers.iter_mut().for_each(WatchClient::heal);
         for slot in 0..self.nodes.len() {
             self.nodes[slot].paused = false;
             if self.nodes[slot].life.is_none() {
@@ -667,68 +765,8 @@ impl World {
         self.schedule(100 * MILLI, Event::Look);
     }
 
-    /// Is every request answered and everybody at the same height?
-    fn look(&mut self) -> Result<(), String> {
-        let healed_at = self.healed_at.expect("looked only after the faults");
-        let top = self.agreement.top();
-        let missing = |node: &Node| match &node.life {
-            None => Some("is down".to_owned()),
-            Some(life) if !life.served => Some("serves no write".to_owned()),
-            Some(life) if !life.open.is_empty() => {
-                Some(format!("has {} open writes", life.open.len()))
-            }
-            Some(life) if !life.reads.is_empty() => Some("has open reads".to_owned()),
-            Some(life) if life.machine.height() != top => {
-                Some(format!("is at {} of {top}", life.machine.height()))
-            }
-            Some(_) => None,
-        };
-        let slots = 0..self.nodes.len();
-        let lacks: Vec<String> = slots
-            .filter(|slot| self.honest(*slot) && !self.nodes[*slot].gone)
-            .filter_map(|slot| missing(&self.nodes[slot]).map(|what| format!("{slot} {what}")))
-            .collect();
-        if lacks.is_empty() {
-            self.done = true;
-            return self.final_look(top);
-        }
-        if self.now > healed_at + self.plan.finish_within {
-            return Err(format!(
-                "no end after the faults: {}; {}",
-                lacks.join(", "),
-                self.states()
-            ));
-        }
-        self.schedule(100 * MILLI, Event::Look);
-        Ok(())
-    }
-
-    /// Nothing that a client was told is lost.
-    fn final_look(&self, top: Height) -> Result<(), String> {
-        let revision = self.model.revisions.get(&top.0).copied().unwrap_or(1);
-        if revision < self.requests.seen {
-            return Err(format!("a client saw {}, the end is {revision}", self.requests.seen));
-        }
-        Ok(())
-    }
-
-    /// What every core says of itself.
-    pub(super) fn states(&self) -> String {
-        let state = |(slot, node): (usize, &Node)| match &node.life {
-            None => format!("{slot}: down"),
-            Some(life) => {
-                let status = life.core.status();
-                format!(
-                    "{slot}: {:?} in view {} of {:?}, committed {}, executed {}, {} bundles",
-                    status.mode,
-                    status.view,
-                    status.primary,
-                    status.committed,
-                    status.executed,
-                    status.pool_bundles
-                )
-            }
-        };
-        self.nodes.iter().enumerate().map(state).collect::<Vec<_>>().join("; ")
+    /// The run is over.
+    pub(super) fn finish(&mut self) {
+        self.done = true;
     }
 }

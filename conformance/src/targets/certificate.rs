@@ -44,7 +44,7 @@ pub fn cert_verify(data: &[u8]) {
     let (phase, epoch, view) = ROUND;
     let certificate =
         Certificate { phase, epoch, view, height: Height(3), block_hash: BLOCK, signatures };
-    let verifier = Verifier::new(CLUSTER, public, Arc::clone(&schemes[0]));
+    let verifier = Verifier::new(CLUSTER, &public, Arc::clone(&schemes[0]));
     let production = certificate.check(&CLUSTER, &membership, schemes[0].as_ref());
     // Order is a matter of one encoding, which the second reading does not judge.
     let second = verifier.refuse(&certificate).is_none() && ordered;

@@ -130,6 +130,11 @@ fn users_and_roles_answer_as_etcd_does() {
 }
 
 #[test]
+fn tokens_end_as_those_of_etcd() {
+    compare("auth_ttl", &["--bcrypt-cost=4", "--auth-token-ttl=1"]);
+}
+
+#[test]
 fn permissions_are_those_of_etcd() {
     compare("permissions", &["--bcrypt-cost=4"]);
 }

@@ -79,12 +79,13 @@ fn a_replica_with_slow_syncs_holds_nobody_up() {
     network.wait_until_ready(victim);
     let writers: Vec<_> = (0..4).map(|index| &network.replicas[index]).collect();
     let load = Load::start("slow-sync", &writers);
-    load.progress("beside slow syncs", 4 * WARM_UP);
+    load.progress("beside slow syncs", WARM_UP);
+    eventually("ten syncs were slow", 2 * MINUTE, || {
+        std::fs::read_to_string(&said).is_ok_and(|said| said.matches("(DELAYED)").count() >= 10)
+    });
+    load.progress("beside slow syncs still", WARM_UP);
     let ledger = load.finish();
-    let said = std::fs::read_to_string(&said).expect("what strace saw");
-    let slow = said.matches("(DELAYED)").count();
-    eprintln!("slow sync: {} writes, {slow} slow syncs", ledger.len());
-    assert!(slow > 10, "only {slow} syncs were slow");
+    eprintln!("slow sync: {} writes, longest wait {:?}", ledger.len(), ledger.longest_gap);
     ledger.check(&network);
     roots_become_equal(&network);
     network.kill(victim);

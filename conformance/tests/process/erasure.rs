@@ -11,7 +11,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MARKER: &str = "hunter2-is-the-password-of-the-old-database";
 
 /// The files below `directory` that hold `needle`.
-fn files_with(directory: &Path, needle: &str) -> Vec<PathBuf> {
+pub fn files_with(directory: &Path, needle: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {

@@ -95,8 +95,8 @@ fn any_bytes_of_a_peer_are_frames_within_their_limits_or_an_error() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// `sim_disrupter`, with chance in place of a fuzzer's bytes: whatever a liar sends to replicas in whatever state, nobody panics, votes
-    /// twice or accuses an honest one.
+    /// `sim_disrupter`, with chance in place of a fuzzer's bytes: whatever a liar sends to replicas in
+    /// whatever state, nobody panics, votes twice or accuses an honest one.
     #[test]
     fn any_message_in_any_state_breaks_nobody(seed in any::<u32>(), wild in any::<bool>()) {
         let mut plan = Plan::draw(u64::from(seed));

@@ -57,6 +57,17 @@ fn seeds_that_once_failed_stay_repaired() {
     }
 }
 
+/// faults.md B21: safety breaks, every honest replica stops, and what they hold names f + 1 liars.
+#[test]
+fn one_liar_too_many_forks_the_chain_and_is_named_by_all() {
+    let mut forks = 0;
+    for seed in 1..=3 {
+        let summary = expect(Plan::beyond(seed));
+        forks += summary.seen.get("fork detected by all").copied().unwrap_or(0);
+    }
+    assert!(forks > 0, "f + 1 liars broke nothing in three seeds");
+}
+
 /// The common ones here; `--bin sim -- --mutants` looks for all of them.
 #[test]
 fn planted_bugs_are_found() {

@@ -230,6 +230,47 @@ fn a_rotated_key_votes_once_its_replica_signs_with_it_and_the_old_one_never_agai
     assert!(world.run_until_ordered(8000), "its votes are needed: {}", world.describe());
 }
 
+fn rotate(replica: u16, to: u16) -> ConfigAction {
+    ConfigAction::RotateKey {
+        replica: ReplicaId(replica),
+        key: key(to),
+        possession: scheme(to).sign(&possession_bytes(&CLUSTER, &key(to))),
+    }
+}
+
+#[test]
+fn a_new_key_in_the_epoch_before_it_follows_and_votes_from_its_own_epoch_on() {
+    let mut world = World::begun(4, 8, Options::default());
+    load(&mut world, 50);
+    world.kill(2);
+    change(&mut world, 0, rotate(2, 50), &[2]);
+    reach(&mut world, 1, 3000);
+    // Its log ends in the epoch before.
+    world.rekey(2, key(50));
+    reach(&mut world, 1, 5000);
+    world.kill(3);
+    load(&mut world, 300);
+    assert!(world.run_until_ordered(8000), "its votes are needed: {}", world.describe());
+}
+
+#[test]
+fn a_log_from_before_a_rotation_knows_the_lost_votes_of_the_new_key() {
+    let mut world = World::begun(4, 12, Options::default());
+    load(&mut world, 50);
+    world.copy(2);
+    change(&mut world, 0, rotate(2, 50), &[2]);
+    reach(&mut world, 1, 3000);
+    world.rekey(2, key(50));
+    load(&mut world, 300);
+    assert!(world.run_until_ordered(8000), "{}", world.describe());
+    world.kill(2);
+    world.roll_back(2);
+    world.restart(2);
+    load(&mut world, 300);
+    assert!(world.fences(2) > 0, "it voted with that key: {}", world.describe());
+    assert!(world.run_until_ordered(20_000), "{}", world.describe());
+}
+
 #[test]
 fn votes_of_another_epoch_and_of_a_removed_member_count_for_nothing() {
     let mut world = World::begun(4, 9, Options::default());

@@ -18,6 +18,10 @@ use crate::types::*;
 struct Hashed(PublicKey);
 
 impl Scheme for Hashed {
+    fn public_key(&self) -> PublicKey {
+        self.0
+    }
+
     fn sign(&self, message: &[u8]) -> Signature {
         let digest = hash(&Context::VOTE, &[&self.0.0, message]);
         let mut signature = [0; 64];

@@ -11,7 +11,7 @@ use crate::types::LogPosition;
 /// made is in the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// By tag; of epochs' beginnings all, by epoch, of everything else the newest.
+    /// By tag; of epochs' beginnings the first of each, by epoch, of everything else the newest.
     by_tag: BTreeMap<(u8, u64), (LogPosition, Record)>,
 }
 
@@ -34,6 +34,8 @@ impl Carried {
         };
         let keep = match record {
             Record::Block(_) | Record::Effects(_) => false,
+            // Written again when this replica gets there itself; only the first are in their order.
+            Record::EpochStart(_) => !self.by_tag.contains_key(&key(record)),
             Record::Prepared(certificate) | Record::Committed(certificate) => {
                 !older_rank(self.by_tag.get(&key(record)), certificate)
             }

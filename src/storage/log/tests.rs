@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::{Block, Record};
+use crate::chain::{Block, BlockHeader, BlockParts, EpochProof, Record};
 use crate::storage::disk::{Disk, memory::MemoryDisk};
 use crate::storage::testing::{block_on, chain_of, commit};
 use crate::types::{Digest, Epoch, Height, View};
@@ -318,6 +318,30 @@ fn a_replay_from_a_mark_sees_what_lies_above_and_carries_the_rest() {
         &mark.carried,
     ));
     assert_eq!(again, Ok(mark.carried));
+}
+
+#[test]
+fn the_ends_of_epochs_are_carried_in_their_order_however_often_they_are_written() {
+    let end_of = |epoch: u64| {
+        let block = chain_of(1).remove(0);
+        let header = BlockHeader { epoch: Epoch(epoch), ..block.header.clone() };
+        let block = Arc::new(BlockParts::new(block.entries.clone()).into_block(header));
+        let Record::Committed(certificate) = commit(&block) else { unreachable!("a commit") };
+        Record::EpochStart(EpochProof { block, certificate })
+    };
+    let mut carried = Carried::default();
+    // Who joins is shown all, and gets to the first two itself.
+    for (position, epoch) in (1..).zip([0, 1, 2, 3, 0, 1]) {
+        carried.note(LogPosition(position), &end_of(epoch));
+    }
+    let records = carried.records().into_iter();
+    let epochs: Vec<u64> = records
+        .map(|(_, record)| match record {
+            Record::EpochStart(proof) => proof.block.header.epoch.0,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(epochs, [0, 1, 2, 3]);
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use althing::chain::{Block, CheckpointId};
-use althing::types::{Digest, Height};
+use althing::types::{Digest, Epoch, Height};
 
 /// What the honest replicas executed.
 pub struct Agreement {
     blocks: BTreeMap<Height, Digest>,
+    epochs: BTreeMap<Height, Epoch>,
     times: BTreeMap<Height, u64>,
     roots: BTreeMap<Height, Digest>,
     checkpoints: BTreeMap<Height, CheckpointId>,
@@ -21,6 +22,7 @@ impl Agreement {
         let roots = BTreeMap::from([(Height(0), genesis_root)]);
         Self {
             blocks,
+            epochs: BTreeMap::new(),
             times: BTreeMap::from([(Height(0), 0)]),
             roots,
             checkpoints: BTreeMap::new(),
@@ -31,6 +33,18 @@ impl Agreement {
     #[must_use]
     pub fn top(&self) -> Height {
         self.blocks.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The block at a height, and its epoch.
+    #[must_use]
+    pub fn block(&self, height: Height) -> Option<(Epoch, Digest)> {
+        Some((*self.epochs.get(&height)?, *self.blocks.get(&height)?))
+    }
+
+    /// The highest block's time.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        self.times.values().next_back().copied().unwrap_or(0)
     }
 
     /// The root after a height, if anyone executed it.
@@ -77,6 +91,7 @@ impl Agreement {
             return Err(format!("block {height} carries a wrong root of {}", header.exec_height));
         }
         self.blocks.insert(height, block.hash());
+        self.epochs.insert(height, header.epoch);
         self.times.insert(height, header.time_ms.0);
         Ok(true)
     }

@@ -3,7 +3,9 @@
 
 pub mod agreement;
 pub mod fences;
+pub mod members;
 pub mod model;
 pub mod requests;
 pub mod verifier;
 pub mod votes;
+pub mod watch;

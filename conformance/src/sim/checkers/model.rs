@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use althing::apply::Reply;
+use althing::apply::{OpError, Reply};
 use althing::chain::{
     Block, Bundle, ChangeKind, Compare, CompareResult, CompareTarget, Effects, Op, SYSTEM_ORDINAL,
 };
@@ -12,16 +12,6 @@ use bytes::Bytes;
 const WINDOW: u64 = 2048;
 const CLOCK_STEP_MS: u64 = 2000;
 const TTL_LEAST: i64 = 2;
-
-/// A key's state.
-#[derive(Clone, Debug)]
-struct Entry {
-    create: i64,
-    modified: i64,
-    version: i64,
-    lease: i64,
-    value: Bytes,
-}
 
 #[derive(Default)]
 struct Session {
@@ -39,6 +29,34 @@ struct Lease {
 /// One change as the effects list it, in words.
 type ChangeLine = (u32, i64, ChangeKind, Bytes, [u8; 32], i64);
 
+/// A version of a key, as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Revision of the put that created the key.
+    pub create: i64,
+    /// Revision of the put that made this version.
+    pub modified: i64,
+    /// Puts since the creation.
+    pub version: i64,
+    /// Attached lease.
+    pub lease: i64,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// One change of one key, in the order of revisions and within them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// When.
+    pub revision: i64,
+    /// The key.
+    pub key: Bytes,
+    /// The version it made; none of a delete.
+    pub now: Option<Version>,
+    /// The version before.
+    pub before: Option<Version>,
+}
+
 /// Names an op: origin, session, sequence number.
 pub type OpName = (u16, u64, u64);
 
@@ -47,12 +65,14 @@ pub type OpName = (u16, u64, u64);
 pub struct Model {
     revision: i64,
     compacted: i64,
-    keys: BTreeMap<Bytes, Entry>,
+    keys: BTreeMap<Bytes, Version>,
     past: BTreeMap<Bytes, Vec<(i64, Option<Bytes>)>>,
     leases: BTreeMap<i64, Lease>,
     clock: u64,
     time: u64,
     sessions: BTreeMap<u16, Session>,
+    /// Every change there was.
+    pub history: Vec<Past>,
     changes: Vec<ChangeLine>,
     sub: i64,
     /// What every op that was not a duplicate answered.
@@ -130,6 +150,18 @@ impl Model {
         value.clone().map(|value| (*modified, value))
     }
 
+    /// Every key that there is.
+    #[must_use]
+    pub fn keys(&self) -> &BTreeMap<Bytes, Version> {
+        &self.keys
+    }
+
+    /// The store's revision.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
     fn use_number(&mut self, name: OpName) -> bool {
         let (origin, number, seq) = name;
         let session = self.sessions.entry(origin).or_default();
@@ -189,7 +221,8 @@ impl Model {
     fn delete(&mut self, key: &Bytes, ordinal: u32, lease: i64) {
         let revision = self.revision + 1;
         self.sub += 1;
-        self.keys.remove(key);
+        let before = self.keys.remove(key);
+        self.history.push(Past { revision, key: key.clone(), now: None, before });
         self.past.entry(key.clone()).or_default().push((revision, None));
         let kind = ChangeKind::Delete;
         self.changes.push((ordinal, revision, kind, key.clone(), [0; 32], lease));
@@ -290,6 +323,8 @@ impl Model {
                 self.compacted = revision.0;
                 format!("compact {}", self.revision)
             }
+            // Whether it is made is for another checker.
+            Op::Config(_) => "change".to_owned(),
             _ => "nothing".to_owned(),
         }
     }
@@ -298,20 +333,21 @@ impl Model {
         let revision = self.revision + 1;
         self.sub += 1;
         let old = self.keys.get(&key);
-        let entry = Entry {
+        let entry = Version {
             create: old.map_or(revision, |old| old.create),
             modified: revision,
             version: old.map_or(1, |old| old.version + 1),
             lease,
             value: value.clone(),
         };
-        self.keys.insert(key.clone(), entry);
+        let (before, now) = (self.keys.insert(key.clone(), entry.clone()), Some(entry));
+        self.history.push(Past { revision, key: key.clone(), now, before });
         self.past.entry(key).or_default().push((revision, Some(value)));
     }
 
     fn holds(&self, compare: &Compare, bundle: &Bundle) -> bool {
         let entry = self.keys.get(&compare.key);
-        let number = |field: fn(&Entry) -> i64| entry.map_or(0, field);
+        let number = |field: fn(&Version) -> i64| entry.map_or(0, field);
         let order = match &compare.target {
             CompareTarget::Version(operand) => number(|entry| entry.version).cmp(operand),
             CompareTarget::Create(operand) => number(|entry| entry.create).cmp(operand),
@@ -346,6 +382,9 @@ pub fn describe(reply: &Reply) -> String {
             format!("keep {revision} {id} {ttl_seconds}")
         }
         Reply::Compact { revision } => format!("compact {revision}"),
+        Reply::Config { .. } | Reply::Error { error: OpError::Config(_), .. } => {
+            "change".to_owned()
+        }
         Reply::Error { error, .. } => format!("error {error:?}"),
         _ => "nothing".to_owned(),
     }

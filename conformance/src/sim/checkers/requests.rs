@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use althing::apply::Reply;
+use althing::types::Height;
 use bytes::Bytes;
 
 use crate::sim::checkers::model::{Model, OpName, describe};
@@ -26,6 +27,8 @@ pub struct Requests {
     acknowledged: BTreeMap<OpName, String>,
     /// Highest revision a client has seen.
     pub seen: i64,
+    /// The highest block that a client was answered from.
+    pub height: Height,
     /// Reads answered.
     pub reads: u64,
 }

@@ -6,10 +6,13 @@ use althing::crypto::{PublicKey, Scheme};
 use althing::types::{Digest, Epoch, View};
 use std::sync::Arc;
 
+use crate::sim::checkers::members::{Epochs, Roster};
+
 /// Knows the members' keys and checks what they signed.
 pub struct Verifier {
     cluster_id: Digest,
-    keys: Vec<PublicKey>,
+    /// Who belongs to which epoch.
+    pub epochs: Epochs,
     scheme: Arc<dyn Scheme>,
 }
 
@@ -27,16 +30,23 @@ pub fn quorum(n: usize) -> usize {
 }
 
 impl Verifier {
-    /// For the members of epoch 0, by id from 0.
+    /// For the members of epoch 0, by id from 0, and whoever joins.
     #[must_use]
-    pub fn new(cluster_id: Digest, keys: Vec<PublicKey>, scheme: Arc<dyn Scheme>) -> Self {
-        Self { cluster_id, keys, scheme }
+    pub fn new(cluster_id: Digest, keys: &[PublicKey], scheme: Arc<dyn Scheme>) -> Self {
+        Self { cluster_id, epochs: Epochs::new(Roster::first(keys)), scheme }
     }
 
-    /// Whether the replica named in `signed` signed it in this round.
+    /// Votes that decide in an epoch; none in one that has not begun.
+    #[must_use]
+    pub fn quorum(&self, epoch: Epoch) -> Option<usize> {
+        Some(quorum(self.epochs.of(epoch)?.n()))
+    }
+
+    /// Whether the replica named in `signed` votes in this epoch and signed it in this round.
     #[must_use]
     pub fn signed(&self, round: (Phase, Epoch, View), signed: &VoteSignature) -> bool {
-        let Some(key) = self.keys.get(usize::from(signed.replica.0)) else { return false };
+        let seat = self.epochs.of(round.1).and_then(|roster| roster.seats.get(&signed.replica));
+        let Some(seat) = seat.filter(|seat| seat.voting) else { return false };
         let mut body = vec![if round.0 == Phase::Prepare { 1 } else { 2 }];
         body.extend(round.2.0.to_le_bytes());
         body.extend(signed.from_height.0.to_le_bytes());
@@ -48,7 +58,7 @@ impl Verifier {
         message.extend(round.1.0.to_le_bytes());
         message.push(1);
         message.extend(keyed("althing v1 vote", &body));
-        self.scheme.verify(key, &message, &signed.signature)
+        self.scheme.verify(&seat.key, &message, &signed.signature)
     }
 
     /// Why a certificate proves nothing; none if it does.
@@ -69,7 +79,9 @@ impl Verifier {
                 signers.push(signed.replica);
             }
         }
-        let enough = quorum(self.keys.len());
+        let Some(enough) = self.quorum(certificate.epoch) else {
+            return Some(format!("epoch {} has not begun", certificate.epoch));
+        };
         (signers.len() < enough).then(|| format!("{} signers, {enough} needed", signers.len()))
     }
 }
