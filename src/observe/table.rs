@@ -125,7 +125,7 @@ metrics! {
     EXECUTED_HEIGHT = Gauge, "althing_executed_height" [],
         "Height of the last executed block.";
     QUORUM_MARGIN = Gauge, "althing_quorum_margin" [],
-        "Reachable replicas, this one included, minus the quorum. Below 0 nothing is ordered.";
+        "Reachable voters, this one included, minus the quorum. Below 0 nothing is ordered.";
     PEER_UP = Gauge, "althing_peer_up" ["org"],
         "1 while the link to the organisation's replica is up, else 0.";
     SIGNATURES = Counter, "althing_signatures_total" [],
