@@ -15,15 +15,16 @@ const SERVED_PER_SECOND: u64 = 128;
 /// What a page of blocks counts for: it is put together from records.
 pub(super) const PAGE_COSTS: u64 = 4;
 
-/// A correct peer asks ascending pages, and the same one again only after a second without an answer.
+/// A correct peer asks ascending pages, or descending ones where little of what a certificate proves fits
+/// into one, and the same one again only after a second without an answer.
 const PAGE_AGAIN_MS: u64 = 900;
 
 /// One peer's account.
 pub(super) struct Account {
     checks: Bucket,
     served: Bucket,
-    /// Where the last page given began, and when it was given.
-    page: Option<(Height, u64)>,
+    /// Where the last page given began and ended at most, and when it was given.
+    page: Option<(Height, Height, u64)>,
     /// Messages that were of no use, since the shell last asked.
     wasted: u64,
     votes_refused_until_ms: u64,
@@ -83,17 +84,19 @@ impl Core {
         self.note_budget(peer, allowed)
     }
 
-    /// Whether a page that begins there is given to a peer now: its blocks are read and put together.
-    pub(super) fn may_page(&mut self, peer: ReplicaId, from: Height) -> bool {
+    /// Whether a page in this range is given to a peer now: its blocks are read and put together.
+    pub(super) fn may_page(&mut self, peer: ReplicaId, from: Height, until: Height) -> bool {
         let now = self.now_ms;
         let page = self.accounts.entry(peer).or_default().page;
-        let again = page.is_some_and(|(at, given)| from <= at && now < given + PAGE_AGAIN_MS);
+        let again = page.is_some_and(|(first, last, given)| {
+            from <= first && until >= last && now < given + PAGE_AGAIN_MS
+        });
         if again {
             return self.note_budget(peer, false);
         }
         let allowed = self.may_serve(peer, PAGE_COSTS);
         if allowed {
-            self.accounts.entry(peer).or_default().page = Some((from, now));
+            self.accounts.entry(peer).or_default().page = Some((from, until, now));
         }
         allowed
     }

@@ -12,12 +12,17 @@ const GRACE_MS: u64 = 30;
 /// Then another peer is asked.
 const ANSWER_MS: u64 = 1000;
 
+/// Heights between two certificates: views overlap in the log by no more (`storage::log`).
+const PART_MAX: u64 = 64;
+
 /// What is asked for now. Only a certificate sets a target: a claimed height moves nothing.
 #[derive(Default)]
 pub(super) struct CatchUp {
     /// Since when blocks below the certificate are missing.
     missing_since_ms: Option<u64>,
     page: Option<Asked>,
+    /// A certificate below the target, of which the lowest blocks did not fit into a page.
+    through: Option<Certificate>,
     body: Option<(Digest, Asked)>,
     /// Rotates over the peers that can answer.
     turn: usize,
@@ -68,7 +73,8 @@ impl Core {
             self.catch_up.page = None;
             return;
         };
-        let (until, signers) = (target.height, signers(target));
+        let signers = signers(target);
+        let (until, _) = self.missing_of_page().unwrap_or((target.height, Digest::ZERO));
         if committed > self.blocks.executed.height.plus(4 * self.window) {
             // Bodies stay in memory until they are executed: one page at a time.
             return;
@@ -198,8 +204,11 @@ impl Core {
         if last.is_some_and(|(height, _)| height <= committed.height) {
             return;
         }
-        if blocks.first().is_some_and(|block| block.header.height > committed.height.next()) {
-            // What an earlier process of this replica asked for, which held more.
+        // Or what an earlier process of this replica asked for, which held more.
+        let is_part =
+            blocks.first().is_some_and(|block| block.header.height > committed.height.next());
+        let joins = asked && last.is_some() && last == self.missing_of_page();
+        if is_part && !joins && (!asked || certificate.height > committed.height.plus(PART_MAX)) {
             if !asked {
                 self.ask_for_gap(peer);
             }
@@ -213,22 +222,16 @@ impl Core {
         {
             return;
         }
-        let linked = blocks.windows(2).all(|pair| {
-            pair[1].header.parent == pair[0].hash()
-                && pair[1].header.height == pair[0].header.height.next()
-        });
-        let sound = linked
-            && certificate.phase == Phase::Commit
-            && last == Some((certificate.height, certificate.block_hash))
-            && blocks.iter().all(|block| body_is_whole(block))
-            && self.certificate_holds(&certificate);
-        if !sound {
+        let proved = joins
+            || certificate.phase == Phase::Commit
+                && last == Some((certificate.height, certificate.block_hash))
+                && self.certificate_holds(&certificate);
+        if !proved || !is_linked(&blocks) || !blocks.iter().all(|block| body_is_whole(block)) {
             return self.ban(peer, "a page of blocks that does not prove itself");
         }
         if self.waits_to_begin() {
             return;
         }
-        self.fence.seen.note_certificate(&certificate, &self.membership);
         for block in blocks {
             if block.header.height > committed.height {
                 self.counters.caught_up_blocks += 1;
@@ -236,16 +239,52 @@ impl Core {
                 self.blocks.insert(block, None);
             }
         }
-        let known = self.blocks.certificate.as_ref().map(Certificate::rank);
-        if known.is_none_or(|known| certificate.rank() > known) {
-            self.adopt_commit(certificate.clone());
-        } else if self.commit_through(&certificate) {
-            self.commit_known();
+        if joins {
+            return self.commit_joined();
         }
+        self.fence.seen.note_certificate(&certificate, &self.membership);
+        if is_part {
+            self.catch_up.through = Some(certificate);
+            return self.commit_joined();
+        }
+        self.commit_page(&certificate);
         if self.blocks.committed.height < certificate.height {
             self.ban(peer, "a page of blocks that does not join the own chain");
         } else if !asked {
             self.was_fed();
+        }
+    }
+
+    fn commit_page(&mut self, certificate: &Certificate) {
+        let known = self.blocks.certificate.as_ref().map(Certificate::rank);
+        if known.is_none_or(|known| certificate.rank() > known) {
+            self.adopt_commit(certificate.clone());
+        } else if self.commit_through(certificate) {
+            self.commit_known();
+        }
+    }
+
+    /// More of what a certificate proves is here: perhaps all.
+    fn commit_joined(&mut self) {
+        match self.goal_of_page().cloned() {
+            Some(goal) if self.missing_of_page().is_none() => self.commit_page(&goal),
+            _ => {}
+        }
+    }
+
+    /// What proves the next page.
+    fn goal_of_page(&self) -> Option<&Certificate> {
+        let above = |goal: &&Certificate| goal.height > self.blocks.committed.height;
+        let through = self.catch_up.through.as_ref().filter(above);
+        through.or(self.blocks.certificate.as_ref().filter(above))
+    }
+
+    /// The highest block below that which is not here.
+    fn missing_of_page(&self) -> Option<(Height, Digest)> {
+        let goal = self.goal_of_page()?;
+        match self.blocks.path_to(goal.height, goal.block_hash) {
+            Err(NoPath::Missing(height, hash)) => Some((height, hash)),
+            _ => None,
         }
     }
 
@@ -280,6 +319,13 @@ impl Core {
         self.blocks.insert(block, None);
         self.try_enter();
     }
+}
+
+fn is_linked(blocks: &[Arc<Block>]) -> bool {
+    blocks.windows(2).all(|pair| {
+        pair[1].header.parent == pair[0].hash()
+            && pair[1].header.height == pair[0].header.height.next()
+    })
 }
 
 fn signers(certificate: &Certificate) -> Vec<ReplicaId> {

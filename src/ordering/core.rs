@@ -170,7 +170,7 @@ impl Core {
             return;
         }
         let affordable = match message {
-            Message::GetBlocks { from, .. } => self.may_page(peer, from),
+            Message::GetBlocks { from, until } => self.may_page(peer, from, until),
             Message::GetBody { .. } | Message::GetEpochs { .. } => self.may_serve(peer, PAGE_COSTS),
             Message::GetManifest { .. } | Message::GetChunk { .. } => self.may_serve(peer, 1),
             _ => true,

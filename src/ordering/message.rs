@@ -74,11 +74,12 @@ pub enum Message {
         /// Last height.
         until: Height,
     },
-    /// A page of committed blocks: consecutive heights, the last one certified.
+    /// A page of committed blocks: consecutive heights, the last one certified or the parent of what the
+    /// receiver holds.
     Blocks {
         /// In ascending order, with values.
         blocks: Vec<Arc<Block>>,
-        /// The commit certificate of the last one.
+        /// The commit certificate of the last one, or of a later one.
         certificate: Certificate,
     },
     /// Send a block that may not be committed yet.

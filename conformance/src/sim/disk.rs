@@ -177,6 +177,11 @@ impl SimDisk {
         self.inner().fuse = Some(operations);
     }
 
+    /// The power does not fail any more.
+    pub fn keep_power(&self) {
+        self.inner().fuse = None;
+    }
+
     /// From now on a sync does nothing.
     pub fn lie(&self) {
         self.inner().lies = true;

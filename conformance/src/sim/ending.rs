@@ -64,6 +64,8 @@ impl World {
             .filter(|slot| self.honest(*slot) && self.is_member(*slot))
             .collect();
         for slot in &members {
+            // An enumerated crash that the run did not reach.
+            self.nodes[*slot].disk.keep_power();
             self.scan(*slot, top).map_err(|what| format!("at the end {slot} {what}"))?;
         }
         self.power_cut(&members)

@@ -616,11 +616,13 @@ impl World {
             return Ok(());
         }
         let blocks = page.blocks;
+        let is_part = blocks.first().is_some_and(|block| block.header.height > range.0);
         let message = Message::Blocks { blocks, certificate: page.certificate };
         if message.to_bytes().len() > Message::BYTES_MAX {
-            // The peer's link refuses such a frame; it asks somebody else.
-            self.count("page too large");
-            return Ok(());
+            return Err(format!("{slot} serves a page that no link takes"));
+        }
+        if is_part {
+            self.count("page in parts");
         }
         self.count("page served");
         self.transmit(slot, Recipients::One(to), &message)

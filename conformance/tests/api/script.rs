@@ -26,7 +26,8 @@ use conformance::client::{Client, Failure, Received, Stream, field, number};
 use conformance::cluster::Target;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
-const QUIET: Duration = Duration::from_millis(400);
+/// A busy machine holds a message back for a second.
+const QUIET: Duration = Duration::from_millis(1500);
 const LINE_BYTES_MAX: usize = 2_000;
 
 /// One line of a script.

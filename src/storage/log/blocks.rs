@@ -28,7 +28,7 @@ const OVERLAP_HEIGHTS: u64 = 64;
 pub struct BlocksPage {
     /// Consecutive, not empty.
     pub blocks: Vec<Arc<Block>>,
-    /// Of the last block; it proves all by their parents.
+    /// Of the last block, which it proves with all others by their parents, or of a later one.
     pub certificate: Certificate,
 }
 
@@ -50,6 +50,23 @@ struct BlockAt {
     placed: Placed,
     bytes: u32,
     parent: Digest,
+}
+
+/// What one page holds of a path from `top` down: all, or as many of the highest up to `until` as fit.
+fn part(path: &[BlockAt], top: Height, until: Height, bytes_max: usize) -> &[BlockAt] {
+    let size = |blocks: &[BlockAt]| blocks.iter().map(|at| at.bytes as usize).sum::<usize>();
+    if size(path) <= bytes_max {
+        return path;
+    }
+    let above = usize::try_from(top.0.saturating_sub(until.0)).unwrap_or(0).min(path.len() - 1);
+    let path = &path[above..];
+    let mut bytes = 0;
+    let fit = path.iter().take_while(|at| {
+        bytes += at.bytes as usize;
+        bytes <= bytes_max
+    });
+    let count = fit.count().max(1);
+    &path[..count]
 }
 
 struct SegmentIndex {
@@ -120,8 +137,9 @@ impl BlockReader {
         SegmentReader::open(&*self.disk, &self.settings, segment)
     }
 
-    /// Committed blocks from `from` to at most `until`, together about `bytes_max`, never fewer than
-    /// one certificate proves. None if they are not held: above the last certificate, or pruned.
+    /// Committed blocks from `from` to the certificate that proves them, at most `until` where a lower one
+    /// does. If more than `bytes_max` lie before the next certificate, the highest of them up to `until`, at
+    /// least one. None if they are not held: above the last certificate, or pruned.
     ///
     /// # Errors
     /// [`LogError`].
@@ -148,7 +166,7 @@ impl BlockReader {
             return Ok(None);
         };
         let mut blocks = Vec::with_capacity(path.len());
-        for at in path.iter().rev() {
+        for at in part(&path, top, until, bytes_max).iter().rev() {
             blocks.push(self.block_at(at.placed)?);
         }
         Ok(Some(BlocksPage { blocks, certificate }))

@@ -376,11 +376,16 @@ fn committed_blocks_are_found_by_height_among_abandoned_ones() {
     let page = reader.read_blocks(Height(2), Height(18), 1 << 20).expect("read").expect("held");
     assert_eq!(page.blocks, chain[1..18]);
     assert_eq!(page.certificate.block_hash, chain[17].hash());
-    let two = chain[0].encoded().len() * 2;
+    let two = chain[0].encoded().len() * 5 / 2;
     let page = reader.read_blocks(Height(2), Height(18), two).expect("read").expect("held");
     assert_eq!(page.blocks, chain[1..3], "a page ends at a certificate");
     let page = reader.read_blocks(Height(4), Height(4), 1).expect("read").expect("held");
-    assert_eq!(page.blocks, chain[3..6], "never fewer than a certificate proves");
+    assert_eq!(page.blocks, chain[3..4], "one block at least");
+    let page = reader.read_blocks(Height(4), Height(18), two).expect("read").expect("held");
+    assert_eq!(page.blocks, chain[4..6], "the highest of what a certificate proves");
+    assert_eq!(page.certificate.block_hash, chain[5].hash());
+    let page = reader.read_blocks(Height(4), Height(5), two).expect("read").expect("held");
+    assert_eq!(page.blocks, chain[3..5], "what those stand on");
 }
 
 /// Bytes a disk writes as one.
