@@ -310,7 +310,7 @@ pub const MODULE_RATCHET: &[(&str, usize)] = &[
     ("chain", 5_430),
     ("ordering", 7_800),
     ("state", 4_540),
-    ("storage", 4_840),
+    ("storage", 4_850),
     ("observe", 430),
     ("tls", 900),
     ("config", 2_930),
