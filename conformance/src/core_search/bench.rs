@@ -311,8 +311,8 @@ impl Bench {
             Output::Append { record, .. } => self.note_record(id, record),
             Output::Send { to, message, .. } => self.send(id, to, &message)?,
             Output::Execute { block } => return self.execute(id, &block).map(Some),
-            Output::ServeBlocks { to, from, until } => {
-                if let Some(page) = self.page(id, from, until) {
+            Output::ServeBlocks { to, from, .. } => {
+                if let Some(page) = self.page(id, from) {
                     self.wire.push_back((id, to.0, page));
                 }
             }
@@ -436,10 +436,10 @@ impl Bench {
         Ok(Input::Executed { effects, next_expiry: None, network: None })
     }
 
-    fn page(&self, id: u16, from: Height, until: Height) -> Option<Message> {
+    fn page(&self, id: u16, from: Height) -> Option<Message> {
         let replica = &self.replicas[usize::from(id)];
         let certificate = replica.committed.clone()?;
-        if certificate.height < from || certificate.height > until {
+        if certificate.height < from {
             return None;
         }
         let mut blocks = Vec::new();
