@@ -8,6 +8,7 @@
 
 mod admit;
 mod backup;
+mod bootstrap;
 mod bulk;
 mod checkpoint;
 mod clock;
@@ -42,6 +43,7 @@ mod transfer;
 mod values;
 
 pub use backup::Backup;
+pub use bootstrap::{FoundError, Founder, found};
 pub use error::{ChangeError, NodeError, StartError};
 pub use evidence::KeptEvidence;
 pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED, EXIT_REMOVED};
