@@ -32,6 +32,7 @@ mod maintenance;
 mod methods;
 mod passwords;
 mod range_stream;
+mod snapshot;
 mod tokens;
 mod validate;
 #[allow(

@@ -19,6 +19,7 @@ mod members;
 mod memory;
 mod observers;
 mod pause;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
