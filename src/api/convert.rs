@@ -4,7 +4,7 @@
 mod reply;
 mod request;
 
-pub(super) use reply::{Replies, ResolveError, event_bytes, range_response};
+pub(super) use reply::{Replies, ResolveError, event_bytes, put_of, range_response};
 pub(super) use request::{delete_op, is_read_only, is_serializable, put_op, range_of, txn_op};
 
 use crate::api::pb::etcdserverpb::{
@@ -17,6 +17,11 @@ use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
 /// The release whose behaviour this server shows. kube-apiserver decides by it what it may ask for
 /// (etcd-surface.md 1.3).
 pub const ETCD_VERSION: &str = "3.7.3";
+
+/// [`ETCD_VERSION`] without its patch.
+pub(super) fn minor_version() -> &'static str {
+    ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _patch)| minor)
+}
 
 /// The storage version etcd 3.7 reports.
 const STORAGE_VERSION: &str = "3.7.0";

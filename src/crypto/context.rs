@@ -62,6 +62,8 @@ impl Context {
     pub const CHUNK: Self = Self::named("althing v1 chunk");
     /// A checkpoint's manifest.
     pub const MANIFEST: Self = Self::named("althing v1 manifest");
+    /// What clients can see of a store: Hash and HashKV.
+    pub const CONTENT: Self = Self::named("althing v1 content");
     /// A simple token's secret part.
     pub const TOKEN: Self = Self::named("althing v1 token");
     /// A proof of misbehaviour: its name.
