@@ -16,6 +16,7 @@ mod links;
 mod load;
 mod lost_disk;
 mod members;
+mod membership;
 mod memory;
 mod observers;
 mod pause;
