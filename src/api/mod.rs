@@ -41,6 +41,7 @@ mod validate;
 )]
 mod wakes;
 mod watch;
+mod watch_rights;
 
 use std::sync::Arc;
 

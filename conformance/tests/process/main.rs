@@ -11,6 +11,7 @@ mod diverge;
 mod erasure;
 mod flood;
 mod handover;
+mod hashes;
 mod links;
 mod load;
 mod lost_disk;
