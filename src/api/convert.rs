@@ -10,7 +10,7 @@ pub(super) use request::{delete_op, is_read_only, is_serializable, put_op, range
 use crate::api::pb::etcdserverpb::{
     AlarmMember, AlarmType, DowngradeInfo, Member, ResponseHeader, StatusResponse,
 };
-use crate::chain::{AlarmKind, Network};
+use crate::chain::{AlarmKind, Network, peer_urls};
 use crate::node::{Handle, NodeStatus};
 use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
 
@@ -137,7 +137,7 @@ impl Names {
         let member = known.map(|(member, address)| Member {
             id: member_id(&self.network, member.id),
             name: address.name.clone(),
-            peer_ur_ls: vec![format!("https://{}", address.peer_address)],
+            peer_ur_ls: peer_urls(&address.peer_address),
             client_ur_ls: address.client_urls.clone(),
             is_learner: !member.voting,
         });

@@ -28,6 +28,10 @@ impl Context {
     pub const STATUS: Self = Self::named("althing v1 status");
     /// The genesis; its hash is the cluster id.
     pub const GENESIS: Self = Self::named("althing v1 genesis");
+    /// What the members of a network of one owner were told before there was a network.
+    pub const INITIAL_CLUSTER: Self = Self::named("althing v1 initial-cluster");
+    /// What such a member says of itself.
+    pub const HELLO: Self = Self::named("althing v1 hello");
     /// A peer's TLS key with its holder and expiry.
     pub const TLS_KEY: Self = Self::named("althing v1 tls-key");
     /// Members and parameters in force.
