@@ -42,6 +42,7 @@ mod validate;
 )]
 mod wakes;
 mod watch;
+mod watch_rights;
 
 use std::sync::Arc;
 

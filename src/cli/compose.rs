@@ -218,7 +218,10 @@ fn listeners(
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
     };
     let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
-    let pages = web::routes(handle.clone(), web_settings.clone()).merge(rest);
+    let mut pages = web::routes(handle.clone(), web_settings.clone());
+    if client.rest {
+        pages = pages.merge(rest);
+    }
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };

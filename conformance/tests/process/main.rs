@@ -12,6 +12,7 @@ mod erasure;
 mod flood;
 mod founding;
 mod handover;
+mod hashes;
 mod links;
 mod load;
 mod lost_disk;
