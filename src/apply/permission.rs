@@ -151,8 +151,8 @@ pub fn need(op: &Op) -> Need {
         // And by the keys of the lease.
         Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseKeepAlive { .. } => Need::User,
         Op::Compact { .. } | Op::Alarm { .. } | Op::CheckpointNow => Need::Root,
-        // Proves itself: signed by the organisations' governance keys.
-        Op::Config(_) => Need::Nothing,
+        // Prove themselves: signed by the organisations' governance keys, or by the accused.
+        Op::Config(_) | Op::Evidence { .. } => Need::Nothing,
         Op::Auth(op) => match **op {
             // The admitting replica has compared the password.
             AuthOp::Authenticate { .. } => Need::Nothing,

@@ -31,6 +31,7 @@ mod quarantine;
 mod recover;
 mod reopen;
 mod repair;
+mod report;
 mod run;
 mod scrub;
 mod stable;
