@@ -17,6 +17,7 @@ mod evidence_check;
 mod evidence_op;
 mod genesis;
 mod header;
+mod hello;
 mod manifest;
 mod network;
 mod op;
@@ -46,6 +47,7 @@ pub use evidence_check::NewViewFault;
 pub use evidence_op::{EVIDENCE_OP_BYTES_MAX, EvidenceKind};
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
+pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
 pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
 pub use network::{Address, Network, Organisation};
 pub use op::{

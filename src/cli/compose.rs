@@ -24,7 +24,7 @@ use crate::{api, types};
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
+pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     prepare_process();
     // Links to peers run on this thread, while it waits to be told to end.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -37,11 +37,13 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = if prepared.alone() {
-        Vec::new()
-    } else {
-        let bound = bind_all(&prepared.settings.peer.listen)?;
-        bound.into_iter().map(|(_, socket)| socket).collect()
+    let peers = match prepared.peers.take() {
+        Some(bound) => bound,
+        None if prepared.alone() => Vec::new(),
+        None => {
+            let bound = bind_all(&prepared.settings.peer.listen)?;
+            bound.into_iter().map(|(_, socket)| socket).collect()
+        }
     };
     Metrics::install()?;
     let members = &prepared.genesis.genesis.members;
@@ -49,6 +51,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer().with_points(&keys));
     let node = Node::start(NodeConfig {
         genesis: prepared.genesis.genesis.clone(),
+        founded: Some(prepared.genesis.clone()),
         own: prepared.own,
         known: prepared.known.clone(),
         scheme,
@@ -96,7 +99,7 @@ struct Sockets {
     metrics: Bound,
 }
 
-fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
+pub(super) fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
     let mut bound = Vec::new();
     for url in urls {
         let port = url.port.with_context(|| format!("{url}: unix sockets are not there yet"))?;
@@ -193,8 +196,8 @@ fn listeners(
         etcd_version: api::ETCD_VERSION,
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
     };
-    let grpc = api::routes(handle.clone(), api_settings);
-    let pages = web::routes(handle.clone(), web_settings.clone());
+    let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
+    let pages = web::routes(handle.clone(), web_settings.clone()).merge(rest);
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };

@@ -98,6 +98,8 @@ pub struct PeerSettings {
 pub struct Bootstrap {
     /// NAME=URL of each member as given; empty if not given.
     pub members: Vec<(String, String)>,
+    /// `--initial-cluster-token`.
+    pub token: String,
     /// `--initial-cluster-state=existing`.
     pub existing: bool,
     /// `--quota-backend-bytes`.
@@ -207,6 +209,7 @@ impl Settings {
             peer: peer(&values, genesis.is_some())?,
             bootstrap: Bootstrap {
                 members: initial_cluster(&values)?,
+                token: values.text_or_default("initial-cluster-token").to_owned(),
                 existing,
                 quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
                 view_timeout_ms: election_timeout(&values)?,

@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use crate::chain::{EpochProof, Genesis, Network};
+use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
+use crate::node::bootstrap::founded_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
@@ -58,6 +60,8 @@ pub(super) const CONTROL_FRAME_BYTES: usize = 1 << 20;
 pub struct NodeConfig {
     /// The network.
     pub genesis: Genesis,
+    /// The file it is in, whose signatures members of a network of one owner may still ask for.
+    pub founded: Option<GenesisFile>,
     /// This replica.
     pub own: ReplicaId,
     /// The newest network known beside the data directory's: who joins finds its peers in it.
@@ -130,7 +134,9 @@ fn links(
     for listener in &config.peer_listeners {
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
+    let founded = config.founded.as_ref();
     let net_config = PeerNetConfig {
+        strangers: founded.and_then(|file| founded_answerer(file, &*config.scheme)),
         tls: Arc::new(tls),
         listeners,
         peers: Vec::new(),

@@ -7,7 +7,7 @@ use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Height, Millis, ReplicaId};
 
 /// Proofs against one replica that are written down: more tell nothing new.
-pub const PROOFS_PER_ACCUSED: usize = 8;
+const PROOFS_PER_ACCUSED: usize = 8;
 /// Proofs in all. Ids of replicas are never used twice, and members are added by governance alone.
 const PROOFS_MAX: usize = 4096;
 /// So long each replica leaves a proof to those whose turn to order it comes first.
