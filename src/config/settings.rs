@@ -102,6 +102,10 @@ pub struct Bootstrap {
     pub token: String,
     /// `--initial-cluster-state=existing`.
     pub existing: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfiguration: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
     /// `--quota-backend-bytes`.
     pub quota_bytes: Option<u64>,
     /// `--election-timeout`.
@@ -211,6 +215,9 @@ impl Settings {
                 members: initial_cluster(&values)?,
                 token: values.text_or_default("initial-cluster-token").to_owned(),
                 existing,
+                strict_reconfiguration: values.switch("strict-reconfig-check"),
+                learners_max: usize::try_from(values.number("max-learners").unwrap_or(1))
+                    .unwrap_or(usize::MAX),
                 quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
                 view_timeout_ms: election_timeout(&values)?,
             },

@@ -5,8 +5,8 @@
 //! compared with it. `ALTHING_RECORD=1` writes recordings anew; `ALTHING_UNDER_TEST=etcd` runs a
 //! second etcd in Althing's place, and whatever differs then is the script's own fault.
 
+mod differential;
 mod etcdctl;
-mod fuzz;
 mod http;
 mod script;
 

@@ -193,7 +193,7 @@ fn login(
 }
 
 /// All messages of a server stream merged into one, as etcd promises for RangeStream.
-fn gather(client: &Client, method: &str, request: &str) -> Vec<String> {
+pub fn gather(client: &Client, method: &str, request: &str) -> Vec<String> {
     let mut stream = client.open(method).unwrap_or_else(|f| panic!("{method}: {f:?}"));
     stream.send(request);
     stream.close();
@@ -271,7 +271,7 @@ fn failure_text(failure: &Failure) -> String {
 }
 
 /// The reply without what names the server or the moment.
-fn reply_text(mut message: DynamicMessage, mask: &[String]) -> String {
+pub fn reply_text(mut message: DynamicMessage, mask: &[String]) -> String {
     for name in mask {
         message.clear_field_by_name(name);
     }

@@ -16,9 +16,11 @@ mod links;
 mod load;
 mod lost_disk;
 mod members;
+mod membership;
 mod memory;
 mod observers;
 mod pause;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
