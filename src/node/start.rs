@@ -287,6 +287,7 @@ fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
         own: config.own,
         network: opened.replayed.network.clone(),
         epochs: opened.replayed.epochs.clone(),
+        first: Network::of(&config.genesis),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,

@@ -5,8 +5,8 @@ use crate::chain::{Range, Value, ValueError, ValueRef, ValueSource};
 use crate::codec::Decode;
 use crate::state::testing::{MapValues, genesis};
 use crate::state::{
-    Cause, ContentHash, Event, KeptChunk, KeyValue, NewVersion, Record, RestoreError, Snapshotter, Span, State,
-    moved_keys,
+    Cause, ContentHash, Event, KeptChunk, KeyValue, NewVersion, Record, RestoreError, Snapshotter,
+    Span, State, moved_keys,
 };
 use crate::types::{LeaseId, Millis, Revision};
 
