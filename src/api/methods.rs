@@ -68,6 +68,12 @@ const METHODS: &[(&str, Need)] = &[
 /// Services that tell nothing of the store.
 const OPEN: [&str; 1] = ["grpc.health.v1."];
 
+/// The path of every method served, for those who count calls.
+#[must_use]
+pub fn method_paths() -> Vec<String> {
+    METHODS.iter().map(|(name, _)| format!("/etcdserverpb.{name}")).collect()
+}
+
 fn need(path: &str) -> Need {
     let path = path.trim_start_matches('/');
     // A page has no package in front of a service.

@@ -35,6 +35,7 @@ use axum::response::IntoResponse;
 use tonic::Status;
 use tonic::service::Routes;
 
+pub use methods::method_paths;
 pub use tokens::{JwtKeys, Tokens};
 
 pub use convert::{ETCD_VERSION, cluster_id, member_id};

@@ -3,16 +3,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::epoch::EpochFile;
 use super::output::{Failure, say};
 use super::{compose, drop_in, version};
 use crate::chain::{Address, Network, Ownership};
 use crate::config::{
-    GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
+    self, GenesisFile, Home, ListenUrl, SecretSeed, Settings, help, voted_differences,
 };
-use crate::observe::{LogFormat, LogSettings, start_logging};
+use crate::observe::{LogFormat, LogOutput, LogSettings, Rotation, start_logging};
 use crate::types::ReplicaId;
 
 pub(super) const FLAGS_TITLE: &str = "\nFlags of `althing serve`, etcd's included:";
@@ -32,6 +32,20 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Two of etcd's unsafe flags concern a replica that is alone, and no other.
+    fn check_unsafe(&self) -> anyhow::Result<()> {
+        if self.alone() {
+            return Ok(());
+        }
+        if self.settings.unsafe_no_fsync {
+            bail!("--unsafe-no-fsync: the other replicas count on what this one acknowledges");
+        }
+        if self.settings.force_new_cluster {
+            bail!("--force-new-cluster: a network is not taken from its members by one of them");
+        }
+        Ok(())
+    }
+
     /// Whether no other replica is known.
     pub fn alone(&self) -> bool {
         let first = self.genesis.genesis.members.len();
@@ -53,12 +67,11 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let settings = Settings::parse(arguments, &environment).map_err(|error| match error {
-        SettingsError::Flag(_) => Failure::usage(error),
-        other => other.into(),
-    })?;
+    let settings = Settings::parse(arguments, &environment)
+        .map_err(|error| if error.is_usage() { Failure::usage(error) } else { error.into() })?;
     start_logging(&log_settings(&settings))?;
     let prepared = prepare(settings)?;
+    prepared.check_unsafe()?;
     for warning in &prepared.settings.warnings {
         tracing::warn!(event = "setting", "{warning}");
     }
@@ -68,7 +81,22 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
 
 fn log_settings(settings: &Settings) -> LogSettings {
     let format = if settings.log.json { LogFormat::Json } else { LogFormat::Text };
-    LogSettings { filter: settings.log.filter.clone(), format }
+    let output = |output: &config::LogOutput| match (output, &settings.log.rotation) {
+        (config::LogOutput::Stderr, _) => LogOutput::Stderr,
+        (config::LogOutput::Stdout, _) => LogOutput::Stdout,
+        (config::LogOutput::File(path), None) => LogOutput::File(path.clone()),
+        (config::LogOutput::File(path), Some(rotation)) => LogOutput::Rotated(
+            path.clone(),
+            Rotation {
+                bytes_max: rotation.bytes_max,
+                days_max: rotation.days_max,
+                files_max: rotation.files_max,
+                compress: rotation.compress,
+            },
+        ),
+    };
+    let outputs = settings.log.outputs.iter().map(output).collect();
+    LogSettings { filter: settings.log.filter.clone(), format, outputs }
 }
 
 /// Finds out who this replica is and fills in what the genesis and the home say.

@@ -66,6 +66,8 @@ pub struct NodeConfig {
     pub scheme: Arc<dyn Scheme>,
     /// Where log and checkpoints lie.
     pub data_directory: PathBuf,
+    /// Nothing is acknowledged before it is on disk. False is for tests of one replica alone.
+    pub waits_for_disk: bool,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
     /// Blocks older than this, in block time, leave the log; 0 for none.

@@ -4,6 +4,7 @@
 //! Nothing here changes replicated state; the two demo switches cut this replica's own links, and
 //! exist only where the genesis says `demo`.
 
+mod access;
 mod answer;
 mod block;
 mod change;
@@ -19,10 +20,11 @@ mod repair;
 mod serve;
 mod status;
 
+pub use access::Access;
 pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
-pub use serve::{BindError, Listener, Server, bind};
+pub use serve::{BindError, Listener, Server, Socket, bind, bind_unix};
 pub use status::{PeerStatus, ProvenLiar, StatusPage};
 
 use axum::Router;
@@ -94,7 +96,7 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     router.with_state(web)
 }
 
-/// Probes and metrics alone, for `--listen-metrics-urls`: no client certificate is asked for there.
+/// Probes and metrics alone, for `--listen-metrics-urls`.
 pub fn probe_routes(handle: Handle, settings: Settings) -> Router {
     probes().with_state(Web { handle, settings })
 }

@@ -9,9 +9,13 @@ use conformance::peers;
 use crate::script::assert_same;
 use crate::{program_under_test, start};
 
-const REQUESTS: [(&str, &str); 19] = [
+const REQUESTS: [(&str, &str); 26] = [
     ("GET", "/version"),
     ("POST", "/version"),
+    ("OPTIONS", "/version"),
+    ("PUT", "/health?serializable=true"),
+    ("GET", "/health?serializable=yes"),
+    ("DELETE", "/metrics"),
     ("GET", "/health"),
     ("GET", "/health?serializable=true"),
     ("GET", "/health?exclude=NOSPACE"),
@@ -20,6 +24,9 @@ const REQUESTS: [(&str, &str); 19] = [
     ("GET", "/livez"),
     ("GET", "/livez?verbose"),
     ("GET", "/livez/serializable_read"),
+    ("GET", "/livez/linearizable_read"),
+    ("GET", "/readyz?exclude=nothing&verbose"),
+    ("POST", "/readyz/non_learner"),
     ("POST", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/readyz?verbose"),
@@ -37,9 +44,13 @@ fn http_answers_as_etcd_does() {
     if !peers::available("api::http", &["etcd", &program]) {
         return;
     }
-    let expected = session(&start("etcd", &[]));
-    let found = session(&start(&program, &[]));
-    assert_same(&format!("HTTP on etcd and {program}"), &expected, &found);
+    let flags: [&[&str]; 3] =
+        [&[], &["--cors=http://a", "--host-whitelist=127.0.0.1"], &["--host-whitelist=elsewhere"]];
+    for flags in flags {
+        let expected = session(&start("etcd", flags));
+        let found = session(&start(&program, flags));
+        assert_same(&format!("HTTP on etcd and {program}, {flags:?}"), &expected, &found);
+    }
 }
 
 /// A young etcd says storage 3.5.0 until its monitor has raised it; what is compared is what it says
@@ -48,7 +59,7 @@ fn settle(target: &Target) {
     let settled = r#""storage":"3.7.0""#;
     for _ in 0..100 {
         let answer = http(&target.endpoint, target.tls.as_ref(), "GET", "/version");
-        if answer.is_ok_and(|answer| answer.body.contains(settled)) {
+        if answer.is_ok_and(|answer| answer.status == 421 || answer.body.contains(settled)) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -62,8 +73,10 @@ fn session(target: &Target) -> String {
         let answer = http(&target.endpoint, target.tls.as_ref(), method, path);
         let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         writeln!(out, "{method} {path}\n    {}", answer.status).expect("text");
-        if let Some(allowed) = answer.header("allow") {
-            writeln!(out, "    Allow: {allowed}").expect("text");
+        for name in ["allow", "access-control-allow-origin", "access-control-allow-methods"] {
+            if let Some(value) = answer.header(name) {
+                writeln!(out, "    {name}: {value}").expect("text");
+            }
         }
         // etcd lists its checks in the order of a map.
         let mut lines: Vec<&str> = answer.body.lines().collect();

@@ -6,6 +6,7 @@
 //! second etcd in Althing's place, and whatever differs then is the script's own fault.
 
 mod etcdctl;
+mod flags;
 mod fuzz;
 mod http;
 mod script;
