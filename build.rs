@@ -13,6 +13,7 @@ fn main() {
 
 #[cfg(feature = "server")]
 mod protobuf {
+    use prost::Message;
     use prost_types::FileDescriptorSet;
     use prost_types::field_descriptor_proto::Type;
 
@@ -21,6 +22,9 @@ mod protobuf {
 
     pub fn generate() -> Result<(), Box<dyn std::error::Error>> {
         let mut files = protox::compile(FILES, ["proto/etcd"])?;
+        // For the REST gateway, which makes JSON by it: here events are events.
+        let out = std::env::var("OUT_DIR")?;
+        std::fs::write(format!("{out}/etcd.bin"), files.encode_to_vec())?;
         keep_events_encoded(&mut files);
         tonic_prost_build::configure()
             .bytes(".")

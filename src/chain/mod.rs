@@ -16,6 +16,7 @@ mod evidence;
 mod evidence_check;
 mod genesis;
 mod header;
+mod hello;
 mod manifest;
 mod network;
 mod op;
@@ -44,6 +45,7 @@ pub use evidence::{Evidence, EvidenceError, EvidenceFile, Fork, Trust};
 pub use evidence_check::NewViewFault;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
+pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
 pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
 pub use network::{Address, Network, Organisation};
 pub use op::{

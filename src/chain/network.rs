@@ -26,7 +26,7 @@ pub struct Address {
     pub name: String,
     /// Where clients find it.
     pub client_urls: Vec<String>,
-    /// host:port where peers find it.
+    /// Where peers find it: host:port, or URLs in a network of one owner (see [`crate::chain::peer_urls`]).
     pub peer_address: String,
     /// Never to be promoted.
     pub observer: bool,

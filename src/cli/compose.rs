@@ -24,7 +24,7 @@ use crate::{api, types};
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
+pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     prepare_process();
     // Links to peers run on this thread, while it waits to be told to end.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -37,10 +37,10 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = if prepared.alone() {
-        Vec::new()
-    } else {
-        bind_peers(&prepared.settings.peer.listen)?
+    let peers = match prepared.peers.take() {
+        Some(bound) => bound,
+        None if prepared.alone() => Vec::new(),
+        None => bind_peers(&prepared.settings.peer.listen)?,
     };
     Metrics::install()?;
     let members = &prepared.genesis.genesis.members;
@@ -48,6 +48,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer().with_points(&keys));
     let node = Node::start(NodeConfig {
         genesis: prepared.genesis.genesis.clone(),
+        founded: Some(prepared.genesis.clone()),
         own: prepared.own,
         known: prepared.known.clone(),
         scheme,
@@ -92,6 +93,9 @@ fn prepare_process() {
 
 /// systemd, if it asked to be told.
 fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
+        return;
+    }
     if let Err(why) = sd_notify::notify(&[state]) {
         tracing::warn!(event = "supervisor", %why, "the supervisor cannot be told");
     }
@@ -119,7 +123,7 @@ fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
     Ok(bound)
 }
 
-fn bind_peers(urls: &[ListenUrl]) -> anyhow::Result<Vec<TcpListener>> {
+pub(super) fn bind_peers(urls: &[ListenUrl]) -> anyhow::Result<Vec<TcpListener>> {
     let mut bound = Vec::new();
     for url in urls {
         let port = url.port.with_context(|| format!("{url}: peers meet by TCP alone"))?;
@@ -212,9 +216,11 @@ fn listeners(
     let web_settings = web::Settings {
         etcd_version: api::ETCD_VERSION,
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
+        tls: tls.clone(),
     };
-    let grpc = api::routes(handle.clone(), api_settings);
+    let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
     let pages = web::routes(handle.clone(), web_settings.clone());
+    let pages = if client.grpc_gateway { pages.merge(rest) } else { pages };
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
@@ -225,8 +231,7 @@ fn listeners(
             all.push(Listener { socket, tls, router: router.clone(), access: access.clone() });
         }
     };
-    let access =
-        Access { hosts: client.host_whitelist.clone(), origins: client.cors.clone() };
+    let access = Access { hosts: client.host_whitelist.clone(), origins: client.cors.clone() };
     let access = Some(Arc::new(access));
     add(sockets.grpc, &first, &access);
     add(sockets.http, &pages, &access);

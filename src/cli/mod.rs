@@ -3,6 +3,7 @@
 
 mod auto_compaction;
 mod block;
+mod cert;
 mod certificates;
 mod change;
 mod compose;
@@ -93,6 +94,9 @@ enum Command {
     /// Show, export and verify how every epoch ended.
     #[command(subcommand)]
     Epoch(epoch::Epoch),
+    /// Show the certificates in force and how long they are good.
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Show versions.
     Version,
 }
@@ -159,6 +163,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Key(command) => member::key(command),
         Command::Config(command) => member::config(command),
         Command::Epoch(command) => epoch::run(command),
+        Command::Cert(command) => cert::run(&command),
         Command::Version => {
             say!("{}", version::text().trim_end());
             Ok(())

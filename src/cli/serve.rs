@@ -1,6 +1,7 @@
 //! `althing serve`, also what the program does with etcd's flags alone: settings, identity, then
 //! node, API and web on their listeners.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -12,6 +13,7 @@ use crate::chain::{Address, Network, Ownership};
 use crate::config::{
     self, GenesisFile, Home, ListenUrl, SecretSeed, Settings, help, voted_differences,
 };
+use crate::node;
 use crate::observe::{LogFormat, LogOutput, LogSettings, Rotation, start_logging};
 use crate::types::ReplicaId;
 
@@ -29,16 +31,19 @@ pub(super) struct Prepared {
     pub known: Option<Network>,
     /// Signs for it.
     pub secret: SecretSeed,
+    /// The peer sockets, if they had to be bound before.
+    pub peers: Option<Vec<TcpListener>>,
 }
 
 impl Prepared {
     /// Two of etcd's unsafe flags concern a replica that is alone, and no other.
-    fn check_unsafe(&self) -> anyhow::Result<()> {
+    fn check_unsafe(&mut self) -> anyhow::Result<()> {
         if self.alone() {
             return Ok(());
         }
-        if self.settings.unsafe_no_fsync {
-            bail!("--unsafe-no-fsync: the other replicas count on what this one acknowledges");
+        if core::mem::take(&mut self.settings.unsafe_no_fsync) {
+            let why = "the other replicas count on what this one acknowledges";
+            self.settings.warnings.push(format!("--unsafe-no-fsync has no effect: {why}"));
         }
         if self.settings.force_new_cluster {
             bail!("--force-new-cluster: a network is not taken from its members by one of them");
@@ -70,7 +75,7 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     let settings = Settings::parse(arguments, &environment)
         .map_err(|error| if error.is_usage() { Failure::usage(error) } else { error.into() })?;
     start_logging(&log_settings(&settings))?;
-    let prepared = prepare(settings)?;
+    let mut prepared = prepare(settings)?;
     prepared.check_unsafe()?;
     for warning in &prepared.settings.warnings {
         tracing::warn!(event = "setting", "{warning}");
@@ -101,8 +106,8 @@ fn log_settings(settings: &Settings) -> LogSettings {
 
 /// Finds out who this replica is and fills in what the genesis and the home say.
 pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
-    let (genesis, secret) = match settings.genesis.clone() {
-        None => drop_in::identity(&mut settings)?,
+    let (genesis, secret, peers) = match settings.genesis.clone() {
+        None => found(&mut settings)?,
         Some(path) => {
             let read = GenesisFile::read(&path).with_context(|| path.display().to_string())?;
             read.check_sealed().with_context(|| path.display().to_string())?;
@@ -112,11 +117,36 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             let (own, member) = own_address(known.as_ref(), &read, &secret)?;
             from_genesis(&mut settings, &member, &home)?;
             warn_of_voted(&mut settings, &read);
-            return Ok(warn_of_small(Prepared { settings, genesis: read, own, known, secret }));
+            let prepared = Prepared { settings, genesis: read, own, known, secret, peers: None };
+            return Ok(warn_of_small(prepared));
         }
     };
     let own = genesis.member_of(&secret.public_key())?.id;
-    Ok(warn_of_small(Prepared { settings, genesis, own, known: None, secret }))
+    Ok(warn_of_small(Prepared { settings, genesis, own, known: None, secret, peers }))
+}
+
+type Founded = (GenesisFile, SecretSeed, Option<Vec<TcpListener>>);
+
+/// The network that etcd's flags alone name, founded with its other members if it is not yet; then the
+/// peer sockets are bound already.
+fn found(settings: &mut Settings) -> anyhow::Result<Founded> {
+    let (file, secret, peers) = match drop_in::start(settings)? {
+        drop_in::Start::Founded(file, secret) => (file, secret, None),
+        drop_in::Start::Founding(founder, secret) => {
+            for warning in settings.warnings.drain(..) {
+                tracing::warn!(event = "setting", "{warning}");
+            }
+            let sockets = compose::bind_peers(&settings.peer.listen)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.context("cannot start the runtime")?;
+            let file = runtime.block_on(node::found(founder, &sockets))?;
+            let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
+            tracing::info!(event = "founded", %network, n, "all members signed the genesis");
+            (file, secret, Some(sockets))
+        }
+    };
+    drop_in::compare_with(settings, &file, &secret);
+    Ok((file, secret, peers))
 }
 
 /// The network of HOME/epochs.json, which a replica needs that the genesis does not know.

@@ -102,9 +102,9 @@ fn versions(values: &Values) -> Result<(bool, bool), SettingsError> {
         "" => Ok(absent),
         "TLS1.2" => Ok(2),
         "TLS1.3" => Ok(3),
-        other => invalid(format!(
-            "unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)"
-        )),
+        other => {
+            invalid(format!("unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)"))
+        }
     };
     let (least, most) = (version("tls-min-version", 2)?, version("tls-max-version", 3)?);
     if least > most {

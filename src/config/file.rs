@@ -103,7 +103,11 @@ impl Values {
         })
     }
 
-    fn from_yaml(text: &str) -> Result<Self, FlagError> {
+    /// From the text of such a file.
+    ///
+    /// # Errors
+    /// [`FlagError`].
+    pub fn from_yaml(text: &str) -> Result<Self, FlagError> {
         let failed = |why: String| FlagError::File(PathBuf::new(), why);
         let top: Value = serde_saphyr::from_str(text).map_err(|why| failed(why.to_string()))?;
         let mut values = Self::default();

@@ -229,10 +229,12 @@ impl Values {
                 Some(number) => number.to_string(),
                 None => return Err(wrong("expected a whole number from 0")),
             },
-            Kind::Integer => match go_integer(value).and_then(|number| i64::try_from(number).ok()) {
-                Some(number) => number.to_string(),
-                None => return Err(wrong("expected a whole number")),
-            },
+            Kind::Integer => {
+                match go_integer(value).and_then(|number| i64::try_from(number).ok()) {
+                    Some(number) => number.to_string(),
+                    None => return Err(wrong("expected a whole number")),
+                }
+            }
             Kind::OneOf(words) if !words.contains(&value) => {
                 return Err(wrong(&format!("expected one of {}", words.join(", "))));
             }
@@ -421,8 +423,16 @@ mod tests {
     fn flags_are_written_in_all_of_gos_ways() {
         let values = collect(
             &[
-                "--name=a", "--data-dir", "d", "-client-cert-auth", "--pre-vote=F", "--name", "b",
-                "--max-txn-ops=0x80", "--quota-backend-bytes=-1", "--vv",
+                "--name=a",
+                "--data-dir",
+                "d",
+                "-client-cert-auth",
+                "--pre-vote=F",
+                "--name",
+                "b",
+                "--max-txn-ops=0x80",
+                "--quota-backend-bytes=-1",
+                "--vv",
             ],
             &[],
         )

@@ -21,15 +21,15 @@ mod settings;
 mod urls;
 
 pub use auth::{AuthSettings, TokenSettings};
-pub use client_tls::ClientTls;
 pub use ceremony::{PublicFile, SignatureFile, assemble};
+pub use client_tls::ClientTls;
 pub use files::{FileError, create_new, make_private_directory, replace};
 pub use flag_table::{FLAGS, Flag, Kind, Scope, Section, flag};
 pub use flags::{FlagError, Given, Source, Values, help};
 pub use genesis_file::{GenesisError, GenesisFile, to_hex, valid_name};
-pub use log::{LogOutput, LogRotation, LogSettings};
 pub use home::{Home, KeyError, SecretSeed};
-pub use one_owner::{one_owner, voted_differences};
+pub use log::{LogOutput, LogRotation, LogSettings};
+pub use one_owner::{hello, initial_cluster, one_owner, voted_differences};
 pub use settings::{
     AutoCompaction, Bootstrap, ClientSettings, PeerSettings, Settings, SettingsError,
 };

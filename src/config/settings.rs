@@ -68,6 +68,8 @@ pub struct ClientSettings {
     pub watch_progress_ms: u64,
     /// How users prove themselves.
     pub auth: AuthSettings,
+    /// JSON under /v3.
+    pub grpc_gateway: bool,
     /// `--metrics=extensive`: how long calls take.
     pub metrics_extensive: bool,
     /// A call that takes longer is logged; 0 for none.
@@ -92,6 +94,8 @@ pub struct PeerSettings {
 pub struct Bootstrap {
     /// NAME=URL of each member as given; empty if not given.
     pub members: Vec<(String, String)>,
+    /// `--initial-cluster-token`.
+    pub token: String,
     /// `--initial-cluster-state=existing`.
     pub existing: bool,
     /// `--quota-backend-bytes`.
@@ -199,6 +203,7 @@ impl Settings {
             peer: peer(&values, genesis.is_some())?,
             bootstrap: Bootstrap {
                 members: initial_cluster(&values)?,
+                token: values.text_or_default("initial-cluster-token").to_owned(),
                 existing: values.text_or_default("initial-cluster-state") == "existing",
                 quota_bytes: quota(&values),
                 view_timeout_ms: election_timeout(&values)?,
@@ -245,7 +250,9 @@ fn other_checks(values: &Values, warnings: &mut Vec<String>) -> Result<(), Setti
             return Err(values.wrong("feature-gates", "it names an unrecognized gate").into());
         }
         if go_bool(value.trim()).is_none() {
-            return Err(values.wrong("feature-gates", "a gate is written NAME=true or NAME=false").into());
+            return Err(values
+                .wrong("feature-gates", "a gate is written NAME=true or NAME=false")
+                .into());
         }
     }
     if values.text_or_default("discovery-fallback") == "proxy" {
@@ -369,6 +376,7 @@ fn client(
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
         auth: auth(values)?,
+        grpc_gateway: values.switch("enable-grpc-gateway"),
         metrics_extensive: values.text_or_default("metrics") == "extensive",
         slow_request_ms: match values.milliseconds("warning-unary-request-duration") {
             0 => 300,

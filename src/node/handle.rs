@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::apply::Reply;
 use crate::chain::{Author, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource};
+use crate::net::PeerNet;
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
@@ -20,6 +21,7 @@ use crate::observe;
 use crate::state::{Access, Span, State};
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
+use crate::tls::CertificateFacts;
 use crate::types::{Epoch, Height, ReplicaId, View};
 use crate::watch::Ring;
 
@@ -51,6 +53,7 @@ pub(super) struct Inner {
     pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
     pub(super) epochs: SharedEpochs,
+    pub(super) net: Option<Arc<PeerNet>>,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -64,6 +67,12 @@ pub(super) struct Services {
 impl Handle {
     fn services(&self) -> Services {
         self.inner.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The certificate this replica shows its peers; none where it has no peers.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<CertificateFacts> {
+        self.inner.net.as_ref()?.certificate()
     }
 
     /// Orders a write and returns its reply once this replica has executed it. The slots of `op` index

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::chain::{EpochProof, Network};
+use crate::chain::{EpochProof, Network, dialled};
 use crate::crypto::{PublicKey, Scheme};
 use crate::net::{PeerAddress, PeerNet};
 use crate::node::halt::{EXIT_HALTED, EXIT_REMOVED, halt};
@@ -66,7 +66,7 @@ fn addresses(network: &Network) -> BTreeMap<ReplicaId, PeerAddress> {
         id: member.id,
         name: address.name.clone(),
         label: format!("{:x}", member.id.0),
-        address: address.peer_address.clone(),
+        addresses: dialled(&address.peer_address),
         key: member.key,
     });
     address.map(|address| (address.id, address)).collect()

@@ -7,6 +7,7 @@
 //! block and by readers for the length of a range.
 
 mod admit;
+mod bootstrap;
 mod bulk;
 mod checkpoint;
 mod clock;
@@ -40,6 +41,7 @@ mod tokens;
 mod transfer;
 mod values;
 
+pub use bootstrap::{FoundError, Founder, found};
 pub use error::{ChangeError, NodeError, StartError};
 pub use evidence::KeptEvidence;
 pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED, EXIT_REMOVED};

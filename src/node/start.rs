@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use crate::chain::{EpochProof, Genesis, Network};
+use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
+use crate::node::bootstrap::founded_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
@@ -58,6 +60,8 @@ pub(super) const CONTROL_FRAME_BYTES: usize = 1 << 20;
 pub struct NodeConfig {
     /// The network.
     pub genesis: Genesis,
+    /// The file it is in, whose signatures members of a network of one owner may still ask for.
+    pub founded: Option<GenesisFile>,
     /// This replica.
     pub own: ReplicaId,
     /// The newest network known beside the data directory's: who joins finds its peers in it.
@@ -132,7 +136,9 @@ fn links(
     for listener in &config.peer_listeners {
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
+    let founded = config.founded.as_ref();
     let net_config = PeerNetConfig {
+        strangers: founded.and_then(|file| founded_answerer(file, &*config.scheme)),
         tls: Arc::new(tls),
         listeners,
         peers: Vec::new(),
@@ -337,9 +343,11 @@ pub(super) fn start_again(life: &Life, mut opened: Opened) -> Result<Replica, St
 }
 
 fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option<Links>) -> Handle {
+    let net = net.map(|links| links.net.clone());
+    let cutting = net.clone();
     let cut = move |cut| {
-        if let Some(links) = &net {
-            links.net.cut(cut);
+        if let Some(net) = &cutting {
+            net.cut(cut);
         }
     };
     let inner = Inner {
@@ -354,6 +362,7 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         own: config.own,
         cut: Box::new(cut),
         epochs: board.epochs.clone(),
+        net,
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -377,6 +386,8 @@ fn replica(
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),
+        puts: 0,
+        deletes: 0,
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let (others, voters) = (Vec::new(), Vec::new());

@@ -137,8 +137,7 @@ fn rotated(path: &Path, rotation: &Rotation) -> FileRotate<AppendTimestamp> {
         (0, files) => FileLimit::MaxFiles(files as usize),
         (days, _) => FileLimit::Age(chrono::Duration::days(days.into())),
     };
-    let compression =
-        if rotation.compress { Compression::OnRotate(0) } else { Compression::None };
+    let compression = if rotation.compress { Compression::OnRotate(0) } else { Compression::None };
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
     FileRotate::new(

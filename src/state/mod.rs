@@ -31,7 +31,7 @@ pub use alarm::Alarms;
 pub use auth::{Access, Auth, AuthError, AuthStore};
 pub use counters::Counters;
 pub use effects::{Cause, Record};
-pub use kv::{CompactError, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
+pub use kv::{CompactError, ContentHash, ContentPage, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 pub use relocate::{MovedKey, moved_keys};
 pub use restore::{KeptChunk, Restore};
@@ -112,6 +112,23 @@ impl State {
     #[must_use]
     pub fn exec_root(&self) -> Digest {
         self.root
+    }
+
+    /// 32 bits over what clients can see, from roots that are there: no clock, session or counter, so
+    /// that a block without a change leaves it as it was.
+    #[must_use]
+    pub fn content(&self) -> u32 {
+        let seen = [
+            SubState::Keys,
+            SubState::Store,
+            SubState::Leases,
+            SubState::Alarms,
+            SubState::Config,
+            SubState::Auth,
+        ];
+        let roots = self.roots.iter().filter(|(sub, _)| seen.contains(sub));
+        let parts: Vec<&[u8]> = roots.map(|(_, root)| &root.0[..]).collect();
+        kv::first_word(&hash(&Context::CONTENT, &parts))
     }
 
     /// Members and parameters in force.

@@ -5,8 +5,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// What an operator asks of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// The file it was read from.
-    pub file: PathBuf,
+    /// The file it was read from; none for what the process made itself.
+    pub file: Option<PathBuf>,
     /// Whose it is, as RFC 4514 writes it.
     pub subject: String,
     /// Who signed it.
@@ -20,11 +20,11 @@ pub struct CertificateFacts {
 }
 
 /// None if it does not parse.
-pub(super) fn facts(file: &Path, certificate: &[u8]) -> Option<CertificateFacts> {
+pub(super) fn facts(file: Option<&Path>, certificate: &[u8]) -> Option<CertificateFacts> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
     Some(CertificateFacts {
-        file: file.to_owned(),
+        file: file.map(Path::to_owned),
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         serial,

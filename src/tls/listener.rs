@@ -197,18 +197,16 @@ fn in_force(files: &ListenerFiles, contents: &Contents) -> Result<InForce, TlsFi
         let until = u32::try_from(until).unwrap_or(u32::MAX);
         observe::gauge(&observe::table::CLIENT_CERTIFICATE_EXPIRY, &[]).set(f64::from(until));
     }
-    let mut told: Vec<_> = leaf.and_then(|leaf| facts(&files.certificate, leaf)).into_iter().collect();
+    let mut told: Vec<_> =
+        leaf.and_then(|leaf| facts(Some(&files.certificate), leaf)).into_iter().collect();
     if let Some(file) = &contents.trusted_ca {
         let authorities = certificates(file)?;
-        told.extend(authorities.iter().filter_map(|certificate| facts(&file.path, certificate)));
+        told.extend(authorities.iter().filter_map(|leaf| facts(Some(&file.path), leaf)));
     }
     Ok(InForce { config: Arc::new(config), facts: told })
 }
 
-fn server_config(
-    files: &ListenerFiles,
-    contents: &Contents,
-) -> Result<ServerConfig, TlsFileError> {
+fn server_config(files: &ListenerFiles, contents: &Contents) -> Result<ServerConfig, TlsFileError> {
     let chain = certificates(&contents.certificate)?;
     let key = private_key(&contents.key)?;
     let provider = chosen(files)?;

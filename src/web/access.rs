@@ -28,7 +28,11 @@ impl Access {
     pub(super) fn judge<B>(&self, request: &Request<B>, secure: bool) -> Verdict {
         let host = host(request);
         if !secure && !self.hosts.is_empty() && !self.hosts.iter().any(|known| known == host) {
-            tracing::warn!(event = "host_refused", host, "a request names a host that is not listed");
+            tracing::warn!(
+                event = "host_refused",
+                host,
+                "a request names a host that is not listed"
+            );
             return Verdict::Refuse(failure(StatusCode::MISDIRECTED_REQUEST, &unknown_host(host)));
         }
         let headers = self.cors(request.headers().get(header::ORIGIN));
@@ -41,7 +45,9 @@ impl Access {
     fn cors(&self, origin: Option<&HeaderValue>) -> HeaderMap {
         let allowed = match origin {
             _ if self.origins.is_empty() => HeaderValue::from_static("*"),
-            Some(origin) if self.origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) => {
+            Some(origin)
+                if self.origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) =>
+            {
                 origin.clone()
             }
             _ => return HeaderMap::new(),
@@ -97,11 +103,16 @@ mod tests {
             panic!("refused");
         };
         assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
-        let strict =
-            Access { hosts: vec!["db".to_owned(), "::1".to_owned()], origins: vec!["http://a".to_owned()] };
-        for (host, secure, passes) in
-            [("db:2379", false, true), ("[::1]:2379", false, true), ("x", false, false), ("x", true, true)]
-        {
+        let strict = Access {
+            hosts: vec!["db".to_owned(), "::1".to_owned()],
+            origins: vec!["http://a".to_owned()],
+        };
+        for (host, secure, passes) in [
+            ("db:2379", false, true),
+            ("[::1]:2379", false, true),
+            ("x", false, false),
+            ("x", true, true),
+        ] {
             let verdict = strict.judge(&request(host, None), secure);
             assert_eq!(matches!(verdict, Verdict::Pass(_)), passes, "{host} {secure}");
         }

@@ -141,7 +141,11 @@ impl Method {
             let [service, method, _] = &self.labels;
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(
-                event = "slow_request", service, method, code = CODES[code], took_ms,
+                event = "slow_request",
+                service,
+                method,
+                code = CODES[code],
+                took_ms,
                 "a request took longer than --warning-unary-request-duration"
             );
         }

@@ -63,9 +63,9 @@ fn the_configuration_file_has_etcds_keys() {
     let keys = FLAGS.iter().filter(|flag| flag.section != Section::Althing);
     let keys = keys.map(|flag| (String::new(), flag.name.to_owned()));
     let sections = ["client-transport-security", "peer-transport-security"];
-    let nested = sections.iter().flat_map(|section| {
-        tls.iter().map(|key| ((*section).to_owned(), (*key).to_owned()))
-    });
+    let nested = sections
+        .iter()
+        .flat_map(|section| tls.iter().map(|key| ((*section).to_owned(), (*key).to_owned())));
     for (section, key) in keys.chain(nested) {
         if key == "initial-cluster-state" {
             continue;
@@ -128,14 +128,16 @@ fn wrong_flags_end_with_etcds_exit_codes() {
     ];
     for (arguments, variables) in rows {
         let etcd = run("etcd", arguments, variables);
-        let ours = run("althing", if arguments.is_empty() { &["serve"] } else { arguments }, variables);
+        let ours =
+            run("althing", if arguments.is_empty() { &["serve"] } else { arguments }, variables);
         let said = String::from_utf8_lossy(&ours.stderr).into_owned();
         assert_eq!(ours.status.code(), etcd.status.code(), "{arguments:?} {variables:?}: {said}");
     }
     let conflict = run("althing", &["--name=a"], &[("ETCD_NAME", "a")]);
     let said = String::from_utf8_lossy(&conflict.stderr).into_owned();
     assert!(said.contains("is shadowed by corresponding command-line flag"), "{said}");
-    let version = |program| String::from_utf8_lossy(&run(program, &["--version"], &[]).stdout).into_owned();
+    let version =
+        |program| String::from_utf8_lossy(&run(program, &["--version"], &[]).stdout).into_owned();
     let (etcd, ours) = (version("etcd"), version("althing"));
     for line in ["etcd Version: ", "Go OS/Arch: "] {
         let found = |text: &str| text.lines().find(|l| l.starts_with(line)).map(str::to_owned);

@@ -10,6 +10,7 @@ mod disk;
 mod diverge;
 mod erasure;
 mod flood;
+mod founding;
 mod handover;
 mod links;
 mod load;

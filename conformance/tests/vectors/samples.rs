@@ -4,10 +4,10 @@ use althing::chain::{
     AlarmAction, AlarmKind, Attestation, AuthOp, Author, Block, BlockHeader, BlockParts, Bundle,
     BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
     CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
-    DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Manifest,
-    Membership, NewReplica, Op, Ownership, Parameters, Permission, PermissionKind, Phase, Put,
-    REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow, Skeleton, SortOrder, SortTarget,
-    Txn, Value, ValueSlot, Vote, flags, possession_bytes,
+    DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Hello,
+    InitialCluster, Manifest, Membership, NewReplica, Op, Ownership, Parameters, Permission,
+    PermissionKind, Phase, Put, REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow,
+    Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags, possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{
@@ -18,6 +18,7 @@ use althing::types::{
     ClusterId, Digest, Epoch, Height, LeaseId, Millis, OrgId, ReplicaId, Revision, View,
 };
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Member `n`'s key pair.
@@ -45,6 +46,20 @@ pub fn genesis() -> Genesis {
         members,
         parameters: Parameters::default(),
     }
+}
+
+/// Two members that found a network of one owner, and what they say of themselves.
+pub fn founders() -> (InitialCluster, BTreeMap<String, Hello>) {
+    let urls = |port: u16| vec![format!("http://127.0.0.1:{port}")];
+    let members = BTreeMap::from([("a".to_owned(), urls(2380)), ("b".to_owned(), urls(3380))]);
+    let cluster = InitialCluster { token: "etcd-cluster".into(), members };
+    let hello = |(name, n): (&str, u8)| {
+        let urls = vec![format!("http://127.0.0.1:{}379", n + 2)];
+        let signed = (Parameters::default(), &key(n) as &dyn Scheme);
+        (name.to_owned(), Hello::sign(cluster.seed(), name.to_owned(), urls, signed))
+    };
+    let hellos = [("a", 0), ("b", 1)].into_iter().map(hello).collect();
+    (cluster, hellos)
 }
 
 pub fn cluster_id() -> ClusterId {

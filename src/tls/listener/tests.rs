@@ -253,8 +253,16 @@ async fn versions_and_suites_are_those_that_were_chosen() {
             ..authority.files(ClientAuthentication::None)
         };
         let server = ListenerTls::load(files).expect("TLS");
-        assert_eq!(meet(&server, only(&TLS12)).await.is_ok(), with12, "1.2 {versions:?} {suites:?}");
-        assert_eq!(meet(&server, only(&TLS13)).await.is_ok(), with13, "1.3 {versions:?} {suites:?}");
+        assert_eq!(
+            meet(&server, only(&TLS12)).await.is_ok(),
+            with12,
+            "1.2 {versions:?} {suites:?}"
+        );
+        assert_eq!(
+            meet(&server, only(&TLS13)).await.is_ok(),
+            with13,
+            "1.3 {versions:?} {suites:?}"
+        );
     }
     let none = ListenerFiles {
         cipher_suites: suite("TLS_NOTHING"),
