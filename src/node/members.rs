@@ -158,11 +158,13 @@ impl Replica {
                 "this replica's key was rotated: put `althing epoch export` of another member into \
                  the home as epochs.json and start again with the new key",
             ),
-            Place::Outside if own.0 >= network.next_replica || network.awaits(own) => tracing::info!(
-                event = "no_member_yet",
-                epoch,
-                "follows the chain to the epoch that admits this replica"
-            ),
+            Place::Outside if own.0 >= network.next_replica || network.awaits(own) => {
+                tracing::info!(
+                    event = "no_member_yet",
+                    epoch,
+                    "follows the chain to the epoch that admits this replica"
+                )
+            }
             Place::Outside => {
                 tracing::error!(
                     event = "removed",

@@ -7,6 +7,7 @@
 
 mod differential;
 mod etcdctl;
+mod flags;
 mod http;
 mod rest;
 mod script;
