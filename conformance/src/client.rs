@@ -138,7 +138,8 @@ pub fn http(
     Ok(answer)
 }
 
-fn unchunked(mut text: &str) -> String {
+/// The body behind `Transfer-Encoding: chunked`, as far as it is there.
+pub fn unchunked(mut text: &str) -> String {
     let mut body = String::new();
     while let Some((size, rest)) = text.split_once("\r\n") {
         let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
@@ -299,6 +300,17 @@ impl Stream {
     /// Ends the sending half.
     pub fn close(&mut self) {
         self.sender = None;
+    }
+
+    /// Ends the call from the client's side.
+    pub fn cancel(self) {
+        let runtime = self.runtime.clone();
+        if let StreamState::Opening(pending) = &self.state {
+            pending.abort();
+        }
+        drop(self);
+        // The connection's task tells the server.
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(200)).await });
     }
 
     /// Waits up to `patience` for the next message.
