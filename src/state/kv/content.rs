@@ -79,7 +79,8 @@ impl ContentHash {
         let Some(next) = &self.next else { return Ok(None) };
         let mut page = ContentPage { parts: Vec::new(), last: None };
         let (mut keys, mut bytes) = (0, 0);
-        kv.visit_items(next, self.compact, self.at, &mut |key, items| {
+        // Keys count that have nothing to show: no block waits for a search among them.
+        kv.visit_keys(next, self.compact, self.at, &mut |key, items| {
             keys += 1;
             let lengths = items.iter().filter_map(Item::value).map(|value| u64::from(value.length));
             bytes += lengths.sum::<u64>();
