@@ -32,6 +32,7 @@ mod maintenance;
 mod methods;
 mod passwords;
 mod range_stream;
+mod snapshot;
 mod tokens;
 mod validate;
 #[allow(
@@ -41,6 +42,7 @@ mod validate;
 )]
 mod wakes;
 mod watch;
+mod watch_rights;
 
 use std::sync::Arc;
 
@@ -187,6 +189,7 @@ impl Api {
             | Reply::Alarm { revision, .. }
             | Reply::Checkpoint { revision, .. }
             | Reply::Auth { revision, .. }
+            | Reply::Evidence { revision, .. }
             | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }

@@ -60,6 +60,8 @@ pub struct ClientSettings {
     pub keepalive_timeout_ms: u64,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
+    /// Whether JSON over HTTP is answered under `/v3`.
+    pub rest: bool,
     /// How users prove themselves.
     pub auth: AuthSettings,
 }
@@ -326,6 +328,7 @@ fn client(
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
+        rest: values.switch("enable-grpc-gateway"),
         auth: auth(values)?,
     })
 }

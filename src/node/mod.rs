@@ -7,6 +7,7 @@
 //! block and by readers for the length of a range.
 
 mod admit;
+mod backup;
 mod bootstrap;
 mod bulk;
 mod checkpoint;
@@ -33,6 +34,7 @@ mod quarantine;
 mod recover;
 mod reopen;
 mod repair;
+mod report;
 mod run;
 mod scrub;
 mod stable;
@@ -42,6 +44,7 @@ mod tokens;
 mod transfer;
 mod values;
 
+pub use backup::Backup;
 pub use bootstrap::{FoundError, Founder, found};
 pub use error::{ChangeError, NodeError, StartError};
 pub use evidence::KeptEvidence;

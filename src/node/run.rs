@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::chain::{Attestation, Evidence, Op, Record};
+use crate::chain::{Attestation, CheckpointCertificate, Evidence, Op, Record};
 use crate::codec::Encode;
 use crate::crypto::Scheme;
 use crate::net::NetEvent;
@@ -70,6 +70,7 @@ pub(super) struct Replica {
     pub(super) signals: Arc<Signals>,
     pub(super) meters: Meters,
     pub(super) applied: watch::Sender<i64>,
+    pub(super) certified: watch::Sender<Option<CheckpointCertificate>>,
     pub(super) barriers: Vec<oneshot::Sender<Result<(), NodeError>>>,
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
@@ -320,6 +321,7 @@ impl Replica {
                 let placed = self.persist.append(position, &record);
                 if let Record::CheckpointStable(certificate) = &record {
                     self.stable.appended(position, certificate.id.height);
+                    self.certified.send_replace(Some(certificate.clone()));
                 }
                 self.executor.remember(placed, &record);
             }

@@ -9,9 +9,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use crate::chain::{EpochProof, Genesis, Network};
+use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
@@ -173,6 +173,7 @@ pub(super) struct Board {
     pub(super) services: Arc<RwLock<Services>>,
     pub(super) epochs: SharedEpochs,
     pub(super) evidence: EvidenceKeeper,
+    pub(super) certified: watch::Sender<Option<CheckpointCertificate>>,
 }
 
 impl Board {
@@ -275,6 +276,7 @@ impl Threads {
             bulk: self.bulk.clone(),
             index: IndexReader(self.index.clone()),
             values: Arc::new(opened.values.clone()),
+            disk: opened.disk.clone(),
         }
     }
 }
@@ -285,6 +287,7 @@ fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
         own: config.own,
         network: opened.replayed.network.clone(),
         epochs: opened.replayed.epochs.clone(),
+        first: Network::of(&config.genesis),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
@@ -324,6 +327,7 @@ fn first_start(
         applied: watch::Sender::new(revision.0),
         services: Arc::new(RwLock::new(threads.services(&opened))),
         evidence: start_evidence_thread(config, disk, &epochs)?,
+        certified: watch::Sender::new(None),
         epochs,
         shared,
     };
@@ -363,6 +367,8 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         own: config.own,
         cut: Box::new(cut),
         epochs: board.epochs.clone(),
+        certified: board.certified.subscribe(),
+        backups: Arc::new(Semaphore::new(1)),
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -374,6 +380,7 @@ fn replica(
     (board, threads, links): (Board, Threads, Option<Links>),
 ) -> Replica {
     let Replayed { recovery, placed, quarantined, fenced, network, .. } = opened.replayed;
+    board.certified.send_replace(recovery.stable);
     let executor = Executor {
         own: config.own,
         shared: board.shared,
@@ -420,6 +427,7 @@ fn replica(
         signals: board.signals,
         meters: Meters::new(&network, config.own),
         applied: board.applied,
+        certified: board.certified,
         barriers: Vec::new(),
         bundles: BTreeMap::new(),
         outputs: Vec::new(),

@@ -12,6 +12,7 @@ mod erasure;
 mod flood;
 mod founding;
 mod handover;
+mod hashes;
 mod links;
 mod load;
 mod lost_disk;
@@ -20,6 +21,7 @@ mod membership;
 mod memory;
 mod observers;
 mod pause;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
