@@ -109,8 +109,8 @@ impl fmt::Display for FoundError {
                 f,
                 "member {member} knows this one by the key {known}, which this data directory does \
                  not hold: it was emptied after network {network} was signed. Bring its files \
-                 back; or remove this member from the running network and add it anew (etcdctl member \
-                 remove, member add, --initial-cluster-state=existing); {AGAIN}"
+                 back; or remove this member from the running network and add it anew \
+                 (etcdctl member remove, member add, --initial-cluster-state=existing); {AGAIN}"
             ),
             Self::Rekeyed(name) => write!(
                 f,
