@@ -44,7 +44,7 @@ pub use evidence::{Evidence, EvidenceError, EvidenceFile, Fork, Trust};
 pub use evidence_check::NewViewFault;
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
-pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
+pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest, carry_root};
 pub use network::{Address, Network, Organisation};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,

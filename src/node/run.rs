@@ -343,7 +343,6 @@ impl Replica {
                 self.find_place(&network);
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
-                self.executor.window = network.membership.parameters.window as usize;
             }
             Output::ServeManifest { to, root } => {
                 drop(self.bulk.send(BulkJob::Manifest { to, root }));
@@ -436,6 +435,7 @@ impl Replica {
         let core = self.core.status();
         self.notice_healed(&core);
         self.end_if_removed();
+        self.end_if_key_rotated();
         self.signals.quarantined.store(self.closed().is_some(), Ordering::Relaxed);
         self.signals.has_leader.store(core.has_leader, Ordering::Relaxed);
         self.signals.epoch.store(core.epoch.0, Ordering::Relaxed);

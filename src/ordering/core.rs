@@ -225,7 +225,8 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, to: Recipients, message: Message, gate: LogPosition) {
-        if to == Recipients::Others && self.membership.members.len() == 1 {
+        // The only member is alone; who joins it, or has left it, is not: it says where it is (8.1).
+        if to == Recipients::Others && self.peers.is_empty() {
             return;
         }
         self.out.push(Output::Send { to, message, gate });
