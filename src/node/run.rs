@@ -286,7 +286,9 @@ impl Replica {
             && self.closed().is_none()
         {
             let not_after = self.not_after();
-            let Some(bundle) = self.admission.next_bundle(&mut self.pending, not_after) else {
+            let Some(bundle) =
+                self.admission.next_bundle(&mut self.pending, not_after, self.core.parameters())
+            else {
                 break;
             };
             self.bundles.insert(bundle.end_seq(), bundle.first_seq);

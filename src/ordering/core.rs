@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, Membership, Phase, Record, Vote};
+use crate::chain::{Block, Membership, Parameters, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::budget::{Account, PAGE_COSTS};
@@ -130,6 +130,12 @@ impl Core {
     #[must_use]
     pub fn window(&self) -> usize {
         self.membership.parameters.window as usize
+    }
+
+    /// What this epoch allows.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.membership.parameters
     }
 
     /// Everything that has become possible, in the order in which one thing enables the next.
