@@ -13,14 +13,22 @@ fn main() {
 
 #[cfg(feature = "server")]
 mod protobuf {
+    use prost::Message;
     use prost_types::FileDescriptorSet;
     use prost_types::field_descriptor_proto::Type;
 
     const FILES: [&str; 5] =
         ["rpc.proto", "kv.proto", "auth.proto", "v3lock.proto", "v3election.proto"];
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the compiler says by OUT_DIR where code is built"
+    )]
     pub fn generate() -> Result<(), Box<dyn std::error::Error>> {
         let mut files = protox::compile(FILES, ["proto/etcd"])?;
+        // For the REST gateway, which makes JSON by it: here events are events.
+        let out = std::env::var("OUT_DIR")?;
+        std::fs::write(format!("{out}/etcd.bin"), files.encode_to_vec())?;
         keep_events_encoded(&mut files);
         tonic_prost_build::configure()
             .bytes(".")

@@ -179,6 +179,7 @@ fn connect(
     let tls = PeerTls::new(own, genesis.cluster_id(), Arc::new(signer), table);
     let peers = genesis.members.iter().filter(|member| member.id != own);
     let config = PeerNetConfig {
+        strangers: None,
         tls: Arc::new(tls.expect("a TLS key")),
         listeners: Vec::new(),
         peers: peers
@@ -186,7 +187,7 @@ fn connect(
                 id: member.id,
                 name: member.name.clone(),
                 label: member.id.to_string(),
-                address: member.peer_address.clone(),
+                addresses: vec![member.peer_address.clone()],
                 key: member.key,
             })
             .collect(),

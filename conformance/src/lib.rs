@@ -21,6 +21,8 @@ pub mod etcd_cluster;
 #[cfg(feature = "server")]
 pub mod flood;
 #[cfg(feature = "server")]
+pub mod founded;
+#[cfg(feature = "server")]
 pub mod kube;
 #[cfg(feature = "server")]
 pub mod network;

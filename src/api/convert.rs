@@ -4,19 +4,24 @@
 mod reply;
 mod request;
 
-pub(super) use reply::{Replies, ResolveError, event_bytes, range_response};
+pub(super) use reply::{Replies, ResolveError, event_bytes, put_of, range_response};
 pub(super) use request::{delete_op, is_read_only, is_serializable, put_op, range_of, txn_op};
 
 use crate::api::pb::etcdserverpb::{
     AlarmMember, AlarmType, DowngradeInfo, Member, ResponseHeader, StatusResponse,
 };
-use crate::chain::{AlarmKind, Network};
+use crate::chain::{AlarmKind, Network, peer_urls};
 use crate::node::{Handle, NodeStatus};
 use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
 
 /// The release whose behaviour this server shows. kube-apiserver decides by it what it may ask for
 /// (etcd-surface.md 1.3).
 pub const ETCD_VERSION: &str = "3.7.3";
+
+/// [`ETCD_VERSION`] without its patch.
+pub(super) fn minor_version() -> &'static str {
+    ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _patch)| minor)
+}
 
 /// The storage version etcd 3.7 reports.
 const STORAGE_VERSION: &str = "3.7.0";
@@ -132,11 +137,34 @@ impl Names {
         let member = known.map(|(member, address)| Member {
             id: member_id(&self.network, member.id),
             name: address.name.clone(),
-            peer_ur_ls: vec![format!("https://{}", address.peer_address)],
+            peer_ur_ls: peer_urls(&address.peer_address),
             client_ur_ls: address.client_urls.clone(),
-            is_learner: !member.voting,
+            // One that was added to vote is no learner to etcd's clients, though it has to catch up first.
+            is_learner: !member.voting
+                && !network.reserved.get(&member.id).is_some_and(|reserved| reserved.voting),
         });
-        member.collect()
+        let unstarted = network.reserved.iter().filter(|(id, _)| network.awaits(**id));
+        let unstarted = unstarted.map(|(id, reserved)| Member {
+            id: member_id(&self.network, *id),
+            name: String::new(),
+            peer_ur_ls: peer_urls(&reserved.peer_address),
+            client_ur_ls: Vec::new(),
+            is_learner: !reserved.voting,
+        });
+        let mut all: Vec<Member> = member.chain(unstarted).collect();
+        all.sort_by_key(|member| member.id);
+        all
+    }
+
+    /// A replica's member id.
+    pub(super) fn member(&self, replica: ReplicaId) -> u64 {
+        member_id(&self.network, replica)
+    }
+
+    /// The replica with this member id, started or not.
+    pub(super) fn replica(&self, network: &Network, id: u64) -> Option<ReplicaId> {
+        let ids = network.addresses.keys().chain(network.reserved.keys());
+        ids.copied().find(|replica| member_id(&self.network, *replica) == id)
     }
 }
 

@@ -50,13 +50,7 @@ impl Api {
                 Ok(response) => return Ok((revision, response)),
                 // Compaction and pruning came between the two: the state knows a newer place now.
                 Err(ValueError::Erased(_) | ValueError::Rotten(_)) if tries < RANGE_TRIES => {}
-                Err(error) => {
-                    if let ValueError::Rotten(_) | ValueError::Disk(_) = error {
-                        // Nothing of this replica's state is to be trusted now (protocol.md 19.2).
-                        self.handle.report_damage(error.to_string());
-                    }
-                    return Err(Refusal::from(error).into());
-                }
+                Err(error) => return Err(self.unreadable(error).into()),
             }
         }
     }

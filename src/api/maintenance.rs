@@ -4,14 +4,34 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::api::convert::{alarm_kind, alarm_member};
+use crate::api::convert::{alarm_kind, alarm_member, minor_version};
 use crate::api::errors::Refusal;
 use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::alarm_request::AlarmAction as Wanted;
-use crate::api::{Api, identity, member_id};
+use crate::api::pb::etcdserverpb::downgrade_request::DowngradeAction as Asked;
+use crate::api::{Api, identity, member_id, snapshot};
 use crate::apply::Reply;
 use crate::chain::{AlarmAction, AlarmKind, Op};
+use crate::types::Revision;
+
+/// `X.Y.Z`, or `X.Y` (etcd's convertToClusterVersion).
+fn is_version(text: &str) -> bool {
+    let (text, build) = text.split_once('+').map_or((text, None), |(text, b)| (text, Some(b)));
+    let (text, before) = text.split_once('-').map_or((text, None), |(text, b)| (text, Some(b)));
+    let named = |identifier: Option<&str>| {
+        let word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        identifier.is_none_or(|identifier| identifier.is_empty() || identifier.split('.').all(word))
+    };
+    let numbers: Vec<_> = text.split('.').map(str::parse::<i64>).collect();
+    let least = if build.or(before).is_some() { 3 } else { 2 };
+    (least..=3).contains(&numbers.len())
+        && numbers.iter().all(Result::is_ok)
+        && named(build)
+        && named(before)
+}
 
 /// The service.
 pub(super) struct MaintenanceService(pub(super) Arc<Api>);
@@ -75,6 +95,53 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let author = self.0.author(&Caller::of(&request)).await?;
         Api::revision_of(self.0.order(author, Op::CheckpointNow, Vec::new()).await?)?;
         Ok(Response::new(pb::DefragmentResponse::default()))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<snapshot::Blobs>, Status> {
+        Ok(Response::new(snapshot::snapshot(&self.0, request).await?))
+    }
+
+    async fn hash(
+        &self,
+        request: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        identity::admit(&self.0, &request)?;
+        Ok(Response::new(self.0.hash()))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        identity::admit(&self.0, &request)?;
+        let revision = Revision(request.get_ref().revision);
+        Ok(Response::new(self.0.hash_kv(revision).await?))
+    }
+
+    /// There is no release before this one whose files a downgrade could write, so every target is
+    /// refused as one that cannot be reached.
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let api = &self.0;
+        identity::admit(api, &request)?;
+        let pb::DowngradeRequest { action, version } = request.get_ref();
+        match Asked::try_from(*action) {
+            Ok(Asked::Validate | Asked::Enable) if is_version(version) => {
+                Err(Refusal::InvalidDowngradeTargetVersion.into())
+            }
+            Ok(Asked::Validate | Asked::Enable) => Err(Refusal::WrongDowngradeVersionFormat.into()),
+            // As etcd's, which answers so whether or not there was one to cancel.
+            Ok(Asked::Cancel) => Ok(Response::new(pb::DowngradeResponse {
+                header: Some(api.header_now()),
+                version: minor_version().to_owned(),
+            })),
+            Err(_) => Err(Status::unknown("etcdserver: unknown method")),
+        }
     }
 
     async fn move_leader(

@@ -63,6 +63,14 @@ const METHODS: &[(&str, Need)] = &[
     ("Auth/RoleDelete", Need::Nothing),
     ("Auth/RoleGrantPermission", Need::Nothing),
     ("Auth/RoleRevokePermission", Need::Nothing),
+    // They are requests to KV and Lease in the caller's name.
+    ("v3lockpb.Lock/Lock", Need::Nothing),
+    ("v3lockpb.Lock/Unlock", Need::Nothing),
+    ("v3electionpb.Election/Campaign", Need::Nothing),
+    ("v3electionpb.Election/Proclaim", Need::Nothing),
+    ("v3electionpb.Election/Leader", Need::Nothing),
+    ("v3electionpb.Election/Observe", Need::Nothing),
+    ("v3electionpb.Election/Resign", Need::Nothing),
 ];
 
 /// Services that tell nothing of the store.
@@ -96,14 +104,23 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
 mod tests {
     use super::*;
 
-    /// The methods of `proto/etcd/rpc.proto`.
+    /// The methods of `proto/etcd`, those of `rpc.proto` without their package.
     fn contract() -> Vec<String> {
+        let files = [
+            ("", include_str!("../../proto/etcd/rpc.proto")),
+            ("v3lockpb.", include_str!("../../proto/etcd/v3lock.proto")),
+            ("v3electionpb.", include_str!("../../proto/etcd/v3election.proto")),
+        ];
+        files.iter().flat_map(|(package, text)| methods_of(package, text)).collect()
+    }
+
+    fn methods_of(package: &str, text: &str) -> Vec<String> {
         let (mut service, mut methods) = ("", Vec::new());
-        for line in include_str!("../../proto/etcd/rpc.proto").lines() {
+        for line in text.lines() {
             let mut words = line.split([' ', '(']).filter(|word| !word.is_empty());
             match (words.next(), words.next()) {
                 (Some("service"), Some(name)) => service = name,
-                (Some("rpc"), Some(name)) => methods.push(format!("{service}/{name}")),
+                (Some("rpc"), Some(name)) => methods.push(format!("{package}{service}/{name}")),
                 _ => {}
             }
         }
@@ -123,7 +140,8 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_for_root() {
         assert_eq!(need("/etcdserverpb.KV/Erase"), Need::Root);
-        assert_eq!(need("/v3lockpb.Lock/Lock"), Need::Root);
+        assert_eq!(need("/v3lockpb.Lock/Break"), Need::Root);
+        assert_eq!(need("/v3lockpb.Lock/Lock"), Need::Nothing);
         assert_eq!(need("/etcdserverpb.Maintenance/Snapshot"), Need::Root);
         assert_eq!(need("/etcdserverpb.KV/Range"), Need::Nothing);
         assert_eq!(need("/grpc.health.v1.Health/Check"), Need::Nothing);

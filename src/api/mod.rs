@@ -8,16 +8,31 @@
 pub mod pb;
 mod auth;
 mod cluster;
+#[allow(
+    clippy::disallowed_methods,
+    reason = "what a caller leaves behind is cleaned up by a task that outlives his request"
+)]
+mod concurrency;
 mod convert;
+#[allow(
+    clippy::disallowed_methods,
+    reason = "leaders are looked for by a task that ends when nobody reads them"
+)]
+mod election;
 mod errors;
+mod follow;
+mod gateway;
+mod hash;
 mod health;
 mod identity;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod methods;
 mod passwords;
 mod range_stream;
+mod snapshot;
 mod tokens;
 mod validate;
 #[allow(
@@ -27,11 +42,13 @@ mod validate;
 )]
 mod wakes;
 mod watch;
+mod watch_rights;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::response::IntoResponse;
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -42,7 +59,7 @@ pub use convert::{ETCD_VERSION, cluster_id, member_id};
 use crate::api::convert::Names;
 use crate::api::errors::Refusal;
 use crate::api::passwords::Passwords;
-use crate::api::pb::etcdserverpb as etcd;
+use crate::api::pb::{etcdserverpb as etcd, v3electionpb, v3lockpb};
 use crate::api::wakes::Wakes;
 use crate::apply::Reply;
 use crate::node::Handle;
@@ -59,6 +76,10 @@ pub struct Settings {
     pub request_bytes_max: Option<usize>,
     /// `--max-txn-ops`, likewise.
     pub txn_operations_max: Option<usize>,
+    /// `--strict-reconfig-check`: no change of members that could lose the quorum.
+    pub strict_reconfiguration: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
     /// `--watch-progress-notify-interval`, at least 100.
     pub progress_interval_ms: u64,
     /// How users prove themselves.
@@ -98,6 +119,8 @@ struct Api {
     names: Names,
     wakes: Arc<Wakes>,
     passwords: Passwords,
+    /// The right to read all keys for HashKV: one at a time.
+    hashing: Semaphore,
 }
 
 /// What decides whether a request is answered at all.
@@ -166,18 +189,28 @@ impl Api {
             | Reply::Alarm { revision, .. }
             | Reply::Checkpoint { revision, .. }
             | Reply::Auth { revision, .. }
+            | Reply::Evidence { revision, .. }
             | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }
     }
 }
 
-/// All gRPC services, to be served beside HTTP/1.1 on the client port.
-pub fn routes(handle: Handle, settings: Settings) -> Router {
+/// etcd's interface, to be served beside the pages on the client port.
+pub struct Interface {
+    /// All gRPC services.
+    pub grpc: Router,
+    /// The same as JSON over HTTP, under `/v3`.
+    pub rest: Router,
+}
+
+/// etcd's interface to this replica.
+pub fn routes(handle: Handle, settings: Settings) -> Interface {
     let names = Names::new(&handle);
     let wakes = Arc::new(Wakes::new(handle.clone()));
     let passwords = Passwords::new(settings.auth.bcrypt_cost);
-    let api = Arc::new(Api { handle, settings, names, wakes, passwords });
+    let hashing = Semaphore::new(1);
+    let api = Arc::new(Api { handle, settings, names, wakes, passwords, hashing });
     let bytes_max = api.request_bytes_max() + OVERHEAD_BYTES;
     let kv = etcd::kv_server::KvServer::new(kv::KvService(Arc::clone(&api)));
     let watch = etcd::watch_server::WatchServer::new(watch::WatchService(Arc::clone(&api)));
@@ -187,20 +220,27 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     let maintenance = maintenance::MaintenanceService(Arc::clone(&api));
     let maintenance = etcd::maintenance_server::MaintenanceServer::new(maintenance);
     let auth = etcd::auth_server::AuthServer::new(auth::AuthService(Arc::clone(&api)));
+    let lock = v3lockpb::lock_server::LockServer::new(lock::LockService(Arc::clone(&api)));
+    let election = election::ElectionService(Arc::clone(&api));
+    let election = v3electionpb::election_server::ElectionServer::new(election);
     let health =
         tonic_health::pb::health_server::HealthServer::new(health::HealthService(Arc::clone(&api)));
-    Routes::default()
+    let grpc = Routes::default()
         .add_service(kv.max_decoding_message_size(bytes_max))
         .add_service(watch.max_decoding_message_size(bytes_max))
         .add_service(lease.max_decoding_message_size(bytes_max))
         .add_service(cluster.max_decoding_message_size(bytes_max))
         .add_service(maintenance.max_decoding_message_size(bytes_max))
         .add_service(auth.max_decoding_message_size(bytes_max))
+        .add_service(lock.max_decoding_message_size(bytes_max))
+        .add_service(election.max_decoding_message_size(bytes_max))
         .add_service(health.max_decoding_message_size(bytes_max))
         .into_axum_router()
         .fallback(unknown)
-        .layer(axum::middleware::from_fn_with_state(api, methods::guard))
-        .layer(axum::middleware::map_response(name_oversize))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), methods::guard))
+        .layer(axum::middleware::map_response(name_oversize));
+    let rest = gateway::routes(api, grpc.clone());
+    Interface { grpc, rest }
 }
 
 /// What no service and no page answers: gRPC and HTTP each say it in their own way, as etcd does.

@@ -81,6 +81,8 @@ pub enum Reply {
         revision: Revision,
         /// The checkpoint's height.
         height: Height,
+        /// Whether it holds all keys, leases and users that are there now.
+        current: bool,
     },
     /// Members or parameters have changed: the next epoch begins.
     Config {
@@ -99,6 +101,13 @@ pub enum Reply {
         auth_revision: u64,
         /// Of the block that did it.
         height: Height,
+    },
+    /// A proof that a replica lied is on the list.
+    Evidence {
+        /// The store's revision.
+        revision: Revision,
+        /// False if it was there already, or there are enough against that replica.
+        news: bool,
     },
     /// The op did nothing.
     Error {

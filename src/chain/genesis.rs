@@ -30,7 +30,7 @@ pub struct GenesisMember {
     pub governance_keys: Vec<PublicKey>,
     /// Where clients find it.
     pub client_urls: Vec<String>,
-    /// host:port where peers find it.
+    /// Where peers find it: host:port, or URLs in a network of one owner (see [`crate::chain::peer_urls`]).
     pub peer_address: String,
 }
 
@@ -41,7 +41,8 @@ pub struct Genesis {
     pub ownership: Ownership,
     /// Whether `althing demo` made it: only then may a replica be told to lie.
     pub demo: bool,
-    /// Random, or zero for [`Ownership::One`], whose genesis is a function of the flags.
+    /// Random; of [`Ownership::One`] the seed of what the members were told, so that its genesis is a
+    /// function of flags and keys.
     pub salt: [u8; 32],
     /// Unix time it was assembled, a lower bound of the first block's; 0 for [`Ownership::One`].
     pub created_ms: Millis,

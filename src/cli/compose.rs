@@ -12,9 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::auto_compaction;
 use super::serve::Prepared;
-use crate::config::{AutoCompaction, ClientSettings, ListenUrl, TokenSettings};
+use crate::chain::Ownership;
+use crate::config::{ClientSettings, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
-use crate::node::{Handle, Node, NodeConfig};
+use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
 use crate::observe::Metrics;
 use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls};
 use crate::web::{self, Limits, Listener, Server, bind};
@@ -24,7 +25,7 @@ use crate::{api, types};
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
+pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     prepare_process();
     // Links to peers run on this thread, while it waits to be told to end.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -37,11 +38,13 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = if prepared.alone() {
-        Vec::new()
-    } else {
-        let bound = bind_all(&prepared.settings.peer.listen)?;
-        bound.into_iter().map(|(_, socket)| socket).collect()
+    let peers = match prepared.peers.take() {
+        Some(bound) => bound,
+        None if prepared.alone() => lone_peers(&prepared),
+        None => {
+            let bound = bind_all(&prepared.settings.peer.listen)?;
+            bound.into_iter().map(|(_, socket)| socket).collect()
+        }
     };
     Metrics::install()?;
     let members = &prepared.genesis.genesis.members;
@@ -49,6 +52,7 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer().with_points(&keys));
     let node = Node::start(NodeConfig {
         genesis: prepared.genesis.genesis.clone(),
+        founded: Some(prepared.genesis.clone()),
         own: prepared.own,
         known: prepared.known.clone(),
         scheme,
@@ -74,6 +78,24 @@ pub(super) fn run(prepared: Prepared) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where a network of one listens for members that are added later. One of organisations grows by a new
+/// start; one owner's may go without, as long as nobody is added.
+fn lone_peers(prepared: &Prepared) -> Vec<TcpListener> {
+    if prepared.genesis.genesis.ownership == Ownership::Many {
+        return Vec::new();
+    }
+    match bind_all(&prepared.settings.peer.listen) {
+        Ok(bound) => bound.into_iter().map(|(_, socket)| socket).collect(),
+        Err(why) => {
+            tracing::warn!(
+                event = "peer_listener", %why,
+                "no member can be added while --listen-peer-urls cannot be listened on"
+            );
+            Vec::new()
+        }
+    }
+}
+
 /// No core dump holds a key; as many descriptors as the system grants.
 fn prepare_process() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -96,7 +118,7 @@ struct Sockets {
     metrics: Bound,
 }
 
-fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
+pub(super) fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
     let mut bound = Vec::new();
     for url in urls {
         let port = url.port.with_context(|| format!("{url}: unix sockets are not there yet"))?;
@@ -186,6 +208,8 @@ fn listeners(
     let api_settings = api::Settings {
         request_bytes_max: client.request_bytes_max.map(|flag| flag as usize),
         txn_operations_max: client.txn_ops_max.map(|flag| flag as usize),
+        strict_reconfiguration: prepared.settings.bootstrap.strict_reconfiguration,
+        learners_max: prepared.settings.bootstrap.learners_max,
         progress_interval_ms: client.watch_progress_ms.max(100),
         auth,
     };
@@ -193,8 +217,11 @@ fn listeners(
         etcd_version: api::ETCD_VERSION,
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
     };
-    let grpc = api::routes(handle.clone(), api_settings);
-    let pages = web::routes(handle.clone(), web_settings.clone());
+    let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
+    let mut pages = web::routes(handle.clone(), web_settings.clone());
+    if client.rest {
+        pages = pages.merge(rest);
+    }
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
@@ -214,12 +241,13 @@ fn listeners(
 async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let work = async {
+    let serving = async {
         say_when_ready(prepared, handle).await;
-        if prepared.settings.auto_compaction == AutoCompaction::Off {
-            return std::future::pending().await;
-        }
-        auto_compaction::run(handle, prepared.settings.auto_compaction).await;
+        let compaction = auto_compaction::run(handle, prepared.settings.auto_compaction);
+        tokio::join!(handle.report_proofs(), compaction);
+    };
+    let work = async {
+        tokio::join!(serving, vote_when_ready(handle));
     };
     let reason = tokio::select! {
         _ = terminate.recv() => "SIGTERM",

@@ -1,26 +1,47 @@
-//! The identity of a replica that is started with etcd's flags and no genesis: a network of one,
-//! whose key and genesis lie in `DATA-DIR/keys` from the first start on.
+//! The identity of a replica that is started with etcd's flags and no genesis: its key, and the genesis
+//! of its network of one owner, lie in `DATA-DIR/keys` from the first start on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::certificates;
+use super::epoch::EpochFile;
+use crate::chain::Hello;
+use crate::codec::{Decode, Encode};
 use crate::config::{
-    GenesisFile, Home, ListenUrl, SecretSeed, Settings, create_new, make_private_directory,
-    one_owner, voted_differences,
+    GenesisFile, Home, ListenUrl, SecretSeed, Settings, create_new, hello, initial_cluster,
+    make_private_directory, one_owner, voted_differences,
 };
+use crate::crypto::Scheme;
+use crate::node::{Founder, Joined, Joiner};
 
 const DIRECTORY: &str = "keys";
 
 /// Names in a data directory that do not mean a log is there.
 const HARMLESS: [&str; 3] = [DIRECTORY, "LOCK", "lost+found"];
 
+/// What a start with etcd's flags alone amounts to.
+pub(super) enum Start {
+    /// The replica has its genesis.
+    Founded(GenesisFile, SecretSeed),
+    /// Its network is still to be founded, with the others of `--initial-cluster`.
+    Founding(Founder, SecretSeed),
+    /// It was added to a network that is there, and asks to be let in.
+    Joining(Joiner, SecretSeed),
+}
+
+/// Where a replica of one owner keeps its key and its network.
+pub(super) fn home(settings: &Settings) -> Home {
+    Home::at(settings.data_dir.join(DIRECTORY))
+}
+
 /// The replica's key and network, made durable at the first start and never again.
-pub(super) fn identity(settings: &mut Settings) -> anyhow::Result<(GenesisFile, SecretSeed)> {
+pub(super) fn start(settings: &mut Settings) -> anyhow::Result<Start> {
     let data = settings.data_dir.clone();
-    let home = Home::at(data.join(DIRECTORY));
+    let home = home(settings);
     let used = entries(&data)?;
     if used.iter().any(|name| name == "member") {
         bail!(
@@ -52,21 +73,105 @@ pub(super) fn identity(settings: &mut Settings) -> anyhow::Result<(GenesisFile, 
         secret.save(&home.replica_key())?;
         secret
     };
-    let file = if found || has_log {
+    let signed = if found || has_log {
         let path = home.genesis();
-        GenesisFile::read(&path).with_context(|| path.display().to_string())?
+        Some(GenesisFile::read(&path).with_context(|| path.display().to_string())?)
     } else {
-        let file = one_owner(settings, secret.public_key(), &secret.signer())?;
-        create_new(&home.genesis(), file.to_json().as_bytes(), 0o600)?;
-        file
+        None
     };
-    file.check_sealed()?;
-    let member = file.member_of(&secret.public_key())?;
-    warn_of_differences(settings, &file, &member.name.clone());
     if settings.client.tls.automatic_years.is_some() {
         automatic_tls(settings, &home)?;
     }
-    Ok((file, secret))
+    match signed {
+        Some(file) if file.check_sealed().is_ok() || has_log => {
+            file.check_sealed()?;
+            Ok(Start::Founded(file, secret))
+        }
+        None if settings.bootstrap.existing => {
+            Ok(Start::Joining(joiner(settings, &secret)?, secret))
+        }
+        signed => founding(settings, &home, secret, signed),
+    }
+}
+
+/// A member that was added by its peer URLs; the others of `--initial-cluster` are asked.
+fn joiner(settings: &Settings, secret: &SecretSeed) -> anyhow::Result<Joiner> {
+    let cluster = initial_cluster(settings)?;
+    let own = &settings.name;
+    let others = cluster.members.iter().filter(|(name, _)| *name != own);
+    let others: Vec<_> = others.map(|(name, urls)| (name.clone(), urls.join(","))).collect();
+    if others.is_empty() {
+        bail!(
+            "--initial-cluster-state=existing, but --initial-cluster names no other member to ask"
+        );
+    }
+    let urls = cluster.members.get(own).cloned().unwrap_or_default();
+    Ok(Joiner {
+        name: own.clone(),
+        peer_address: urls.join(","),
+        client_urls: settings.client.advertise.clone(),
+        others,
+        scheme: Arc::new(secret.signer()),
+    })
+}
+
+/// What a member was let in with, durable: the genesis last, for it says that the rest is there.
+pub(super) fn keep(settings: &Settings, joined: &Joined) -> anyhow::Result<()> {
+    let home = home(settings);
+    EpochFile::of(joined.epochs.clone()).write(&home.epochs(), &joined.file.genesis)?;
+    create_new(&home.genesis(), joined.file.to_json().as_bytes(), 0o600)?;
+    Ok(())
+}
+
+/// The first start of a network, or one that was cut off: alone it is founded at once.
+fn founding(
+    settings: &mut Settings,
+    home: &Home,
+    secret: SecretSeed,
+    signed: Option<GenesisFile>,
+) -> anyhow::Result<Start> {
+    let cluster = initial_cluster(settings)?;
+    if signed.as_ref().is_some_and(|file| file.genesis.salt != cluster.seed().0) {
+        bail!(
+            "--initial-cluster or --initial-cluster-token is not what this member signed the genesis \
+             in {} with; give what was given then",
+            home.directory().display()
+        );
+    }
+    let scheme = secret.signer();
+    let own = hello(settings, &cluster, &scheme);
+    if cluster.members.len() == 1 {
+        let hellos = BTreeMap::from([(own.name.clone(), own)]);
+        let file = one_owner(&cluster, &hellos, &scheme)?;
+        create_new(&home.genesis(), file.to_json().as_bytes(), 0o600)?;
+        return Ok(Start::Founded(file, secret));
+    }
+    let own = kept_hello(home, own)?;
+    settings.warnings.push(format!(
+        "--initial-cluster with {} members: whoever answers at their peer URLs when the network is \
+         founded is a member; see docs/operating/drop-in-etcd.md",
+        cluster.members.len()
+    ));
+    let scheme: Arc<dyn Scheme> = Arc::new(scheme);
+    let founder = Founder { cluster, hello: own, scheme, signed, genesis: home.genesis() };
+    Ok(Start::Founding(founder, secret))
+}
+
+/// What this member said of itself before, if it was to the same members; durable before it is said.
+fn kept_hello(home: &Home, own: Hello) -> anyhow::Result<Hello> {
+    let path = home.file("hello");
+    if let Ok(bytes) = std::fs::read(&path) {
+        let kept = Hello::from_bytes(bytes.into());
+        let kept = kept.ok().filter(|kept| kept.holds() && kept.key == own.key);
+        let kept = kept.with_context(|| {
+            format!("{} is damaged; bring the file back from its backup", path.display())
+        })?;
+        if kept.seed == own.seed && kept.name == own.name {
+            return Ok(kept);
+        }
+    }
+    crate::config::replace(&path, &own.to_bytes(), 0o600)?;
+    Ok(own)
 }
 
 /// An empty directory that others could read, as `mkdir` makes it, is closed to them: etcd starts in
@@ -94,39 +199,21 @@ fn entries(data: &Path) -> anyhow::Result<Vec<String>> {
         .with_context(|| format!("--data-dir {} cannot be read", data.display()))
 }
 
-/// etcd's checks of `--initial-cluster`, and what of it is not there yet.
+/// What contradicts itself in `--initial-cluster`, before anything is written.
 fn check_cluster(settings: &Settings) -> anyhow::Result<()> {
-    let members = &settings.bootstrap.members;
-    let names: BTreeSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
-    if !names.is_empty() && !names.contains(settings.name.as_str()) {
-        bail!("couldn't find local name {:?} in the initial cluster configuration", settings.name);
-    }
-    if names.len() > 1 {
+    initial_cluster(settings)?;
+    if settings.bootstrap.existing && settings.bootstrap.members.len() < 2 {
         bail!(
-            "--initial-cluster names {} members; a network of one owner with more than one member \
-             is not there yet: start one member alone, or found a network of organisations \
-             (althing org init, althing genesis assemble; docs/operating/ceremony.md)",
-            names.len()
-        );
-    }
-    if settings.bootstrap.existing {
-        bail!(
-            "--initial-cluster-state=existing, but {} is empty: joining an existing network is not \
-             there yet; give the --data-dir of a replica that was there before",
+            "--initial-cluster-state=existing, but {} is empty and --initial-cluster names no other \
+             member to ask",
             settings.data_dir.display()
-        );
-    }
-    let wrong = members.iter().find(|(_, url)| !settings.peer.advertise.contains(url));
-    if let Some((name, url)) = wrong {
-        bail!(
-            "--initial-cluster has {name}={url} but missing from --initial-advertise-peer-urls={}",
-            settings.peer.advertise.join(",")
         );
     }
     Ok(())
 }
 
-fn warn_of_differences(settings: &mut Settings, file: &GenesisFile, name: &str) {
+/// Says which flags count no more, now that there is a genesis and this replica is called `name`.
+pub(super) fn compare_with(settings: &mut Settings, file: &GenesisFile, name: &str) {
     for flag in voted_differences(settings, &file.genesis.parameters) {
         settings.warnings.push(format!(
             "--{flag} has no effect: the network keeps the value it was started with; changing it is \
@@ -137,7 +224,8 @@ fn warn_of_differences(settings: &mut Settings, file: &GenesisFile, name: &str) 
         settings.warnings.push(format!("--name has no effect: this replica was named {name}"));
         name.clone_into(&mut settings.name);
     }
-    if file.genesis.members.iter().all(|m| m.client_urls != settings.client.advertise) {
+    let joined = !file.genesis.members.iter().any(|member| member.name == settings.name);
+    if !joined && file.genesis.members.iter().all(|m| m.client_urls != settings.client.advertise) {
         settings.warnings.push(
             "--advertise-client-urls: MemberList keeps showing the URLs of the first start".into(),
         );
@@ -177,7 +265,15 @@ mod tests {
 
     fn start(data: &Path, more: &[&str]) -> anyhow::Result<(GenesisFile, Settings)> {
         let mut settings = settings(data, more);
-        identity(&mut settings).map(|(file, _)| (file, settings))
+        match super::start(&mut settings)? {
+            Start::Founded(file, secret) => {
+                let name = file.member_of(&secret.public_key())?.name.clone();
+                compare_with(&mut settings, &file, &name);
+                Ok((file, settings))
+            }
+            Start::Founding(..) => bail!("it founds a network with others"),
+            Start::Joining(..) => bail!("it joins one"),
+        }
     }
 
     #[test]
@@ -224,19 +320,19 @@ mod tests {
         let data = directory.path().join("data");
         let urls = "--initial-advertise-peer-urls=http://127.0.0.1:2380";
         let table = [
-            (
-                "--initial-cluster=default=http://127.0.0.1:2380,b=http://127.0.0.1:3380",
-                "names 2 members",
-            ),
             ("--initial-cluster=b=http://127.0.0.1:2380", "couldn't find local name"),
             ("--initial-cluster=default=http://127.0.0.1:9999", "missing from --initial-advertise"),
-            ("--initial-cluster-state=existing", "joining an existing network"),
+            ("--initial-cluster-state=existing", "names no other"),
         ];
         for (flag, expected) in table {
             let why = start(&data, &[urls, flag]).expect_err(flag).to_string();
             assert!(why.contains(expected), "{flag}: {why}");
             assert!(!data.exists(), "nothing is made");
         }
+        let two = "--initial-cluster=default=http://127.0.0.1:2380,b=http://127.0.0.1:3380";
+        let why = start(&data, &[urls, two]).expect_err("two found it together").to_string();
+        assert!(why.contains("with others"), "{why}");
+        fs::remove_dir_all(&data).expect("removed");
         fs::create_dir_all(data.join("member/wal")).expect("made");
         let why = start(&data, &[]).expect_err("etcd's own").to_string();
         assert!(why.contains("data directory of etcd itself"), "{why}");

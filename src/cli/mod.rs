@@ -22,6 +22,7 @@ mod output;
 mod provenance;
 mod replica;
 mod serve;
+mod snapshot;
 mod status;
 mod version;
 
@@ -93,6 +94,9 @@ enum Command {
     /// Show, export and verify how every epoch ended.
     #[command(subcommand)]
     Epoch(epoch::Epoch),
+    /// Save backups that stock etcd restores, and check them offline.
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     /// Show versions.
     Version,
 }
@@ -159,6 +163,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Key(command) => member::key(command),
         Command::Config(command) => member::config(command),
         Command::Epoch(command) => epoch::run(command),
+        Command::Snapshot(command) => snapshot::run(command),
         Command::Version => {
             say!("{}", version::text().trim_end());
             Ok(())

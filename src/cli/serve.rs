@@ -1,6 +1,7 @@
 //! `althing serve`, also what the program does with etcd's flags alone: settings, identity, then
 //! node, API and web on their listeners.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,6 +13,7 @@ use crate::chain::{Address, Network, Ownership};
 use crate::config::{
     GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
 };
+use crate::node;
 use crate::observe::{LogFormat, LogSettings, start_logging};
 use crate::types::ReplicaId;
 
@@ -29,6 +31,8 @@ pub(super) struct Prepared {
     pub known: Option<Network>,
     /// Signs for it.
     pub secret: SecretSeed,
+    /// The peer sockets, if they had to be bound before.
+    pub peers: Option<Vec<TcpListener>>,
 }
 
 impl Prepared {
@@ -73,8 +77,8 @@ fn log_settings(settings: &Settings) -> LogSettings {
 
 /// Finds out who this replica is and fills in what the genesis and the home say.
 pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
-    let (genesis, secret) = match settings.genesis.clone() {
-        None => drop_in::identity(&mut settings)?,
+    let (genesis, secret, peers) = match settings.genesis.clone() {
+        None => found(&mut settings)?,
         Some(path) => {
             let read = GenesisFile::read(&path).with_context(|| path.display().to_string())?;
             read.check_sealed().with_context(|| path.display().to_string())?;
@@ -84,11 +88,49 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             let (own, member) = own_address(known.as_ref(), &read, &secret)?;
             from_genesis(&mut settings, &member, &home)?;
             warn_of_voted(&mut settings, &read);
-            return Ok(warn_of_small(Prepared { settings, genesis: read, own, known, secret }));
+            let prepared = Prepared { settings, genesis: read, own, known, secret, peers: None };
+            return Ok(warn_of_small(prepared));
         }
     };
-    let own = genesis.member_of(&secret.public_key())?.id;
-    Ok(warn_of_small(Prepared { settings, genesis, own, known: None, secret }))
+    let known = newest_network(&drop_in::home(&settings), &genesis)?;
+    let (own, member) = own_address(known.as_ref(), &genesis, &secret)?;
+    drop_in::compare_with(&mut settings, &genesis, &member.name);
+    Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, peers }))
+}
+
+type Founded = (GenesisFile, SecretSeed, Option<Vec<TcpListener>>);
+
+/// The network that etcd's flags alone name, founded or joined if this replica is not in it yet; then
+/// the peer sockets are bound already.
+fn found(settings: &mut Settings) -> anyhow::Result<Founded> {
+    let start = drop_in::start(settings)?;
+    if let drop_in::Start::Founded(file, secret) = start {
+        return Ok((file, secret, None));
+    }
+    for warning in settings.warnings.drain(..) {
+        tracing::warn!(event = "setting", "{warning}");
+    }
+    let sockets = compose::bind_all(&settings.peer.listen)?;
+    let sockets: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let (file, secret) = match start {
+        drop_in::Start::Founded(file, secret) => (file, secret),
+        drop_in::Start::Founding(founder, secret) => {
+            let file = runtime.block_on(node::found(founder, &sockets))?;
+            let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
+            tracing::info!(event = "founded", %network, n, "all members signed the genesis");
+            (file, secret)
+        }
+        drop_in::Start::Joining(joiner, secret) => {
+            let joined = runtime.block_on(node::join(joiner, &sockets))?;
+            drop_in::keep(settings, &joined)?;
+            let network = joined.file.genesis.cluster_id();
+            tracing::info!(event = "joined", %network, "the network let this member in");
+            (joined.file, secret)
+        }
+    };
+    Ok((file, secret, Some(sockets)))
 }
 
 /// The network of HOME/epochs.json, which a replica needs that the genesis does not know.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::urls::{ListenUrl, split_host_port};
-use crate::chain::{Genesis, GenesisMember, Ownership, Parameters};
+use crate::chain::{Genesis, GenesisMember, Ownership, Parameters, dialled};
 use crate::crypto::{PublicKey, Signature, weak_key};
 use crate::types::{ClusterId, Digest, Millis, OrgId, Quorum, ReplicaId};
 
@@ -420,11 +420,15 @@ pub(super) fn check(genesis: &Genesis) -> Result<(), GenesisError> {
         check_member(member, genesis.ownership)?;
         once(format!("the name {}", member.name))?;
         once(format!("the key {}", member.key))?;
-        once(format!("the peer address {}", member.peer_address))?;
+        for address in dialled(&member.peer_address) {
+            once(format!("the peer address {address}"))?;
+        }
         for key in &member.governance_keys {
             once(format!("the key {key}"))?;
         }
-        for url in &member.client_urls {
+        // etcd's members may advertise what only their own machine reaches.
+        let urls = &member.client_urls;
+        for url in urls.iter().filter(|_| genesis.ownership == Ownership::Many) {
             once(format!("the client URL {url}"))?;
         }
     }
@@ -451,8 +455,13 @@ pub(super) fn check_member(
             return Err(GenesisError::WeakKey { name: name.clone(), what });
         }
     }
-    if split_host_port(&member.peer_address).is_none() {
-        let address = &member.peer_address;
+    let address = &member.peer_address;
+    let is_url = |part: &str| ListenUrl::parse(part).is_ok_and(|url| url.port.is_some());
+    let sound = match ownership {
+        Ownership::Many => split_host_port(address).is_some(),
+        Ownership::One => address.split(',').all(is_url),
+    };
+    if !sound {
         let why = format!("the peer address {address:?} of {name} is not of the form HOST:PORT");
         return Err(GenesisError::Invalid(why));
     }
@@ -470,7 +479,7 @@ fn check_parameters(parameters: &Parameters) -> Result<(), GenesisError> {
         ("view_timeout_ms", parameters.view_timeout_ms, 10, 600_000),
         ("request_bytes_max", parameters.request_bytes_max.into(), 1024, 4 << 20),
         ("txn_ops_max", parameters.txn_ops_max.into(), 1, 4096),
-        ("quota_bytes", parameters.quota_bytes, 1 << 20, 1 << 40),
+        ("quota_bytes", parameters.quota_bytes, 1, 1 << 40),
         ("checkpoint_log_bytes", parameters.checkpoint_log_bytes, 1 << 16, 1 << 40),
         ("checkpoint_state_factor", parameters.checkpoint_state_factor.into(), 0, 1000),
     ];

@@ -25,7 +25,7 @@ pub use flag_table::{FLAGS, Flag, Kind, Scope, Section, flag};
 pub use flags::{FlagError, Given, Source, Values, help};
 pub use genesis_file::{GenesisError, GenesisFile, to_hex, valid_name};
 pub use home::{Home, KeyError, SecretSeed};
-pub use one_owner::{one_owner, voted_differences};
+pub use one_owner::{hello, initial_cluster, one_owner, voted_differences};
 pub use settings::{
     AutoCompaction, Bootstrap, ClientSettings, ClientTls, LogSettings, PeerSettings, Settings,
     SettingsError,

@@ -1,53 +1,83 @@
 use std::collections::BTreeMap;
 
 use super::genesis_file::{GenesisError, GenesisFile, check};
-use super::settings::Settings;
+use super::settings::{Bootstrap, Settings};
 use super::urls::ListenUrl;
-use crate::chain::{Genesis, GenesisMember, Ownership, Parameters};
-use crate::crypto::{PublicKey, Scheme};
-use crate::types::{Millis, OrgId, ReplicaId};
+use crate::chain::{Hello, InitialCluster, Parameters};
+use crate::crypto::Scheme;
 
-/// The genesis of a network of one replica, started with etcd's flags: a function of the flags and
-/// the replica's key alone (consensus.md 2).
+/// What the flags say of the members of a network that is to be founded; of this one alone if they
+/// name none.
 ///
 /// # Errors
-/// [`GenesisError::Invalid`] if a voted flag lies beyond what a network may have.
-pub fn one_owner(
-    settings: &Settings,
-    key: PublicKey,
-    scheme: &dyn Scheme,
-) -> Result<GenesisFile, GenesisError> {
-    let genesis = Genesis {
-        ownership: Ownership::One,
-        demo: false,
-        salt: [0; 32],
-        created_ms: Millis(0),
-        members: vec![GenesisMember {
-            id: ReplicaId(0),
-            organisation: OrgId(0),
-            name: settings.name.clone(),
-            key,
-            governance_keys: Vec::new(),
-            client_urls: settings.client.advertise.clone(),
-            peer_address: peer_address(settings),
-        }],
-        parameters: parameters(settings),
+/// etcd's, where the flags contradict each other.
+pub fn initial_cluster(settings: &Settings) -> Result<InitialCluster, GenesisError> {
+    let Bootstrap { members: given, token, .. } = &settings.bootstrap;
+    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, url) in given {
+        let urls = members.entry(name.clone()).or_default();
+        // Spelled as the advertised URLs are.
+        urls.push(ListenUrl::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()));
+    }
+    if given.is_empty() {
+        members.insert(settings.name.clone(), settings.peer.advertise.clone());
+    }
+    for urls in members.values_mut() {
+        urls.sort();
+        urls.dedup();
+    }
+    let mut advertise = settings.peer.advertise.clone();
+    advertise.sort();
+    let advertised = advertise.join(",");
+    let Some(own) = members.get(&settings.name) else {
+        return Err(GenesisError::Invalid(format!(
+            "couldn't find local name {:?} in the initial cluster configuration",
+            settings.name
+        )));
     };
-    check(&genesis)?;
-    let signature = scheme.sign(&genesis.signed_bytes());
-    let signatures = BTreeMap::from([(ReplicaId(0), signature)]);
-    Ok(GenesisFile { genesis, signatures })
+    if *own != advertise {
+        let name = &settings.name;
+        let missing = own.iter().find(|url| !advertise.contains(url));
+        return Err(GenesisError::Invalid(match missing {
+            Some(url) => format!(
+                "--initial-cluster has {name}={url} but missing from \
+                 --initial-advertise-peer-urls={advertised}"
+            ),
+            None => format!(
+                "--initial-advertise-peer-urls has {advertised} but --initial-cluster gives \
+                 {name} only {}",
+                own.join(",")
+            ),
+        }));
+    }
+    Ok(InitialCluster { token: token.clone(), members })
 }
 
-fn peer_address(settings: &Settings) -> String {
-    let advertised = settings.peer.advertise.iter().find_map(|url| ListenUrl::parse(url).ok());
-    match advertised {
-        Some(ListenUrl { host, port: Some(port), .. }) if host.contains(':') => {
-            format!("[{host}]:{port}")
-        }
-        Some(ListenUrl { host, port: Some(port), .. }) => format!("{host}:{port}"),
-        _ => "localhost:2380".to_owned(),
-    }
+/// What this member says of itself, by its flags.
+#[must_use]
+pub fn hello(settings: &Settings, cluster: &InitialCluster, scheme: &dyn Scheme) -> Hello {
+    let (name, urls) = (settings.name.clone(), settings.client.advertise.clone());
+    Hello::sign(cluster.seed(), name, urls, (parameters(settings), scheme))
+}
+
+/// The genesis that follows from all members' hellos, signed by this one.
+///
+/// # Errors
+/// [`GenesisError::Invalid`] if a voted flag lies beyond what a network may have, or a name or URL is
+/// none.
+pub fn one_owner(
+    cluster: &InitialCluster,
+    hellos: &BTreeMap<String, Hello>,
+    scheme: &dyn Scheme,
+) -> Result<GenesisFile, GenesisError> {
+    let genesis = cluster.genesis(hellos);
+    let genesis = genesis.ok_or_else(|| GenesisError::Invalid("a member is missing".into()))?;
+    check(&genesis)?;
+    let mut file = GenesisFile { genesis, signatures: BTreeMap::new() };
+    let own = file.member_of(&scheme.public_key())?.id;
+    let signature = scheme.sign(&file.genesis.signed_bytes());
+    file.signatures.insert(own, signature);
+    Ok(file)
 }
 
 /// The voted flags as parameters (etcd-surface.md 4).

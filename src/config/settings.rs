@@ -60,6 +60,8 @@ pub struct ClientSettings {
     pub keepalive_timeout_ms: u64,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
+    /// Whether JSON over HTTP is answered under `/v3`.
+    pub rest: bool,
     /// How users prove themselves.
     pub auth: AuthSettings,
 }
@@ -98,8 +100,14 @@ pub struct PeerSettings {
 pub struct Bootstrap {
     /// NAME=URL of each member as given; empty if not given.
     pub members: Vec<(String, String)>,
+    /// `--initial-cluster-token`.
+    pub token: String,
     /// `--initial-cluster-state=existing`.
     pub existing: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfiguration: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
     /// `--quota-backend-bytes`.
     pub quota_bytes: Option<u64>,
     /// `--election-timeout`.
@@ -207,7 +215,11 @@ impl Settings {
             peer: peer(&values, genesis.is_some())?,
             bootstrap: Bootstrap {
                 members: initial_cluster(&values)?,
+                token: values.text_or_default("initial-cluster-token").to_owned(),
                 existing,
+                strict_reconfiguration: values.switch("strict-reconfig-check"),
+                learners_max: usize::try_from(values.number("max-learners").unwrap_or(1))
+                    .unwrap_or(usize::MAX),
                 quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
                 view_timeout_ms: election_timeout(&values)?,
             },
@@ -316,6 +328,7 @@ fn client(
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
+        rest: values.switch("enable-grpc-gateway"),
         auth: auth(values)?,
     })
 }

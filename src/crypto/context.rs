@@ -28,6 +28,10 @@ impl Context {
     pub const STATUS: Self = Self::named("althing v1 status");
     /// The genesis; its hash is the cluster id.
     pub const GENESIS: Self = Self::named("althing v1 genesis");
+    /// What the members of a network of one owner were told before there was a network.
+    pub const INITIAL_CLUSTER: Self = Self::named("althing v1 initial-cluster");
+    /// What such a member says of itself.
+    pub const HELLO: Self = Self::named("althing v1 hello");
     /// A peer's TLS key with its holder and expiry.
     pub const TLS_KEY: Self = Self::named("althing v1 tls-key");
     /// Members and parameters in force.
@@ -58,6 +62,8 @@ impl Context {
     pub const CHUNK: Self = Self::named("althing v1 chunk");
     /// A checkpoint's manifest.
     pub const MANIFEST: Self = Self::named("althing v1 manifest");
+    /// What clients can see of a store: Hash and HashKV.
+    pub const CONTENT: Self = Self::named("althing v1 content");
     /// A simple token's secret part.
     pub const TOKEN: Self = Self::named("althing v1 token");
     /// A proof of misbehaviour: its name.

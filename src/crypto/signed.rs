@@ -28,6 +28,9 @@ pub enum SignedKind {
     Possession = 13,
     /// A learner's word for its state, before it is promoted.
     Attestation = 14,
+    /// What a member says of itself before there is a network. Its epoch is 0, its network the seed of
+    /// what its members were told.
+    Hello = 15,
 }
 
 /// Length of every signed message.

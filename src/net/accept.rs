@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::ask;
 use super::frame::{Decoder, Incoming, put_ping, put_pong};
 use super::{HANDSHAKE_WITHIN, NetEvent, Peer, Receipt, SILENCE_MAX, Shared};
 use crate::types::Bucket;
@@ -20,6 +21,8 @@ const HANDSHAKES_MAX: usize = 64;
 /// After a connection that was refused, or ended within this time, its place stays taken so long:
 /// nobody can make this replica shake hands, or write log lines, as fast as one can dial.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// The same after a stranger's question, which a network that is being founded asks often.
+const ANSWERED_PAUSE: Duration = Duration::from_millis(20);
 /// Pings of one link, each answered; a correct peer sends one.
 const PINGS_PER_SECOND: u64 = 10;
 /// A frame's own cost, so that few small ones wait: who flooded and is honest after a restart is heard
@@ -61,7 +64,9 @@ async fn serve(
         () = shared.ended() => return,
     };
     let (stream, peer) = match result {
-        Ok(found) => found,
+        Ok(Some(found)) => found,
+        // A stranger, and answered. Its place stays taken for a moment, as of all that led to no link.
+        Ok(None) => return tokio::time::sleep(ANSWERED_PAUSE).await,
         Err(reason) => {
             tracing::warn!(event = "peer_refused", %address, %reason);
             tokio::time::sleep(REFUSED_PAUSE).await;
@@ -104,8 +109,13 @@ fn newest(peer: &Peer) -> CancellationToken {
 async fn shake_hands(
     shared: &Shared,
     stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Arc<Peer>), String> {
+) -> Result<Option<(TlsStream<TcpStream>, Arc<Peer>)>, String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    if let Some(answerer) = &shared.strangers
+        && ask::is_question(&stream).await
+    {
+        return ask::answer(stream, answerer).await.map(|()| None).map_err(|why| why.to_string());
+    }
     let accepted = shared.tls.acceptor().accept(stream).await;
     let mut stream = accepted.map_err(|error| error.to_string())?;
     let id = shared.tls.peer_of(stream.get_ref().1).ok_or("it is no member")?;
@@ -118,7 +128,7 @@ async fn shake_hands(
         stream.flush().await
     };
     greeted.await.map_err(|error: io::Error| error.to_string())?;
-    Ok((stream, peer))
+    Ok(Some((stream, peer)))
 }
 
 /// Hands over the peer's frames, in order, until its connection ends; says why it did.

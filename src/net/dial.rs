@@ -41,7 +41,7 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
         };
         // One line per reason, not per attempt: a peer may be away for days.
         if error != last_error {
-            let address = &peer.address.address;
+            let address = peer.address.addresses.join(",");
             tracing::warn!(
                 event = "peer_unreachable", peer = %peer.address.name, %address, reason = %error
             );
@@ -69,7 +69,7 @@ async fn continue_after(shared: &Shared, backoff: Duration) {
 /// greets with a ping.
 async fn connect(shared: &Shared, peer: &Peer) -> io::Result<(TlsStream<TcpStream>, Decoder)> {
     let attempt = async {
-        let tcp = TcpStream::connect(&peer.address.address).await?;
+        let tcp = connect_any(&peer.address.addresses).await?;
         tcp.set_nodelay(true)?;
         let connector = shared.tls.connector(peer.address.id).map_err(io::Error::other)?;
         let name = ServerName::try_from("peer.althing").map_err(io::Error::other)?;
@@ -87,6 +87,18 @@ async fn connect(shared: &Shared, peer: &Peer) -> io::Result<(TlsStream<TcpStrea
     };
     let timeout = || io::Error::new(io::ErrorKind::TimedOut, "no handshake in time");
     tokio::time::timeout(HANDSHAKE_WITHIN, attempt).await.map_err(|_| timeout())?
+}
+
+/// To the first address that takes the connection.
+async fn connect_any(addresses: &[String]) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn invalid(reason: impl core::fmt::Display) -> io::Error {

@@ -6,11 +6,13 @@
 //! (protocol.md 15), and queues are bounded in both directions.
 
 mod accept;
+mod ask;
 mod dial;
 mod frame;
 mod lanes;
 mod traffic;
 
+pub use ask::{Answerer, Strangers, ask};
 pub use frame::{FrameLimits, frames_in};
 pub use lanes::Lane;
 pub use traffic::Traffic;
@@ -40,8 +42,8 @@ pub struct PeerAddress {
     pub name: String,
     /// The member id in hexadecimal, as etcd's metrics label it.
     pub label: String,
-    /// host:port, resolved anew for each attempt.
-    pub address: String,
+    /// host:port each, resolved anew and tried in turn at each attempt.
+    pub addresses: Vec<String>,
     /// Its replica key: links made with another one end when it changes.
     pub key: PublicKey,
 }
@@ -58,6 +60,8 @@ pub struct PeerNetConfig {
     pub frame_limits: FrameLimits,
     /// What may wait per peer and lane; above it frames are dropped.
     pub queue_bytes_max: usize,
+    /// Answers who shares no network with this replica; none: such a connection is refused.
+    pub strangers: Option<Answerer>,
     /// What may be received from a peer and not yet be settled by dropping its [`Receipt`]; above it
     /// the peer is not read from.
     pub unsettled_bytes_max: usize,
@@ -94,6 +98,7 @@ struct Shared {
     queue_bytes_max: usize,
     unsettled_bytes_max: usize,
     frame_limits: FrameLimits,
+    strangers: Option<Answerer>,
     handler: Box<Handler>,
     /// Whether the demo has cut this replica off.
     cut: watch::Sender<bool>,
@@ -134,6 +139,7 @@ impl PeerNet {
             queue_bytes_max,
             unsettled_bytes_max,
             frame_limits: config.frame_limits,
+            strangers: config.strangers,
             handler: Box::new(handler),
             cut: watch::Sender::new(false),
             stop: CancellationToken::new(),

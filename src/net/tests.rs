@@ -55,9 +55,10 @@ impl World {
             id: id(m),
             name: format!("replica-{m}"),
             label: format!("{m:x}"),
-            address: self.addresses[m].to_string(),
+            addresses: vec![self.addresses[m].to_string()],
         });
         let config = PeerNetConfig {
+            strangers: None,
             tls: self.tls(n, network, seed),
             listeners: vec![listener],
             peers: peers.collect(),

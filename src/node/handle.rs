@@ -5,10 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::apply::Reply;
-use crate::chain::{Author, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource};
+use crate::chain::{
+    Author, CheckpointCertificate, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource,
+};
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
@@ -18,6 +20,7 @@ use crate::node::members::SharedEpochs;
 use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus, Tokens};
 use crate::observe;
 use crate::state::{Access, Span, State};
+use crate::storage::disk::Disk;
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
 use crate::types::{Epoch, Height, ReplicaId, View};
@@ -51,6 +54,10 @@ pub(super) struct Inner {
     pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
     pub(super) epochs: SharedEpochs,
+    /// The newest checkpoint that a quorum holds.
+    pub(super) certified: watch::Receiver<Option<CheckpointCertificate>>,
+    /// One snapshot at a time.
+    pub(super) backups: Arc<Semaphore>,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -59,10 +66,11 @@ pub(super) struct Services {
     pub(super) bulk: Sender<BulkJob>,
     pub(super) index: IndexReader,
     pub(super) values: Arc<dyn ValueSource>,
+    pub(super) disk: Arc<dyn Disk>,
 }
 
 impl Handle {
-    fn services(&self) -> Services {
+    pub(super) fn services(&self) -> Services {
         self.inner.services.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

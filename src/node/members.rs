@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::chain::{EpochProof, Network};
+use crate::chain::{EpochProof, Network, dialled};
 use crate::crypto::{PublicKey, Scheme};
 use crate::net::{PeerAddress, PeerNet};
 use crate::node::halt::{EXIT_HALTED, EXIT_REMOVED, halt};
@@ -66,7 +66,7 @@ fn addresses(network: &Network) -> BTreeMap<ReplicaId, PeerAddress> {
         id: member.id,
         name: address.name.clone(),
         label: format!("{:x}", member.id.0),
-        address: address.peer_address.clone(),
+        addresses: dialled(&address.peer_address),
         key: member.key,
     });
     address.map(|address| (address.id, address)).collect()
@@ -100,6 +100,8 @@ pub(super) struct Members {
     pub(super) left_ms: Option<u64>,
     /// The own key was rotated: this replica ends once its log is durable up to here.
     pub(super) ends_at: Option<LogPosition>,
+    /// Since when frames to a peer go out.
+    pub(super) linked_ms: BTreeMap<ReplicaId, u64>,
 }
 
 impl Members {
@@ -154,11 +156,13 @@ impl Replica {
                 )
             }
             Place::OtherKey => self.members.ends_at = Some(self.persist.end()),
-            Place::Outside if own.0 >= network.next_replica => tracing::info!(
-                event = "no_member_yet",
-                epoch,
-                "follows the chain to the epoch that admits this replica"
-            ),
+            Place::Outside if own.0 >= network.next_replica || network.awaits(own) => {
+                tracing::info!(
+                    event = "no_member_yet",
+                    epoch,
+                    "follows the chain to the epoch that admits this replica"
+                )
+            }
             Place::Outside => {
                 tracing::error!(
                     event = "removed",

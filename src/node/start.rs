@@ -6,15 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use crate::chain::{EpochProof, Genesis, Network};
+use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
+use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
+use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
@@ -58,6 +60,8 @@ pub(super) const CONTROL_FRAME_BYTES: usize = 1 << 20;
 pub struct NodeConfig {
     /// The network.
     pub genesis: Genesis,
+    /// The file it is in, whose signatures members of a network of one owner may still ask for.
+    pub founded: Option<GenesisFile>,
     /// This replica.
     pub own: ReplicaId,
     /// The newest network known beside the data directory's: who joins finds its peers in it.
@@ -91,9 +95,13 @@ impl Node {
         let disk = data_directory(&config)?;
         let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
-        let net = links(&config, opened.replayed.state.network(), &events)?;
+        let later = Arc::new(OnceLock::new());
+        let network = opened.replayed.state.network();
+        let net = links(&config, network, (&events, &later))?;
         let (board, mut replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
         let handle = handle(&config, &board, events.clone(), net.clone());
+        // Whoever asks to be let in from now on is.
+        drop(later.set(handle.clone()));
         replica.begin();
         let life = Life { config, disk, events: events.clone(), net, board };
         let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
@@ -116,7 +124,7 @@ impl Node {
 fn links(
     config: &NodeConfig,
     at_start: &Network,
-    events: &Sender<Event>,
+    (events, later): (&Sender<Event>, &Arc<OnceLock<Handle>>),
 ) -> Result<Option<Links>, StartError> {
     if at_start.membership.members.len() == 1 && config.peer_listeners.is_empty() {
         return Ok(None);
@@ -130,7 +138,10 @@ fn links(
     for listener in &config.peer_listeners {
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
+    let founded = config.founded.as_ref();
     let net_config = PeerNetConfig {
+        strangers: founded
+            .and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later))),
         tls: Arc::new(tls),
         listeners,
         peers: Vec::new(),
@@ -162,6 +173,7 @@ pub(super) struct Board {
     pub(super) services: Arc<RwLock<Services>>,
     pub(super) epochs: SharedEpochs,
     pub(super) evidence: EvidenceKeeper,
+    pub(super) certified: watch::Sender<Option<CheckpointCertificate>>,
 }
 
 impl Board {
@@ -264,6 +276,7 @@ impl Threads {
             bulk: self.bulk.clone(),
             index: IndexReader(self.index.clone()),
             values: Arc::new(opened.values.clone()),
+            disk: opened.disk.clone(),
         }
     }
 }
@@ -274,6 +287,7 @@ fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
         own: config.own,
         network: opened.replayed.network.clone(),
         epochs: opened.replayed.epochs.clone(),
+        first: Network::of(&config.genesis),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
@@ -313,6 +327,7 @@ fn first_start(
         applied: watch::Sender::new(revision.0),
         services: Arc::new(RwLock::new(threads.services(&opened))),
         evidence: start_evidence_thread(config, disk, &epochs)?,
+        certified: watch::Sender::new(None),
         epochs,
         shared,
     };
@@ -352,6 +367,8 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         own: config.own,
         cut: Box::new(cut),
         epochs: board.epochs.clone(),
+        certified: board.certified.subscribe(),
+        backups: Arc::new(Semaphore::new(1)),
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -363,6 +380,7 @@ fn replica(
     (board, threads, links): (Board, Threads, Option<Links>),
 ) -> Replica {
     let Replayed { recovery, placed, quarantined, fenced, network, .. } = opened.replayed;
+    board.certified.send_replace(recovery.stable);
     let executor = Executor {
         own: config.own,
         shared: board.shared,
@@ -388,6 +406,7 @@ fn replica(
             epochs: board.epochs,
             left_ms: None,
             ends_at: None,
+            linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),
         core,
@@ -408,6 +427,7 @@ fn replica(
         signals: board.signals,
         meters: Meters::new(&network, config.own),
         applied: board.applied,
+        certified: board.certified,
         barriers: Vec::new(),
         bundles: BTreeMap::new(),
         outputs: Vec::new(),

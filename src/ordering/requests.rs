@@ -18,7 +18,8 @@ impl Core {
         let key = (bundle.session, bundle.first_seq);
         let shape = check::unsigned_bundle(&bundle, &self.membership);
         assert_eq!(shape, Ok(()), "admission signs what may be proposed (protocol.md 9.1)");
-        if self.quarantined || !self.fence.is_cleared() {
+        let proved = check::proof(&bundle, &self.trust()).is_ok();
+        if self.quarantined || !self.fence.is_cleared() || !proved {
             return;
         }
         self.fence.known.session = self.fence.known.session.max(bundle.session);
@@ -45,7 +46,7 @@ impl Core {
             }
             return;
         }
-        if !self.may_verify(peer, 1) {
+        if !self.may_verify(peer, bundle.signatures()) {
             return;
         }
         if !self.check_bundle(&bundle) {

@@ -161,6 +161,17 @@ fn key_value(kv: &KeyValue, value: Bytes) -> mvccpb::KeyValue {
     }
 }
 
+/// The key and its value that an event put; None for a delete.
+pub(in crate::api) fn put_of(
+    event: &Event,
+    values: &dyn ValueSource,
+) -> Result<Option<mvccpb::KeyValue>, ValueError> {
+    match event.kind {
+        ChangeKind::Put => Ok(Some(key_value(&event.kv, value_of(&event.kv, values)?))),
+        ChangeKind::Delete => Ok(None),
+    }
+}
+
 /// An event as it goes out. A version before that a compaction hid is left out, as in etcd; any other
 /// value that does not resolve is an error.
 pub(in crate::api) fn event_bytes(

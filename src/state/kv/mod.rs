@@ -1,6 +1,7 @@
 //! Keys at all revisions since the compact revision: the trie holds the latest versions, the history
 //! what they superseded. Values are references and never read here.
 
+mod content;
 mod history;
 mod items;
 mod key_value;
@@ -13,9 +14,11 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
+pub use content::{ContentHash, ContentPage};
 pub use key_value::{Event, KeyValue, RangeError, RangeResult};
 pub use range::finish_range;
 
+pub(in crate::state) use content::first_word;
 pub(in crate::state) use history::Version;
 use history::{Entry, History};
 pub(in crate::state) use items::Item;
