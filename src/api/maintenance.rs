@@ -10,7 +10,7 @@ use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::alarm_request::AlarmAction as Wanted;
 use crate::api::pb::etcdserverpb::downgrade_request::DowngradeAction as Asked;
-use crate::api::{Api, identity, member_id};
+use crate::api::{Api, identity, member_id, snapshot};
 use crate::apply::Reply;
 use crate::chain::{AlarmAction, AlarmKind, Op};
 use crate::types::Revision;
@@ -95,6 +95,13 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let author = self.0.author(&Caller::of(&request)).await?;
         Api::revision_of(self.0.order(author, Op::CheckpointNow, Vec::new()).await?)?;
         Ok(Response::new(pb::DefragmentResponse::default()))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<snapshot::Blobs>, Status> {
+        Ok(Response::new(snapshot::snapshot(&self.0, request).await?))
     }
 
     async fn hash(

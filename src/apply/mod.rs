@@ -258,9 +258,11 @@ impl Step<'_> {
             Op::CheckpointNow => {
                 *self.checkpoint |= self.state.counters.ask(self.origin);
                 let counters = &self.state.counters;
+                let unchanged = !counters.changed && self.record.changes.is_empty();
+                let current = *self.checkpoint || unchanged;
                 let height =
                     if *self.checkpoint { counters.height } else { counters.checkpoint_height };
-                Ok(Reply::Checkpoint { revision: self.revision(), height })
+                Ok(Reply::Checkpoint { revision: self.revision(), height, current })
             }
             Op::Config(change) => self.config(change),
             Op::Auth(op) => self.auth(op),

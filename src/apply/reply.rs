@@ -81,6 +81,8 @@ pub enum Reply {
         revision: Revision,
         /// The checkpoint's height.
         height: Height,
+        /// Whether it holds all keys, leases and users that are there now.
+        current: bool,
     },
     /// Members or parameters have changed: the next epoch begins.
     Config {

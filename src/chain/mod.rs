@@ -47,7 +47,7 @@ pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
 pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
 pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
-pub use network::{Address, Network, Organisation};
+pub use network::{Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,

@@ -12,9 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::auto_compaction;
 use super::serve::Prepared;
+use crate::chain::Ownership;
 use crate::config::{AutoCompaction, ClientSettings, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
-use crate::node::{Handle, Node, NodeConfig};
+use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
 use crate::observe::Metrics;
 use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls, Versions};
 use crate::web::{self, Access, Limits, Listener, Server, Socket, bind, bind_unix};
@@ -39,7 +40,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     let tls = client_tls(client)?;
     let peers = match prepared.peers.take() {
         Some(bound) => bound,
-        None if prepared.alone() => Vec::new(),
+        None if prepared.alone() => lone_peers(&prepared),
         None => bind_peers(&prepared.settings.peer.listen)?,
     };
     Metrics::install()?;
@@ -75,6 +76,24 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!(event = "stopped", "stopped");
     Ok(())
+}
+
+/// Where a network of one listens for members that are added later. One of organisations grows by a new
+/// start; one owner's may go without, as long as nobody is added.
+fn lone_peers(prepared: &Prepared) -> Vec<TcpListener> {
+    if prepared.genesis.genesis.ownership == Ownership::Many {
+        return Vec::new();
+    }
+    match bind_peers(&prepared.settings.peer.listen) {
+        Ok(bound) => bound,
+        Err(why) => {
+            tracing::warn!(
+                event = "peer_listener", %why,
+                "no member can be added while --listen-peer-urls cannot be listened on"
+            );
+            Vec::new()
+        }
+    }
 }
 
 /// No core dump holds a key; as many descriptors as the system grants.
@@ -210,6 +229,8 @@ fn listeners(
     let api_settings = api::Settings {
         request_bytes_max: client.request_bytes_max.map(|flag| flag as usize),
         txn_operations_max: client.txn_ops_max.map(|flag| flag as usize),
+        strict_reconfiguration: prepared.settings.bootstrap.strict_reconfiguration,
+        learners_max: prepared.settings.bootstrap.learners_max,
         progress_interval_ms: client.watch_progress_ms.max(100),
         auth,
     };
@@ -219,8 +240,10 @@ fn listeners(
         tls: tls.clone(),
     };
     let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
-    let pages = web::routes(handle.clone(), web_settings.clone());
-    let pages = if client.grpc_gateway { pages.merge(rest) } else { pages };
+    let mut pages = web::routes(handle.clone(), web_settings.clone());
+    if client.rest {
+        pages = pages.merge(rest);
+    }
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
@@ -242,12 +265,15 @@ fn listeners(
 async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let work = async {
+    let serving = async {
         say_when_ready(prepared, handle).await;
         if prepared.settings.auto_compaction == AutoCompaction::Off {
             return std::future::pending().await;
         }
         auto_compaction::run(handle, prepared.settings.auto_compaction).await;
+    };
+    let work = async {
+        tokio::join!(serving, vote_when_ready(handle));
     };
     let reason = tokio::select! {
         _ = terminate.recv() => "SIGTERM",

@@ -5,10 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::apply::Reply;
-use crate::chain::{Author, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource};
+use crate::chain::{
+    Author, CheckpointCertificate, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource,
+};
 use crate::net::PeerNet;
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
@@ -19,6 +21,7 @@ use crate::node::members::SharedEpochs;
 use crate::node::{ChangeError, KeptEvidence, NodeError, NodeStatus, Tokens};
 use crate::observe;
 use crate::state::{Access, Span, State};
+use crate::storage::disk::Disk;
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
 use crate::tls::CertificateFacts;
@@ -54,6 +57,10 @@ pub(super) struct Inner {
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
     pub(super) epochs: SharedEpochs,
     pub(super) net: Option<Arc<PeerNet>>,
+    /// The newest checkpoint that a quorum holds.
+    pub(super) certified: watch::Receiver<Option<CheckpointCertificate>>,
+    /// One snapshot at a time.
+    pub(super) backups: Arc<Semaphore>,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -62,10 +69,11 @@ pub(super) struct Services {
     pub(super) bulk: Sender<BulkJob>,
     pub(super) index: IndexReader,
     pub(super) values: Arc<dyn ValueSource>,
+    pub(super) disk: Arc<dyn Disk>,
 }
 
 impl Handle {
-    fn services(&self) -> Services {
+    pub(super) fn services(&self) -> Services {
         self.inner.services.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -7,6 +7,7 @@
 //! block and by readers for the length of a range.
 
 mod admit;
+mod backup;
 mod bootstrap;
 mod bulk;
 mod checkpoint;
@@ -21,6 +22,7 @@ mod handle;
 mod halt;
 mod index;
 mod intake;
+mod joining;
 mod lie;
 mod members;
 mod metrics;
@@ -41,11 +43,13 @@ mod tokens;
 mod transfer;
 mod values;
 
+pub use backup::Backup;
 pub use bootstrap::{FoundError, Founder, found};
 pub use error::{ChangeError, NodeError, StartError};
 pub use evidence::KeptEvidence;
 pub use halt::{EXIT_HALTED, EXIT_LOG_FAILED, EXIT_REMOVED};
 pub use handle::{Handle, Shared};
+pub use joining::{JoinError, Joined, Joiner, OwnedError, join, vote_when_ready};
 pub use start::{Node, NodeConfig};
 pub use status::NodeStatus;
 pub use tokens::Tokens;

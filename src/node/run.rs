@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::chain::{Attestation, Evidence, Op, Record};
+use crate::chain::{Attestation, CheckpointCertificate, Evidence, Op, Record};
 use crate::codec::Encode;
 use crate::crypto::Scheme;
 use crate::net::NetEvent;
@@ -70,6 +70,7 @@ pub(super) struct Replica {
     pub(super) signals: Arc<Signals>,
     pub(super) meters: Meters,
     pub(super) applied: watch::Sender<i64>,
+    pub(super) certified: watch::Sender<Option<CheckpointCertificate>>,
     pub(super) barriers: Vec<oneshot::Sender<Result<(), NodeError>>>,
     pub(super) bundles: BTreeMap<u64, u64>,
     pub(super) outputs: Vec<Output>,
@@ -200,10 +201,12 @@ impl Replica {
             },
             Event::Net(NetEvent::Up(peer)) => {
                 self.up.insert(peer);
+                self.members.linked_ms.insert(peer, self.clock.mono_ms());
                 self.step(Input::PeerUp { peer });
             }
             Event::Net(NetEvent::Down(peer)) => {
                 self.up.remove(&peer);
+                self.members.linked_ms.remove(&peer);
                 self.step(Input::PeerDown { peer });
             }
             Event::Repair(begun) => return !self.begin_repair(begun),
@@ -318,6 +321,7 @@ impl Replica {
                 let placed = self.persist.append(position, &record);
                 if let Record::CheckpointStable(certificate) = &record {
                     self.stable.appended(position, certificate.id.height);
+                    self.certified.send_replace(Some(certificate.clone()));
                 }
                 self.executor.remember(placed, &record);
             }
@@ -447,6 +451,9 @@ impl Replica {
         status.syncs = self.persist.syncs;
         status.quarantined = self.closed().cloned();
         status.fenced.clone_from(&self.fenced);
+        let now = self.clock.mono_ms();
+        let linked = self.members.linked_ms.iter();
+        status.linked_ms = linked.map(|(id, since)| (*id, now.saturating_sub(*since))).collect();
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }

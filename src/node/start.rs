@@ -6,17 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use crate::chain::{EpochProof, Genesis, Network};
+use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bootstrap::founded_answerer;
+use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
@@ -97,9 +97,13 @@ impl Node {
         let disk = data_directory(&config)?;
         let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
-        let net = links(&config, opened.replayed.state.network(), &events)?;
+        let later = Arc::new(OnceLock::new());
+        let network = opened.replayed.state.network();
+        let net = links(&config, network, (&events, &later))?;
         let (board, mut replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
         let handle = handle(&config, &board, events.clone(), net.clone());
+        // Whoever asks to be let in from now on is.
+        drop(later.set(handle.clone()));
         replica.begin();
         let life = Life { config, disk, events: events.clone(), net, board };
         let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
@@ -122,7 +126,7 @@ impl Node {
 fn links(
     config: &NodeConfig,
     at_start: &Network,
-    events: &Sender<Event>,
+    (events, later): (&Sender<Event>, &Arc<OnceLock<Handle>>),
 ) -> Result<Option<Links>, StartError> {
     if at_start.membership.members.len() == 1 && config.peer_listeners.is_empty() {
         return Ok(None);
@@ -138,7 +142,8 @@ fn links(
     }
     let founded = config.founded.as_ref();
     let net_config = PeerNetConfig {
-        strangers: founded.and_then(|file| founded_answerer(file, &*config.scheme)),
+        strangers: founded
+            .and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later))),
         tls: Arc::new(tls),
         listeners,
         peers: Vec::new(),
@@ -170,6 +175,7 @@ pub(super) struct Board {
     pub(super) services: Arc<RwLock<Services>>,
     pub(super) epochs: SharedEpochs,
     pub(super) evidence: EvidenceKeeper,
+    pub(super) certified: watch::Sender<Option<CheckpointCertificate>>,
 }
 
 impl Board {
@@ -272,6 +278,7 @@ impl Threads {
             bulk: self.bulk.clone(),
             index: IndexReader(self.index.clone()),
             values: Arc::new(opened.values.clone()),
+            disk: opened.disk.clone(),
         }
     }
 }
@@ -321,6 +328,7 @@ fn first_start(
         applied: watch::Sender::new(revision.0),
         services: Arc::new(RwLock::new(threads.services(&opened))),
         evidence: start_evidence_thread(config, disk, &epochs)?,
+        certified: watch::Sender::new(None),
         epochs,
         shared,
     };
@@ -363,6 +371,8 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         cut: Box::new(cut),
         epochs: board.epochs.clone(),
         net,
+        certified: board.certified.subscribe(),
+        backups: Arc::new(Semaphore::new(1)),
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -374,6 +384,7 @@ fn replica(
     (board, threads, links): (Board, Threads, Option<Links>),
 ) -> Replica {
     let Replayed { recovery, placed, quarantined, fenced, network, .. } = opened.replayed;
+    board.certified.send_replace(recovery.stable);
     let executor = Executor {
         own: config.own,
         shared: board.shared,
@@ -401,6 +412,7 @@ fn replica(
             links,
             epochs: board.epochs,
             left_ms: None,
+            linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),
         core,
@@ -421,6 +433,7 @@ fn replica(
         signals: board.signals,
         meters: Meters::new(&network, config.own),
         applied: board.applied,
+        certified: board.certified,
         barriers: Vec::new(),
         bundles: BTreeMap::new(),
         outputs: Vec::new(),

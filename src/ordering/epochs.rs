@@ -91,7 +91,9 @@ impl Core {
 
     /// Whether this replica was a member once and is none any more.
     pub(super) fn has_left(&self) -> bool {
-        self.own.0 < self.epochs.network.next_replica && self.membership.member(self.own).is_none()
+        let network = &self.epochs.network;
+        let given_out = self.own.0 < network.next_replica && !network.awaits(self.own);
+        given_out && self.membership.member(self.own).is_none()
     }
 
     /// Whether this replica left, and q voters are in the epoch without it: all that it holds, they
@@ -105,7 +107,8 @@ impl Core {
 
     /// Whether this replica follows the chain from before the epoch that admits it.
     pub(super) fn is_joining(&self) -> bool {
-        self.own.0 >= self.epochs.network.next_replica
+        let network = &self.epochs.network;
+        self.own.0 >= network.next_replica || network.awaits(self.own)
     }
 
     /// Whether a replica may be talked to: a member, or one of the epoch before that may not know yet

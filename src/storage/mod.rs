@@ -4,6 +4,8 @@
 //! interprets nothing: records go in, the same records come out, or an error that names the place.
 //! Every byte is described in `docs/storage-format.md`.
 
+pub mod backup;
+pub mod bbolt;
 pub mod disk;
 pub mod evidence;
 pub mod identity;

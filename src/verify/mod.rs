@@ -5,8 +5,10 @@ mod epochs;
 mod chain;
 mod evidence;
 mod proof;
+mod snapshot;
 
 pub use chain::{ChainCheck, ChainCount, ChainError};
 pub use epochs::epochs;
 pub use evidence::{Finding, FindingError, evidence};
 pub use proof::{ProofError, state_proof};
+pub use snapshot::{SnapshotError, snapshot};

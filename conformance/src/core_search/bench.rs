@@ -80,6 +80,7 @@ impl Bench {
             membership,
             organisations: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             next_replica: 4,
             next_organisation: 4,
         };

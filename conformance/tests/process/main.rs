@@ -12,13 +12,16 @@ mod erasure;
 mod flood;
 mod founding;
 mod handover;
+mod hashes;
 mod links;
 mod load;
 mod lost_disk;
 mod members;
+mod membership;
 mod memory;
 mod observers;
 mod pause;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

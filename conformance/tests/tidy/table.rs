@@ -214,6 +214,7 @@ pub const RULES: &[Rule] = &[
             "getrandom",
             "base64",
             "bcrypt",
+            "sha2",
             "jsonwebtoken",
             "serde",
         ],
@@ -264,6 +265,7 @@ pub const RULES: &[Rule] = &[
             "prost",
             "anyhow",
             "comfy_table",
+            "sha2",
             "fs4",
             "jiff",
             "serde",
@@ -309,16 +311,16 @@ pub const FILE_RATCHET: &[(&str, usize)] = &[("src/state/trie/mod.rs", 516)];
 pub const MODULE_RATCHET: &[(&str, usize)] = &[
     ("chain", 5_720),
     ("ordering", 7_800),
-    ("state", 4_540),
-    ("storage", 4_850),
+    ("state", 4_720),
+    ("storage", 6_780),
     ("observe", 430),
     ("tls", 900),
     ("net", 1_330),
     ("config", 2_970),
-    ("node", 5_090),
-    ("api", 4_000),
+    ("node", 5_290),
+    ("api", 5_270),
     ("web", 2_100),
-    ("cli", 4_340),
+    ("cli", 4_530),
 ];
 
 /// Lines above [`COLUMNS`]: (file, how many). Only shrinks.
