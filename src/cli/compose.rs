@@ -241,7 +241,7 @@ fn listeners(
     };
     let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
     let pages = web::routes(handle.clone(), web_settings.clone());
-    let pages = if client.grpc_gateway { pages.merge(rest) } else { pages };
+    let pages = if client.rest { pages.merge(rest) } else { pages };
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };

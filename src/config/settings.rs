@@ -66,10 +66,10 @@ pub struct ClientSettings {
     pub keepalive_timeout_ms: u64,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
+    /// Whether JSON over HTTP is answered under `/v3`.
+    pub rest: bool,
     /// How users prove themselves.
     pub auth: AuthSettings,
-    /// JSON under /v3.
-    pub grpc_gateway: bool,
     /// `--metrics=extensive`: how long calls take.
     pub metrics_extensive: bool,
     /// A call that takes longer is logged; 0 for none.
@@ -382,8 +382,8 @@ fn client(
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
+        rest: values.switch("enable-grpc-gateway"),
         auth: auth(values)?,
-        grpc_gateway: values.switch("enable-grpc-gateway"),
         metrics_extensive: values.text_or_default("metrics") == "extensive",
         slow_request_ms: match values.milliseconds("warning-unary-request-duration") {
             0 => 300,
