@@ -108,7 +108,11 @@ pub fn unsigned_bundle(bundle: &Bundle, membership: &Membership) -> Result<(), B
     Ok(())
 }
 
-fn op(op: &Op, parameters: &Parameters) -> Result<(), BundleError> {
+/// One op of a bundle, by an epoch's parameters: at admission, before it gets a sequence number.
+///
+/// # Errors
+/// The first [`BundleError`].
+pub fn op(op: &Op, parameters: &Parameters) -> Result<(), BundleError> {
     match op {
         Op::Range(_) => Err(BundleError::Read),
         Op::Txn(_) => txn_op(op, parameters.txn_ops_max as usize, TXN_DEPTH_MAX),

@@ -152,7 +152,7 @@ impl Known {
             (Some(asker), Some((network, _))) if asker.key != key => {
                 Answer::OtherKey { network: *network, known: asker.key }
             }
-            _ => Answer::Member { hello: self.hello.clone(), agreed },
+            _ => Answer::Member { hello: Box::new(self.hello.clone()), agreed },
         })
     }
 }
@@ -284,7 +284,7 @@ impl Round {
     fn take(&mut self, name: &str, answer: Answer) -> Result<(), FoundError> {
         let member = name.to_owned();
         let (hello, agreed) = match answer {
-            Answer::Member { hello, agreed } => (hello, agreed),
+            Answer::Member { hello, agreed } => (*hello, agreed),
             Answer::OtherCluster => return Err(FoundError::OtherCluster(member)),
             Answer::OtherKey { network, known } => {
                 return Err(FoundError::OtherKey { member, network, known });

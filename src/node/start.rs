@@ -70,6 +70,8 @@ pub struct NodeConfig {
     pub scheme: Arc<dyn Scheme>,
     /// Where log and checkpoints lie.
     pub data_directory: PathBuf,
+    /// Nothing is acknowledged before it is on disk. False is for tests of one replica alone.
+    pub waits_for_disk: bool,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
     /// Blocks older than this, in block time, leave the log; 0 for none.
@@ -350,9 +352,11 @@ pub(super) fn start_again(life: &Life, mut opened: Opened) -> Result<Replica, St
 }
 
 fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option<Links>) -> Handle {
+    let net = net.map(|links| links.net.clone());
+    let cutting = net.clone();
     let cut = move |cut| {
-        if let Some(links) = &net {
-            links.net.cut(cut);
+        if let Some(net) = &cutting {
+            net.cut(cut);
         }
     };
     let inner = Inner {
@@ -369,6 +373,7 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         epochs: board.epochs.clone(),
         certified: board.certified.subscribe(),
         backups: Arc::new(Semaphore::new(1)),
+        net,
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -386,13 +391,14 @@ fn replica(
         shared: board.shared,
         values: opened.values,
         header: recovery.tip,
-        exec_roots: recovery.exec_roots.into(),
-        window: network.membership.parameters.window as usize,
+        exec_roots: recovery.exec_roots,
         checkpoints: threads.checkpoints,
         checkpoints_running: 0,
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),
+        puts: 0,
+        deletes: 0,
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let (others, voters) = (Vec::new(), Vec::new());
@@ -406,6 +412,7 @@ fn replica(
             links,
             epochs: board.epochs,
             left_ms: None,
+            ends_at: None,
             linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),

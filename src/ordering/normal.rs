@@ -331,6 +331,7 @@ impl Core {
     fn may_propose(&self) -> bool {
         let tip = self.view.tip.height;
         self.is_normal()
+            && self.is_voter()
             && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh

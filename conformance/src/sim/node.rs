@@ -54,6 +54,10 @@ pub struct Life {
     pub batch: Option<Batch>,
     /// What is.
     pub durable: LogPosition,
+    /// The last record it planned.
+    pub appended: LogPosition,
+    /// Its key was rotated: it ends, and starts again with the new one.
+    pub ends: Option<KeyChange>,
     /// Messages behind their gates.
     pub waiting: Vec<Waiting>,
     /// Committed, not executed yet.
@@ -100,6 +104,18 @@ pub struct Life {
     pub shown: ((Epoch, View), Height, Height),
     /// Whether an op sent well after the end of the faults was answered in time.
     pub served: bool,
+}
+
+/// A replica's key was rotated.
+pub struct KeyChange {
+    /// Its log must be durable up to here.
+    pub end: LogPosition,
+    /// The first epoch with the new key.
+    pub epoch: Epoch,
+    /// Signs with it.
+    pub scheme: Arc<dyn Scheme>,
+    /// It.
+    pub key: PublicKey,
 }
 
 /// What all instances of a replica share with the world.
@@ -176,6 +192,8 @@ impl Local {
 pub struct Node {
     /// Which replica.
     pub identity: Identity,
+    /// The first epoch with the key it signs with.
+    pub key_epoch: Epoch,
     /// Its disk.
     pub disk: SimDisk,
     /// Starts so far: also its durable session counter.
@@ -285,6 +303,8 @@ impl Node {
             reader,
             batch: None,
             durable,
+            appended: durable,
+            ends: None,
             waiting: Vec::new(),
             to_execute: VecDeque::new(),
             placed,

@@ -256,6 +256,7 @@ impl World {
             self.fences.appended(id, (life.nonce, life.since), record, self.now)?;
         }
         let placed = life.appender.append(position, record);
+        life.appended = position;
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         if let Record::CheckpointStable(certificate) = record {
@@ -430,6 +431,7 @@ impl World {
             life.open_segment = batch.end.segment;
         }
         self.step(slot, Input::Durable { position: batch.last })?;
+        self.end_with_old_key(slot);
         self.prune(slot)
     }
 
@@ -526,7 +528,8 @@ impl World {
         };
         if let Some(id) = done {
             let height = id.height;
-            life.moved = checkpoint.revision;
+            // As in the node: an event since the checkpoint began may refer to a version before it.
+            life.moved = life.machine.state.kv.revision();
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
             life.checkpoint_height = height;
@@ -771,7 +774,7 @@ impl World {
         }
         self.replayed(slot)?;
         let Some(life) = &self.nodes[slot].life else { return Ok(()) };
-        for (height, root) in life.machine.last_roots(usize::MAX) {
+        for (height, root) in life.machine.roots() {
             let same = self.agreement.executed(height, root);
             self.within_f(same)?;
         }

@@ -278,6 +278,7 @@ fn node(plan: &Plan, identity: Identity, random: &mut Random) -> Node {
     let skew = random.below(2 * plan.skew_ms + 1).cast_signed() - plan.skew_ms.cast_signed();
     Node {
         identity,
+        key_epoch: Epoch(0),
         disk: SimDisk::default(),
         starts: 0,
         life: None,

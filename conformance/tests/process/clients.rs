@@ -77,6 +77,38 @@ fn a_client_that_never_reads_holds_nobody_up() {
     assert!(grown < 512, "resident memory grew by {grown} MiB");
 }
 
+/// 128 MiB of events for each of 500 streams on ten connections that nobody reads: what is kept for them is
+/// bounded for the process, not by stream, and the others are served.
+#[test]
+fn watchers_that_never_read_share_one_bound() {
+    let Some(mut target) = start("process::deaf_watchers") else { return };
+    let mut deaf = Vec::new();
+    for _ in 0..10 {
+        let client = target.client();
+        let streams: Vec<Stream> = (0..50)
+            .map(|_| {
+                let stream = client.open("Watch/Watch").expect("a stream");
+                stream.send("create_request{key:'load'}");
+                stream
+            })
+            .collect();
+        // Its connection is driven once, so that the watches exist; afterwards never again.
+        client.call("KV/Range", "key:'a'").expect("a read");
+        deaf.push((client, streams));
+    }
+    let client = target.client();
+    let process = target.process().id();
+    let before = resident_mib(process);
+    let request = format!("key:'load' value:'{}'", "x".repeat(256 << 10));
+    for _ in 0..512 {
+        client.call("KV/Put", &request).expect("a write");
+    }
+    let grown = resident_mib(process) - before;
+    eprintln!("deaf_watchers: resident memory grew by {grown} MiB");
+    assert!(grown < 1_536, "resident memory grew by {grown} MiB");
+    drop(deaf);
+}
+
 fn resident_mib(process: u32) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("/proc");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
