@@ -62,6 +62,7 @@ impl InitialCluster {
             created_ms: Millis(0),
             members,
             parameters: hellos.values().next()?.parameters.clone(),
+            initial: None,
         })
     }
 }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::auto_compaction;
 use super::serve::Prepared;
-use crate::config::{AutoCompaction, ClientSettings, ListenUrl, TokenSettings};
+use crate::config::{AutoCompaction, ClientSettings, Home, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig};
 use crate::observe::Metrics;
@@ -53,6 +53,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         genesis: prepared.genesis.genesis.clone(),
         founded: Some(prepared.genesis.clone()),
         own: prepared.own,
+        initial: prepared.settings.home.as_ref().map(|home| Home::at(home).initial_state()),
         known: prepared.known.clone(),
         scheme,
         data_directory: prepared.settings.data_dir.clone(),

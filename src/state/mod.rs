@@ -8,6 +8,7 @@ mod alarm;
 pub mod auth;
 mod counters;
 mod effects;
+mod import;
 pub mod kv;
 mod lease;
 #[doc(hidden)]
@@ -31,6 +32,7 @@ pub use alarm::Alarms;
 pub use auth::{Access, Auth, AuthError, AuthStore};
 pub use counters::Counters;
 pub use effects::{Cause, Record};
+pub use import::{Import, ImportRefused, Imported};
 pub use kv::{CompactError, ContentHash, ContentPage, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 pub use relocate::{MovedKey, moved_keys};
