@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -138,7 +138,8 @@ pub fn http(
     Ok(answer)
 }
 
-fn unchunked(mut text: &str) -> String {
+/// The body behind `Transfer-Encoding: chunked`, as far as it is there.
+pub fn unchunked(mut text: &str) -> String {
     let mut body = String::new();
     while let Some((size, rest)) = text.split_once("\r\n") {
         let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
@@ -215,6 +216,23 @@ impl Client {
         Ok(answer?.into_inner())
     }
 
+    /// Calls `method` with `bytes`, which may be no message at all.
+    pub fn call_bytes(&self, method: &str, bytes: &[u8]) -> Result<DynamicMessage, Failure> {
+        let descriptor = find_method(method);
+        let mut request = Request::new(bytes.to_vec());
+        request.set_timeout(CALL_PATIENCE);
+        self.sign(&mut request);
+        let mut grpc = self.grpc();
+        let codec = RawCodec { output: descriptor.output() };
+        let answer = self.runtime.block_on(async {
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            tokio::time::timeout(CALL_PATIENCE, grpc.unary(request, path_of(&descriptor), codec))
+                .await
+                .map_err(|_| Status::deadline_exceeded("client gave up"))?
+        });
+        Ok(answer?.into_inner())
+    }
+
     /// Opens a stream (`Watch/Watch`, `Lease/LeaseKeepAlive`, or a server stream after its request).
     pub fn open(&self, method: &str) -> Result<Stream, Failure> {
         let descriptor = find_method(method);
@@ -282,6 +300,17 @@ impl Stream {
     /// Ends the sending half.
     pub fn close(&mut self) {
         self.sender = None;
+    }
+
+    /// Ends the call from the client's side.
+    pub fn cancel(self) {
+        let runtime = self.runtime.clone();
+        if let StreamState::Opening(pending) = &self.state {
+            pending.abort();
+        }
+        drop(self);
+        // The connection's task tells the server.
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(200)).await });
     }
 
     /// Waits up to `patience` for the next message.
@@ -359,7 +388,22 @@ pub fn quoted(bytes: &[u8]) -> String {
     text
 }
 
-fn find_method(name: &str) -> MethodDescriptor {
+/// `name` as a word of the contract, for tables of methods.
+pub fn method_name(name: &str) -> &'static str {
+    static NAMES: OnceLock<Vec<String>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let methods = contract().services().flat_map(|service| {
+            let methods: Vec<_> = service.methods().collect();
+            methods.into_iter().map(move |m| format!("{}/{}", service.name(), m.name()))
+        });
+        methods.collect()
+    });
+    let found = names.iter().find(|known| *known == name);
+    found.unwrap_or_else(|| panic!("proto/etcd has no method {name}"))
+}
+
+/// The method `Service/Method`, with or without its package.
+pub fn find_method(name: &str) -> MethodDescriptor {
     let (service, method) = name.split_once('/').expect("Service/Method");
     let found = contract()
         .services()
@@ -425,6 +469,38 @@ impl Codec for DynamicCodec {
 
     fn decoder(&mut self) -> DynamicCoder {
         self.encoder()
+    }
+}
+
+/// Sends bytes as they are.
+struct RawCodec {
+    output: MessageDescriptor,
+}
+
+impl Codec for RawCodec {
+    type Encode = Vec<u8>;
+    type Decode = DynamicMessage;
+    type Encoder = RawEncoder;
+    type Decoder = DynamicCoder;
+
+    fn encoder(&mut self) -> RawEncoder {
+        RawEncoder
+    }
+
+    fn decoder(&mut self) -> DynamicCoder {
+        DynamicCoder { output: self.output.clone() }
+    }
+}
+
+struct RawEncoder;
+
+impl Encoder for RawEncoder {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
     }
 }
 

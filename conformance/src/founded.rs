@@ -100,6 +100,16 @@ impl Founded {
         (0..self.members.len()).for_each(|at| self.wait_until_ready(at));
     }
 
+    /// A place for one more member; nothing is started.
+    pub fn add_place(&mut self) -> usize {
+        let at = self.members.len();
+        let (client, peer) = (peers::free_port(), peers::free_port());
+        let peer = format!("127.0.0.1:{peer}");
+        let member = self.place(at, &format!("127.0.0.1:{client}"), (&peer, &peer));
+        self.members.push(member);
+        at
+    }
+
     /// `--initial-cluster` of all places.
     pub fn initial_cluster(&self) -> String {
         let part = |member: &Founder| format!("{}={}", member.name, member.peer_url);

@@ -139,9 +139,32 @@ impl Names {
             name: address.name.clone(),
             peer_ur_ls: peer_urls(&address.peer_address),
             client_ur_ls: address.client_urls.clone(),
-            is_learner: !member.voting,
+            // One that was added to vote is no learner to etcd's clients, though it has to catch up first.
+            is_learner: !member.voting
+                && !network.reserved.get(&member.id).is_some_and(|reserved| reserved.voting),
         });
-        member.collect()
+        let unstarted = network.reserved.iter().filter(|(id, _)| network.awaits(**id));
+        let unstarted = unstarted.map(|(id, reserved)| Member {
+            id: member_id(&self.network, *id),
+            name: String::new(),
+            peer_ur_ls: peer_urls(&reserved.peer_address),
+            client_ur_ls: Vec::new(),
+            is_learner: !reserved.voting,
+        });
+        let mut all: Vec<Member> = member.chain(unstarted).collect();
+        all.sort_by_key(|member| member.id);
+        all
+    }
+
+    /// A replica's member id.
+    pub(super) fn member(&self, replica: ReplicaId) -> u64 {
+        member_id(&self.network, replica)
+    }
+
+    /// The replica with this member id, started or not.
+    pub(super) fn replica(&self, network: &Network, id: u64) -> Option<ReplicaId> {
+        let ids = network.addresses.keys().chain(network.reserved.keys());
+        ids.copied().find(|replica| member_id(&self.network, *replica) == id)
     }
 }
 

@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 
 use crate::api::convert::ResolveError;
 use crate::apply::OpError;
-use crate::chain::ValueError;
+use crate::chain::{ConfigError, ValueError};
 use crate::node::NodeError;
 use crate::state::{AuthError, RangeError};
 
@@ -312,12 +312,41 @@ impl From<OpError> for Refusal {
             OpError::NoSpace => Self::NoSpace,
             OpError::Corrupt => Self::Corrupt,
             OpError::TimedOut => Self::Timeout,
-            // Members change by no etcd request.
-            OpError::Config(_) => Self::PermissionDenied,
+            OpError::Config(error) => error.into(),
             OpError::Auth(error) => error.into(),
             // No request that passed `validate` is; a front that sends one gets what etcd says of
             // an operation without content.
             OpError::Malformed => Self::KeyNotFound,
+        }
+    }
+}
+
+impl From<ConfigError> for Refusal {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::UnknownReplica(_) => Self::MemberNotFound,
+            ConfigError::Votes(_) => Self::MemberNotLearner,
+            ConfigError::Taken("peer address") => Self::PeerUrlExist,
+            ConfigError::Taken(_) => Self::MemberExist,
+            ConfigError::NoVoter => Self::MemberNotEnoughStarted,
+            ConfigError::Attestation => Self::LearnerNotReady,
+            ConfigError::Expired | ConfigError::NotAccepted => Self::Timeout,
+            // Only what one owner's members ask for reaches them here.
+            ConfigError::Stale
+            | ConfigError::TooFewVotes { .. }
+            | ConfigError::BadVote(_)
+            | ConfigError::NotTheOwner
+            | ConfigError::VotesNot(_)
+            | ConfigError::Observer(_)
+            | ConfigError::GovernanceKeys
+            | ConfigError::Cap { .. }
+            | ConfigError::SmallerF
+            | ConfigError::TooManyMembers
+            | ConfigError::Parameter(_)
+            | ConfigError::Governed
+            | ConfigError::Hello
+            | ConfigError::NoChange
+            | ConfigError::ReplicaSignature => Self::PermissionDenied,
         }
     }
 }

@@ -42,6 +42,7 @@ mod validate;
 )]
 mod wakes;
 mod watch;
+mod watch_rights;
 
 use std::sync::Arc;
 
@@ -75,6 +76,10 @@ pub struct Settings {
     pub request_bytes_max: Option<usize>,
     /// `--max-txn-ops`, likewise.
     pub txn_operations_max: Option<usize>,
+    /// `--strict-reconfig-check`: no change of members that could lose the quorum.
+    pub strict_reconfiguration: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
     /// `--watch-progress-notify-interval`, at least 100.
     pub progress_interval_ms: u64,
     /// How users prove themselves.
@@ -184,6 +189,7 @@ impl Api {
             | Reply::Alarm { revision, .. }
             | Reply::Checkpoint { revision, .. }
             | Reply::Auth { revision, .. }
+            | Reply::Evidence { revision, .. }
             | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }

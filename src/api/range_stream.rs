@@ -72,20 +72,28 @@ impl Chunks {
             return Ok(response);
         }
         let keys = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
-        let remaining = response.count.saturating_sub(keys);
         self.left -= keys;
+        self.sent += keys;
         self.done = !response.more || self.left <= 0;
-        if self.done {
-            response.header = Some(self.api.header(began));
-            response.count = self.sent + keys + remaining;
-        } else {
+        if response.more {
             let last = response.kvs.last().ok_or_else(|| Status::internal("an empty chunk"))?;
             self.range.key = [&last.key[..], &[0]].concat().into();
+        }
+        if self.done {
+            response.header = Some(self.api.header(began));
+            response.count = self.sent + if response.more { self.remaining()? } else { 0 };
+        } else {
             self.range.limit = self.next_limit(response.encoded_len()).min(self.left);
             (response.more, response.count) = (false, 0);
         }
-        self.sent += keys;
         Ok(response)
+    }
+
+    /// Keys behind the last one sent. A page ordered by something else than keys does not end with its
+    /// greatest key, and etcd goes on, and counts, from the one it ends with.
+    fn remaining(&self) -> Result<i64, Status> {
+        let behind = Range { count_only: true, limit: 0, ..self.range.clone() };
+        Ok(self.api.range(&self.author, &behind)?.1.count)
     }
 
     /// Towards chunks of `--max-request-bytes`, by doubling and halving, never none.

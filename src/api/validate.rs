@@ -14,9 +14,32 @@ use crate::api::pb::etcdserverpb::request_op::Request;
 use crate::api::pb::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
+use crate::chain::PEER_ADDRESS_BYTES_MAX;
 
 /// How deep transactions may nest, the outer one counted.
 pub const TXN_DEPTH_MAX: usize = 8;
+
+/// A member's peer URLs as one text, sorted (etcd's types.NewURLs). unix sockets are no peers' here.
+pub fn peer_urls(urls: &[String]) -> Result<String, Refusal> {
+    let good = |url: &&str| {
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        let port = rest.and_then(|rest| rest.rsplit_once(':'));
+        port.is_some_and(|(host, port)| {
+            let bracketed = host.starts_with('[') && host.ends_with(']');
+            let plain = !host.is_empty() && !host.contains([':', '/', ',', '@', '?', '#']);
+            (plain || bracketed && !host.contains('/')) && port.parse::<u16>().is_ok()
+        })
+    };
+    let mut sorted: Vec<&str> = urls.iter().map(|url| url.trim()).collect();
+    sorted.sort_unstable();
+    let text = sorted.join(",");
+    let sound = !sorted.is_empty() && sorted.iter().all(good);
+    if sound && text.len() <= PEER_ADDRESS_BYTES_MAX {
+        Ok(text)
+    } else {
+        Err(Refusal::MemberBadUrls)
+    }
+}
 
 /// etcd's checkRangeRequest.
 pub fn range(request: &RangeRequest) -> Result<(), Refusal> {

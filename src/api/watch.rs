@@ -22,6 +22,7 @@ use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::watch_create_request::FilterType;
 use crate::api::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::api::wakes::Registration;
+use crate::api::watch_rights::{Rights, Watched};
 use crate::api::{Api, OVERHEAD_BYTES, identity};
 use crate::chain::{Range, ValueError};
 use crate::state::Span;
@@ -62,8 +63,8 @@ impl pb::watch_server::Watch for WatchService {
 struct Session {
     api: Arc<Api>,
     requires_leader: bool,
-    /// Asked at the creation of each watch.
-    caller: Caller,
+    /// Asked at the creation of each watch, and when users or roles change.
+    rights: Rights,
     incoming: Streaming<pb::WatchRequest>,
     /// The client sends no more requests; it still wants events.
     half_closed: bool,
@@ -83,6 +84,7 @@ impl Session {
         incoming: Streaming<pb::WatchRequest>,
     ) -> Self {
         let registration = api.wakes.register();
+        let rights = Rights::new(&api, caller);
         let stream = WatchStream::new(api.handle.read(|shared| shared.ring.revision()));
         let interval = Duration::from_millis(api.settings.progress_interval_ms.max(100));
         let mut ticks = tokio::time::interval(interval);
@@ -91,7 +93,7 @@ impl Session {
         Self {
             api,
             requires_leader,
-            caller,
+            rights,
             incoming,
             half_closed: false,
             registration,
@@ -112,7 +114,9 @@ impl Session {
             // A client that floods its own stream with requests must not hold the runtime.
             tokio::task::coop::consume_budget().await;
             if self.dirty {
-                self.fill_outbox()?;
+                if !self.fill_outbox()? {
+                    self.renew_rights().await;
+                }
                 if !self.outbox.is_empty() {
                     continue;
                 }
@@ -157,11 +161,13 @@ impl Session {
                     let barrier = tokio::time::timeout(BARRIER_PATIENCE, self.api.barrier());
                     let _ = barrier.await;
                 }
-                let allowed = self.permitted(&create).await;
+                let allowed = self.rights.ask(&self.api, range_of(&create)).await;
                 let response = self.create(create, allowed);
                 self.outbox.push_back(response);
             }
-            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                self.cancel(cancel.watch_id, String::new());
+            }
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.stream.request_progress();
                 self.dirty = true;
@@ -171,34 +177,25 @@ impl Session {
     }
 
     /// No answer for an id that is not there (etcd's recvLoop).
-    fn cancel(&mut self, watch_id: i64) {
+    fn cancel(&mut self, watch_id: i64, cancel_reason: String) {
         if !self.stream.cancel(watch_id) {
             return;
         }
         self.registration.remove(watch_id);
-        let header = Some(self.api.header_now());
-        let canceled = true;
-        let rest = pb::WatchResponse::default();
-        self.outbox.push_back(pb::WatchResponse { header, watch_id, canceled, ..rest });
-    }
-
-    /// Whether the caller may read what the watch would show: the range as it was asked for, before
-    /// anything rewrites it (GHSA-xg4h-6gfc-h4m8).
-    async fn permitted(&self, request: &pb::WatchCreateRequest) -> Result<(), Refusal> {
-        let author = self.api.author(&self.caller).await?;
-        let key = match &request.key[..] {
-            [] => Bytes::from_static(&[0]),
-            key => Bytes::copy_from_slice(key),
-        };
-        let range_end = Bytes::copy_from_slice(&request.range_end);
-        let range = Range { key, range_end, ..Range::default() };
-        self.api.permitted(&author, |subject| subject.read(&range), |_| ())
+        self.rights.remove(watch_id);
+        self.outbox.push_back(pb::WatchResponse {
+            header: Some(self.api.header_now()),
+            watch_id,
+            canceled: true,
+            cancel_reason,
+            ..pb::WatchResponse::default()
+        });
     }
 
     fn create(
         &mut self,
         request: pb::WatchCreateRequest,
-        allowed: Result<(), Refusal>,
+        allowed: Result<Watched, Refusal>,
     ) -> pb::WatchResponse {
         let refused = |session: &Self, reason: &str| pb::WatchResponse {
             header: Some(session.api.header_now()),
@@ -211,9 +208,10 @@ impl Session {
         if request.start_revision < 0 {
             return refused(self, &Refusal::Compacted.text());
         }
-        if let Err(refusal) = allowed {
-            return refused(self, &refusal.go_text());
-        }
+        let watched = match allowed {
+            Ok(watched) => watched,
+            Err(refusal) => return refused(self, &refusal.go_text()),
+        };
         let filters = Filters {
             no_put: request.filters.contains(&FilterType::Noput.into()),
             no_delete: request.filters.contains(&FilterType::Nodelete.into()),
@@ -232,12 +230,15 @@ impl Session {
             fragment: request.fragment,
         };
         match self.begin(wanted) {
-            Ok((id, revision)) => pb::WatchResponse {
-                header: Some(self.api.header(revision)),
-                watch_id: id,
-                created: true,
-                ..pb::WatchResponse::default()
-            },
+            Ok((id, revision)) => {
+                self.rights.add(id, watched);
+                pb::WatchResponse {
+                    header: Some(self.api.header(revision)),
+                    watch_id: id,
+                    created: true,
+                    ..pb::WatchResponse::default()
+                }
+            }
             Err(CreateError::DuplicateId) => {
                 refused(self, "mvcc: duplicate watch ID provided on the WatchStream")
             }
@@ -257,10 +258,14 @@ impl Session {
         Ok((id, current))
     }
 
-    fn fill_outbox(&mut self) -> Result<(), Status> {
+    /// False if users or roles have changed: then nothing is shown before the rights are renewed.
+    fn fill_outbox(&mut self) -> Result<bool, Status> {
         self.stream.skip_to(self.registration.take());
-        let Self { api, stream, .. } = self;
-        let (deliveries, more, compacted) = api.handle.read(|shared| {
+        let Self { api, stream, rights, .. } = self;
+        let polled = api.handle.read(|shared| {
+            if !rights.are_current(api, shared) {
+                return None;
+            }
             let kv = &shared.state.kv;
             let compact_revision = kv.compact_revision();
             let until = shared.ring.revision();
@@ -270,8 +275,9 @@ impl Session {
             };
             let store = Store { ring: &shared.ring, compact_revision, history: &history };
             let (deliveries, more) = stream.poll(&store);
-            (deliveries, more, compact_revision)
+            Some((deliveries, more, compact_revision))
         });
+        let Some((deliveries, more, compacted)) = polled else { return Ok(false) };
         self.dirty = more;
         let mut gone = BTreeSet::new();
         for delivery in deliveries {
@@ -282,7 +288,14 @@ impl Session {
                 }
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Ends the watchers whose keys their user may not read any more.
+    async fn renew_rights(&mut self) {
+        for (watch_id, refusal) in self.rights.renew(&self.api).await {
+            self.cancel(watch_id, refusal.go_text());
+        }
     }
 
     /// Puts a delivery into the outbox; false if it ended its watcher.
@@ -324,10 +337,21 @@ impl Session {
 
     /// The reason stays empty and the revision is never 0: clientv3 tells by it why.
     fn push_compacted(&mut self, response: pb::WatchResponse, at: Revision) {
+        self.rights.remove(response.watch_id);
         self.registration.remove(response.watch_id);
         let compact_revision = at.0.max(1);
         self.outbox.push_back(pb::WatchResponse { canceled: true, compact_revision, ..response });
     }
+}
+
+/// What the watch would show: the range as it was asked for, before anything rewrites it
+/// (GHSA-xg4h-6gfc-h4m8).
+fn range_of(request: &pb::WatchCreateRequest) -> Range {
+    let key = match &request.key[..] {
+        [] => Bytes::from_static(&[0]),
+        key => Bytes::copy_from_slice(key),
+    };
+    Range { key, range_end: Bytes::copy_from_slice(&request.range_end), ..Range::default() }
 }
 
 /// Cuts a large response between events; all but the last are marked (etcd's sendFragments).

@@ -3,6 +3,7 @@
 
 use crate::apply::{Done, OpError, Reply, Step};
 use crate::chain::{ConfigChange, ConfigError, flags};
+use crate::types::ReplicaId;
 
 impl Step<'_> {
     pub(super) fn config(&mut self, change: &ConfigChange) -> Done<Reply> {
@@ -10,8 +11,12 @@ impl Step<'_> {
         if self.header.flags & flags::CONFIG == 0 {
             return Err(OpError::from(ConfigError::ReplicaSignature).into());
         }
-        let known = &self.state.network().addresses;
-        let added = next.addresses.keys().copied().find(|id| !known.contains_key(id));
+        let known = self.state.network();
+        let ids = next.addresses.keys().chain(next.reserved.keys()).copied();
+        let new = |id: &ReplicaId| {
+            !known.addresses.contains_key(id) && !known.reserved.contains_key(id)
+        };
+        let added = ids.into_iter().find(new);
         let epoch = next.membership.epoch;
         self.state.start_epoch(next);
         Ok(Reply::Config { revision: self.revision(), epoch, added })

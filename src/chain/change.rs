@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::chain::network::{get_keys, get_text, get_texts, put_keys, put_text, put_texts};
-use crate::chain::{Network, Parameters};
+use crate::chain::{Hello, Network, Ownership, Parameters};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{
     Context, Ed25519, PublicKey, SIGNED_BYTES, Scheme, Signature, SignedKind, hash, signed_bytes,
@@ -68,6 +68,27 @@ pub enum ConfigAction {
     },
     /// Other parameters.
     Parameters(Parameters),
+    /// One owner's alone: a member is expected at these peer URLs (etcd's MemberAdd).
+    Reserve {
+        /// Its peer URLs, joined by commas.
+        peer_address: String,
+        /// Whether it is to vote, once it has caught up.
+        voting: bool,
+    },
+    /// One owner's alone: the member that was expected has shown its key, and follows from now on.
+    Admit {
+        /// Whose place it takes.
+        replica: ReplicaId,
+        /// What it says of itself, with the network for a seed.
+        hello: Box<Hello>,
+    },
+    /// One owner's alone: a member is found elsewhere from now on (etcd's MemberUpdate).
+    Move {
+        /// Who.
+        replica: ReplicaId,
+        /// Its peer URLs, joined by commas.
+        peer_address: String,
+    },
 }
 
 /// A learner's word for its state, signed when its promotion is submitted through it.
@@ -192,6 +213,8 @@ impl ConfigChange {
         match &self.action {
             ConfigAction::Add(new) => possessed(&new.key, &new.possession),
             ConfigAction::RotateKey { key, possession, .. } => possessed(key, possession),
+            // One owner's other members see that a learner has caught up, and take its word for it.
+            ConfigAction::Promote { .. } if network.ownership == Ownership::One => true,
             ConfigAction::Promote { replica } | ConfigAction::Replace { promoted: replica, .. } => {
                 let member = network.membership.member(*replica);
                 member.zip(self.attestation).is_some_and(|(member, attestation)| {
@@ -199,7 +222,11 @@ impl ConfigChange {
                     scheme.verify(&member.key, &message, &attestation.signature)
                 })
             }
-            ConfigAction::Remove { .. } | ConfigAction::Parameters(_) => true,
+            ConfigAction::Remove { .. }
+            | ConfigAction::Parameters(_)
+            | ConfigAction::Reserve { .. }
+            | ConfigAction::Admit { .. }
+            | ConfigAction::Move { .. } => true,
         }
     }
 }
@@ -251,6 +278,10 @@ pub enum ConfigError {
     TooManyMembers,
     /// A parameter out of bounds.
     Parameter(&'static str),
+    /// Only a network of one owner changes so.
+    Governed,
+    /// What a new member says of itself is not its key's word, or is about another network.
+    Hello,
     /// Everything is as asked for already.
     NoChange,
     /// A possession or attestation that the replica's key did not sign.
@@ -307,6 +338,12 @@ impl fmt::Display for ConfigError {
             Self::NoVoter => f.write_str("no voting replica would be left"),
             Self::TooManyMembers => f.write_str("a network has at most 128 members"),
             Self::Parameter(what) => write!(f, "the parameter {what} is out of bounds"),
+            Self::Governed => f.write_str(
+                "members of this network change by their organisations' signatures alone",
+            ),
+            Self::Hello => f.write_str(
+                "what the new member says of itself is not signed by its key for this network",
+            ),
             Self::NoChange => f.write_str("this changes nothing"),
             Self::ReplicaSignature => f.write_str(
                 "the new key's proof of possession or the learner's attestation is not its \
@@ -360,6 +397,21 @@ impl Encode for ConfigAction {
                 writer.u8(6);
                 parameters.encode(writer);
             }
+            Self::Reserve { peer_address, voting } => {
+                writer.u8(7);
+                put_text(peer_address, writer);
+                writer.bool(*voting);
+            }
+            Self::Admit { replica, hello } => {
+                writer.u8(8);
+                writer.u16(replica.0);
+                hello.encode(writer);
+            }
+            Self::Move { replica, peer_address } => {
+                writer.u8(9);
+                writer.u16(replica.0);
+                put_text(peer_address, writer);
+            }
         }
     }
 }
@@ -392,6 +444,18 @@ impl Decode for ConfigAction {
                 possession: Signature(reader.array("possession")?),
             },
             6 => Self::Parameters(Parameters::decode(reader)?),
+            7 => Self::Reserve {
+                peer_address: get_text(reader, "reserved peer address")?,
+                voting: reader.bool("reserved vote")?,
+            },
+            8 => Self::Admit {
+                replica: ReplicaId(reader.u16("admitted replica")?),
+                hello: Box::new(Hello::decode(reader)?),
+            },
+            9 => Self::Move {
+                replica: ReplicaId(reader.u16("moved replica")?),
+                peer_address: get_text(reader, "new peer address")?,
+            },
             _ => return Err(DecodeError::Invalid("change kind")),
         })
     }

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::chain::network::{get_text, get_texts, put_text, put_texts};
-use crate::chain::{Genesis, GenesisMember, Ownership, Parameters};
+use bytes::Bytes;
+
+use crate::chain::{EpochProof, Genesis, GenesisMember, Ownership, Parameters};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{
     Context, PublicKey, SIGNED_BYTES, Scheme, Signature, SignedKind, hash, signed_bytes,
@@ -14,6 +16,8 @@ use crate::types::{ClusterId, Digest, Epoch, Millis, OrgId, ReplicaId};
 
 const VERSION: u8 = 1;
 const SIGNATURES_MAX: usize = 128;
+const GENESIS_BYTES_MAX: usize = 4 << 20;
+const EPOCHS_MAX: usize = 1 << 16;
 
 /// What `--initial-cluster` and `--initial-cluster-token` say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +161,15 @@ pub enum Question {
         /// The asker's replica key.
         key: PublicKey,
     },
+    /// Which network is this? From a member that was added to it.
+    Genesis,
+    /// Let me in: whoever answers at these peer URLs is the member that was added with them.
+    Join {
+        /// The network.
+        network: ClusterId,
+        /// The asker's peer URLs, joined by commas.
+        peer_address: String,
+    },
 }
 
 /// The answer.
@@ -178,6 +191,14 @@ pub enum Answer {
         /// The key.
         known: PublicKey,
     },
+    /// The sealed genesis file, whose signatures prove it whole.
+    Genesis(Bytes),
+    /// The asker is a member: how every epoch ended up to the one that admits it.
+    Joined(Vec<EpochProof>),
+    /// No member was added with these peer URLs.
+    NotListed,
+    /// Not now; says why.
+    NotNow(String),
 }
 
 impl Encode for Question {
@@ -188,6 +209,12 @@ impl Encode for Question {
                 writer.digest(seed);
                 put_text(name, writer);
                 writer.raw(&key.0);
+            }
+            Self::Genesis => writer.u8(2),
+            Self::Join { network, peer_address } => {
+                writer.u8(3);
+                writer.digest(network);
+                put_text(peer_address, writer);
             }
         }
     }
@@ -200,6 +227,11 @@ impl Decode for Question {
                 seed: reader.digest("question seed")?,
                 name: get_text(reader, "question name")?,
                 key: PublicKey(reader.array("question key")?),
+            }),
+            2 => Ok(Self::Genesis),
+            3 => Ok(Self::Join {
+                network: reader.digest("question network")?,
+                peer_address: get_text(reader, "question peer address")?,
             }),
             _ => Err(DecodeError::Invalid("question kind")),
         }
@@ -227,6 +259,20 @@ impl Encode for Answer {
                 writer.u8(3);
                 writer.digest(network);
                 writer.raw(&known.0);
+            }
+            Self::Genesis(file) => {
+                writer.u8(4);
+                writer.bytes(file);
+            }
+            Self::Joined(epochs) => {
+                writer.u8(5);
+                writer.length(epochs.len());
+                epochs.iter().for_each(|proof| proof.encode(writer));
+            }
+            Self::NotListed => writer.u8(6),
+            Self::NotNow(why) => {
+                writer.u8(7);
+                put_text(why, writer);
             }
         }
     }
@@ -258,6 +304,14 @@ impl Decode for Answer {
                 network: reader.digest("answer network")?,
                 known: PublicKey(reader.array("answer key")?),
             },
+            4 => Self::Genesis(reader.bytes(GENESIS_BYTES_MAX, "answer genesis")?),
+            5 => {
+                let count = reader.length(EPOCHS_MAX, "answer epochs")?;
+                let proofs = (0..count).map(|_| EpochProof::decode(reader));
+                Self::Joined(proofs.collect::<Result<_, _>>()?)
+            }
+            6 => Self::NotListed,
+            7 => Self::NotNow(get_text(reader, "answer reason")?),
             _ => return Err(DecodeError::Invalid("answer kind")),
         })
     }

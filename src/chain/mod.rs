@@ -14,6 +14,7 @@ mod epoch;
 mod epoch_proof;
 mod evidence;
 mod evidence_check;
+mod evidence_op;
 mod genesis;
 mod header;
 mod hello;
@@ -43,11 +44,12 @@ pub use epoch::{Member, Membership, Parameters};
 pub use epoch_proof::{EpochError, EpochProof};
 pub use evidence::{Evidence, EvidenceError, EvidenceFile, Fork, Trust};
 pub use evidence_check::NewViewFault;
+pub use evidence_op::{EVIDENCE_OP_BYTES_MAX, EvidenceKind};
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
 pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
-pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
-pub use network::{Address, Network, Organisation};
+pub use manifest::{CHUNK_BYTES_MAX, CHUNK_FORMAT, ChunkEntry, MANIFEST_VERSION, Manifest};
+pub use network::{Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,

@@ -8,6 +8,8 @@ use crate::types::{Digest, OrgId, ReplicaId};
 /// Most governance keys of an organisation, client URLs of a replica.
 pub(super) const LIST_MAX: usize = 16;
 const TEXT_MAX: usize = 512;
+/// Most bytes of all peer URLs of a member.
+pub const PEER_ADDRESS_BYTES_MAX: usize = TEXT_MAX;
 const ENTRIES_MAX: usize = 128;
 
 /// An organisation of the network.
@@ -32,6 +34,16 @@ pub struct Address {
     pub observer: bool,
 }
 
+/// A member of a network of one owner that was added and is not all of what it was added for: it has not
+/// shown its key yet, or does not vote yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// Where it will be found.
+    pub peer_address: String,
+    /// Whether it is to vote, once it has caught up.
+    pub voting: bool,
+}
+
 /// Everything about members that is fixed within an epoch: a sub-state, so part of the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -43,6 +55,8 @@ pub struct Network {
     pub organisations: BTreeMap<OrgId, Organisation>,
     /// Exactly the members'.
     pub addresses: BTreeMap<ReplicaId, Address>,
+    /// By the ids that are theirs. Empty in a network of organisations.
+    pub reserved: BTreeMap<ReplicaId, Reserved>,
     /// The next new replica's id: none is used twice.
     pub next_replica: u16,
     /// The next new organisation's.
@@ -76,7 +90,22 @@ impl Network {
             next_organisation: next(organisations.keys().next_back().map(|id| id.0)),
             organisations,
             addresses,
+            reserved: BTreeMap::new(),
         }
+    }
+
+    /// Whether an id is kept for a member that has not shown its key yet.
+    #[must_use]
+    pub fn awaits(&self, id: ReplicaId) -> bool {
+        self.reserved.contains_key(&id) && self.membership.member(id).is_none()
+    }
+
+    /// Where a member is found, or will be.
+    #[must_use]
+    pub fn peer_address(&self, id: ReplicaId) -> Option<&str> {
+        let known = self.addresses.get(&id).map(|address| &address.peer_address);
+        let reserved = || self.reserved.get(&id).map(|reserved| &reserved.peer_address);
+        known.or_else(reserved).map(String::as_str)
     }
 
     /// The organisation a member belongs to.
@@ -146,7 +175,8 @@ pub(super) fn get_keys(
 
 impl Encode for Network {
     fn encode(&self, writer: &mut Writer) {
-        writer.u16(1);
+        // The second form has reserved members, the first has none: one value has one encoding.
+        writer.u16(if self.reserved.is_empty() { 1 } else { 2 });
         writer.u8(self.ownership as u8);
         self.membership.encode(writer);
         writer.length(self.organisations.len());
@@ -165,12 +195,22 @@ impl Encode for Network {
         }
         writer.u16(self.next_replica);
         writer.u16(self.next_organisation);
+        if self.reserved.is_empty() {
+            return;
+        }
+        writer.length(self.reserved.len());
+        for (id, reserved) in &self.reserved {
+            writer.u16(id.0);
+            put_text(&reserved.peer_address, writer);
+            writer.bool(reserved.voting);
+        }
     }
 }
 
 impl Decode for Network {
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        if reader.u16("network version")? != 1 {
+        let version = reader.u16("network version")?;
+        if !(1..=2).contains(&version) {
             return Err(DecodeError::Invalid("network version"));
         }
         let ownership = match reader.u8("network ownership")? {
@@ -205,15 +245,29 @@ impl Decode for Network {
         }
         let next_replica = reader.u16("next replica")?;
         let next_organisation = reader.u16("next organisation")?;
+        let reserved = if version == 2 { get_reserved(reader)? } else { BTreeMap::new() };
         Ok(Self {
             ownership,
             membership,
             organisations,
             addresses,
+            reserved,
             next_replica,
             next_organisation,
         })
     }
+}
+
+fn get_reserved(reader: &mut Reader) -> Result<BTreeMap<ReplicaId, Reserved>, DecodeError> {
+    let mut reserved = BTreeMap::new();
+    for _ in 0..reader.length(ENTRIES_MAX, "reserved members")? {
+        let id = ReplicaId(reader.u16("reserved id")?);
+        let peer_address = get_text(reader, "reserved peer address")?;
+        let voting = reader.bool("reserved vote")?;
+        ascending(&reserved, id, "reserved members")?;
+        reserved.insert(id, Reserved { peer_address, voting });
+    }
+    if reserved.is_empty() { Err(DecodeError::Invalid("reserved members")) } else { Ok(reserved) }
 }
 
 fn ascending<K: Ord, V>(

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::chain::network::LIST_MAX;
 use crate::chain::{
-    Address, BlockHeader, ConfigAction, ConfigChange, ConfigError, Member, Network, NewReplica,
-    Organisation, Ownership, Parameters,
+    Address, BlockHeader, ConfigAction, ConfigChange, ConfigError, Hello, Member, Network,
+    NewReplica, Organisation, Ownership, Parameters, Reserved, peer_urls,
 };
 use crate::crypto::{verify_ed25519, weak_key};
 use crate::types::{Millis, OrgId, Quorum, ReplicaId};
@@ -53,6 +53,9 @@ impl Network {
                 check_parameters(parameters)?;
                 next.membership.parameters = parameters.clone();
             }
+            ConfigAction::Reserve { .. }
+            | ConfigAction::Admit { .. }
+            | ConfigAction::Move { .. } => next.change_owned(&change.action, header)?,
         }
         if next == *self {
             return Err(ConfigError::NoChange);
@@ -77,6 +80,10 @@ impl Network {
                 return Err(ConfigError::BadVote(vote.organisation));
             }
             last = Some(vote.organisation);
+        }
+        // One owner has no governance: what a member of his orders is his word.
+        if self.ownership == Ownership::One {
+            return Ok(());
         }
         let agreed = |id: OrgId| change.votes.iter().any(|vote| vote.organisation == id);
         if let ConfigAction::RotateKey { replica, .. } = change.action {
@@ -165,6 +172,99 @@ impl Network {
         Ok(id)
     }
 
+    /// What only a network of one owner does (protocol.md 22.6).
+    fn change_owned(
+        &mut self,
+        action: &ConfigAction,
+        header: &BlockHeader,
+    ) -> Result<(), ConfigError> {
+        if self.ownership != Ownership::One {
+            return Err(ConfigError::Governed);
+        }
+        match action {
+            ConfigAction::Reserve { peer_address, voting } => {
+                if self.membership.members.len() + self.reserved.len() >= MEMBERS_MAX {
+                    return Err(ConfigError::TooManyMembers);
+                }
+                self.check_peer_address(None, peer_address)?;
+                let id = ReplicaId(self.next_replica);
+                let next = self.next_replica.checked_add(1);
+                self.next_replica = next.ok_or(ConfigError::TooManyMembers)?;
+                let reserved = Reserved { peer_address: peer_address.clone(), voting: *voting };
+                self.reserved.insert(id, reserved);
+                Ok(())
+            }
+            ConfigAction::Admit { replica, hello } => self.admit(*replica, hello, header),
+            ConfigAction::Move { replica, peer_address } => {
+                self.check_peer_address(Some(*replica), peer_address)?;
+                let known = self.addresses.get_mut(replica).map(|one| &mut one.peer_address);
+                let reserved = self.reserved.get_mut(replica).map(|one| &mut one.peer_address);
+                if known.is_none() && reserved.is_none() {
+                    return Err(ConfigError::UnknownReplica(*replica));
+                }
+                known.into_iter().chain(reserved).for_each(|old| old.clone_from(peer_address));
+                Ok(())
+            }
+            _ => Err(ConfigError::Governed),
+        }
+    }
+
+    fn admit(
+        &mut self,
+        replica: ReplicaId,
+        hello: &Hello,
+        header: &BlockHeader,
+    ) -> Result<(), ConfigError> {
+        if !self.awaits(replica) {
+            return Err(ConfigError::UnknownReplica(replica));
+        }
+        if hello.seed != header.cluster_id || !hello.holds() {
+            return Err(ConfigError::Hello);
+        }
+        let name = &hello.name;
+        if name.is_empty() || name.contains(char::is_control) || self.member_named(name).is_some() {
+            return Err(ConfigError::Taken("name"));
+        }
+        if self.member_with_key(&hello.key).is_some() {
+            return Err(ConfigError::Taken("key"));
+        }
+        let reserved = self.reserved.get(&replica).cloned();
+        let reserved = reserved.ok_or(ConfigError::UnknownReplica(replica))?;
+        let organisation = self.organisations.keys().next().copied();
+        let organisation = organisation.ok_or(ConfigError::NoVoter)?;
+        let member = Member { id: replica, organisation, key: hello.key, voting: false };
+        // Ids are given out before keys are shown: it may not be the last one.
+        let at = self.membership.members.partition_point(|one| one.id < replica);
+        self.membership.members.insert(at, member);
+        let address = Address {
+            name: name.clone(),
+            client_urls: hello.client_urls.clone(),
+            peer_address: reserved.peer_address,
+            observer: false,
+        };
+        self.addresses.insert(replica, address);
+        if !reserved.voting {
+            self.reserved.remove(&replica);
+        }
+        Ok(())
+    }
+
+    /// Peer URLs that no other member has.
+    fn check_peer_address(
+        &self,
+        of: Option<ReplicaId>,
+        peer_address: &str,
+    ) -> Result<(), ConfigError> {
+        let wanted = peer_urls(peer_address);
+        let ids = self.addresses.keys().chain(self.reserved.keys());
+        let others = ids.filter(|id| Some(**id) != of).filter_map(|id| self.peer_address(*id));
+        let taken = others.flat_map(peer_urls).any(|url| wanted.contains(&url));
+        if taken || peer_address.is_empty() {
+            return Err(ConfigError::Taken("peer address"));
+        }
+        Ok(())
+    }
+
     fn promote(
         &mut self,
         replica: ReplicaId,
@@ -172,11 +272,13 @@ impl Network {
         header: &BlockHeader,
     ) -> Result<(), ConfigError> {
         let epoch = self.membership.epoch;
-        let fresh = change.attestation.is_some_and(|attestation| {
-            attestation.epoch == epoch
-                && attestation.height < header.height
-                && attestation.height.plus(ATTESTATION_HEIGHTS) >= header.height
-        });
+        let owned = self.ownership == Ownership::One;
+        let fresh = owned
+            || change.attestation.is_some_and(|attestation| {
+                attestation.epoch == epoch
+                    && attestation.height < header.height
+                    && attestation.height.plus(ATTESTATION_HEIGHTS) >= header.height
+            });
         let member = self.member_mut(replica)?;
         if member.voting {
             return Err(ConfigError::Votes(replica));
@@ -188,11 +290,17 @@ impl Network {
         if !fresh {
             return Err(ConfigError::Attestation);
         }
+        self.reserved.remove(&replica);
         Ok(())
     }
 
     fn remove(&mut self, replica: ReplicaId) -> Result<(), ConfigError> {
-        let organisation = self.member_mut(replica)?.organisation;
+        let reserved = self.reserved.remove(&replica).is_some();
+        let organisation = match self.member_mut(replica) {
+            Ok(member) => member.organisation,
+            Err(_) if reserved => return Ok(()),
+            Err(error) => return Err(error),
+        };
         self.membership.members.retain(|member| member.id != replica);
         self.addresses.remove(&replica);
         if !self.membership.members.iter().any(|member| member.organisation == organisation) {
@@ -208,12 +316,12 @@ impl Network {
         if n == 0 {
             return Err(ConfigError::NoVoter);
         }
+        if next.ownership == Ownership::One {
+            return Ok(());
+        }
         let f = Quorum::of(n).f();
         if f < self.membership.quorum().f() && !accept_smaller_f {
             return Err(ConfigError::SmallerF);
-        }
-        if next.ownership == Ownership::One {
-            return Ok(());
         }
         let mut held: BTreeMap<OrgId, usize> = BTreeMap::new();
         for member in next.membership.voters() {
@@ -264,3 +372,7 @@ fn check_parameters(parameters: &Parameters) -> Result<(), ConfigError> {
 pub(super) fn is_late(not_after_ms: Millis, header: &BlockHeader) -> bool {
     header.time_ms > not_after_ms
 }
+
+#[cfg(test)]
+#[path = "owned_tests.rs"]
+mod owned_tests;

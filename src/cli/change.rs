@@ -285,6 +285,16 @@ pub(super) fn summary(action: &ConfigAction) -> String {
             format!("replica {replica} signs with key {key} from now on")
         }
         ConfigAction::Parameters(parameters) => format!("set parameters: {parameters:?}"),
+        ConfigAction::Reserve { peer_address, voting } => {
+            let role = if *voting { "member" } else { "learner" };
+            format!("expect a {role} at {peer_address}")
+        }
+        ConfigAction::Admit { replica, hello } => {
+            format!("admit {} as replica {replica}, key {}", hello.name, hello.key)
+        }
+        ConfigAction::Move { replica, peer_address } => {
+            format!("find replica {replica} at {peer_address}")
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::auto_compaction;
 use super::serve::Prepared;
-use crate::config::{AutoCompaction, ClientSettings, Home, ListenUrl, TokenSettings};
+use crate::chain::Ownership;
+use crate::config::{ClientSettings, Home, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
-use crate::node::{Handle, Node, NodeConfig};
+use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
 use crate::observe::Metrics;
 use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls};
 use crate::web::{self, Limits, Listener, Server, bind};
@@ -39,7 +40,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     let tls = client_tls(client)?;
     let peers = match prepared.peers.take() {
         Some(bound) => bound,
-        None if prepared.alone() => Vec::new(),
+        None if prepared.alone() => lone_peers(&prepared),
         None => {
             let bound = bind_all(&prepared.settings.peer.listen)?;
             bound.into_iter().map(|(_, socket)| socket).collect()
@@ -76,6 +77,24 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!(event = "stopped", "stopped");
     Ok(())
+}
+
+/// Where a network of one listens for members that are added later. One of organisations grows by a new
+/// start; one owner's may go without, as long as nobody is added.
+fn lone_peers(prepared: &Prepared) -> Vec<TcpListener> {
+    if prepared.genesis.genesis.ownership == Ownership::Many {
+        return Vec::new();
+    }
+    match bind_all(&prepared.settings.peer.listen) {
+        Ok(bound) => bound.into_iter().map(|(_, socket)| socket).collect(),
+        Err(why) => {
+            tracing::warn!(
+                event = "peer_listener", %why,
+                "no member can be added while --listen-peer-urls cannot be listened on"
+            );
+            Vec::new()
+        }
+    }
 }
 
 /// No core dump holds a key; as many descriptors as the system grants.
@@ -190,6 +209,8 @@ fn listeners(
     let api_settings = api::Settings {
         request_bytes_max: client.request_bytes_max.map(|flag| flag as usize),
         txn_operations_max: client.txn_ops_max.map(|flag| flag as usize),
+        strict_reconfiguration: prepared.settings.bootstrap.strict_reconfiguration,
+        learners_max: prepared.settings.bootstrap.learners_max,
         progress_interval_ms: client.watch_progress_ms.max(100),
         auth,
     };
@@ -198,7 +219,10 @@ fn listeners(
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
     };
     let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
-    let pages = web::routes(handle.clone(), web_settings.clone()).merge(rest);
+    let mut pages = web::routes(handle.clone(), web_settings.clone());
+    if client.rest {
+        pages = pages.merge(rest);
+    }
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
@@ -218,12 +242,13 @@ fn listeners(
 async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let work = async {
+    let serving = async {
         say_when_ready(prepared, handle).await;
-        if prepared.settings.auto_compaction == AutoCompaction::Off {
-            return std::future::pending().await;
-        }
-        auto_compaction::run(handle, prepared.settings.auto_compaction).await;
+        let compaction = auto_compaction::run(handle, prepared.settings.auto_compaction);
+        tokio::join!(handle.report_proofs(), compaction);
+    };
+    let work = async {
+        tokio::join!(serving, vote_when_ready(handle));
     };
     let reason = tokio::select! {
         _ = terminate.recv() => "SIGTERM",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::certificates;
+use super::epoch::EpochFile;
 use crate::chain::Hello;
 use crate::codec::{Decode, Encode};
 use crate::config::{
@@ -15,7 +16,7 @@ use crate::config::{
     make_private_directory, one_owner, voted_differences,
 };
 use crate::crypto::Scheme;
-use crate::node::Founder;
+use crate::node::{Founder, Joined, Joiner};
 
 const DIRECTORY: &str = "keys";
 
@@ -28,12 +29,19 @@ pub(super) enum Start {
     Founded(GenesisFile, SecretSeed),
     /// Its network is still to be founded, with the others of `--initial-cluster`.
     Founding(Founder, SecretSeed),
+    /// It was added to a network that is there, and asks to be let in.
+    Joining(Joiner, SecretSeed),
+}
+
+/// Where a replica of one owner keeps its key and its network.
+pub(super) fn home(settings: &Settings) -> Home {
+    Home::at(settings.data_dir.join(DIRECTORY))
 }
 
 /// The replica's key and network, made durable at the first start and never again.
 pub(super) fn start(settings: &mut Settings) -> anyhow::Result<Start> {
     let data = settings.data_dir.clone();
-    let home = Home::at(data.join(DIRECTORY));
+    let home = home(settings);
     let used = entries(&data)?;
     if used.iter().any(|name| name == "member") {
         bail!(
@@ -79,8 +87,40 @@ pub(super) fn start(settings: &mut Settings) -> anyhow::Result<Start> {
             file.check_sealed()?;
             Ok(Start::Founded(file, secret))
         }
+        None if settings.bootstrap.existing => {
+            Ok(Start::Joining(joiner(settings, &secret)?, secret))
+        }
         signed => founding(settings, &home, secret, signed),
     }
+}
+
+/// A member that was added by its peer URLs; the others of `--initial-cluster` are asked.
+fn joiner(settings: &Settings, secret: &SecretSeed) -> anyhow::Result<Joiner> {
+    let cluster = initial_cluster(settings)?;
+    let own = &settings.name;
+    let others = cluster.members.iter().filter(|(name, _)| *name != own);
+    let others: Vec<_> = others.map(|(name, urls)| (name.clone(), urls.join(","))).collect();
+    if others.is_empty() {
+        bail!(
+            "--initial-cluster-state=existing, but --initial-cluster names no other member to ask"
+        );
+    }
+    let urls = cluster.members.get(own).cloned().unwrap_or_default();
+    Ok(Joiner {
+        name: own.clone(),
+        peer_address: urls.join(","),
+        client_urls: settings.client.advertise.clone(),
+        others,
+        scheme: Arc::new(secret.signer()),
+    })
+}
+
+/// What a member was let in with, durable: the genesis last, for it says that the rest is there.
+pub(super) fn keep(settings: &Settings, joined: &Joined) -> anyhow::Result<()> {
+    let home = home(settings);
+    EpochFile::of(joined.epochs.clone()).write(&home.epochs(), &joined.file.genesis)?;
+    create_new(&home.genesis(), joined.file.to_json().as_bytes(), 0o600)?;
+    Ok(())
 }
 
 /// The first start of a network, or one that was cut off: alone it is founded at once.
@@ -134,14 +174,6 @@ fn kept_hello(home: &Home, own: Hello) -> anyhow::Result<Hello> {
     Ok(own)
 }
 
-/// What else a member with a genesis has to know of its flags.
-pub(super) fn compare_with(settings: &mut Settings, file: &GenesisFile, secret: &SecretSeed) {
-    let name = file.member_of(&secret.public_key()).map(|member| member.name.clone());
-    if let Ok(name) = name {
-        warn_of_differences(settings, file, &name);
-    }
-}
-
 /// An empty directory that others could read, as `mkdir` makes it, is closed to them: etcd starts in
 /// it, and so does its drop-in. One that holds anything is left for `storage` to judge.
 fn make_private(data: &Path, settings: &mut Settings) -> anyhow::Result<()> {
@@ -167,21 +199,21 @@ fn entries(data: &Path) -> anyhow::Result<Vec<String>> {
         .with_context(|| format!("--data-dir {} cannot be read", data.display()))
 }
 
-/// What contradicts itself in `--initial-cluster`, and what of it is not there yet, before anything is
-/// written.
+/// What contradicts itself in `--initial-cluster`, before anything is written.
 fn check_cluster(settings: &Settings) -> anyhow::Result<()> {
-    if settings.bootstrap.existing {
+    initial_cluster(settings)?;
+    if settings.bootstrap.existing && settings.bootstrap.members.len() < 2 {
         bail!(
-            "--initial-cluster-state=existing, but {} is empty: joining an existing network is not \
-             there yet; give the --data-dir of a replica that was there before",
+            "--initial-cluster-state=existing, but {} is empty and --initial-cluster names no other \
+             member to ask",
             settings.data_dir.display()
         );
     }
-    initial_cluster(settings)?;
     Ok(())
 }
 
-fn warn_of_differences(settings: &mut Settings, file: &GenesisFile, name: &str) {
+/// Says which flags count no more, now that there is a genesis and this replica is called `name`.
+pub(super) fn compare_with(settings: &mut Settings, file: &GenesisFile, name: &str) {
     for flag in voted_differences(settings, &file.genesis.parameters) {
         settings.warnings.push(format!(
             "--{flag} has no effect: the network keeps the value it was started with; changing it is \
@@ -192,7 +224,8 @@ fn warn_of_differences(settings: &mut Settings, file: &GenesisFile, name: &str) 
         settings.warnings.push(format!("--name has no effect: this replica was named {name}"));
         name.clone_into(&mut settings.name);
     }
-    if file.genesis.members.iter().all(|m| m.client_urls != settings.client.advertise) {
+    let joined = !file.genesis.members.iter().any(|member| member.name == settings.name);
+    if !joined && file.genesis.members.iter().all(|m| m.client_urls != settings.client.advertise) {
         settings.warnings.push(
             "--advertise-client-urls: MemberList keeps showing the URLs of the first start".into(),
         );
@@ -234,10 +267,12 @@ mod tests {
         let mut settings = settings(data, more);
         match super::start(&mut settings)? {
             Start::Founded(file, secret) => {
-                compare_with(&mut settings, &file, &secret);
+                let name = file.member_of(&secret.public_key())?.name.clone();
+                compare_with(&mut settings, &file, &name);
                 Ok((file, settings))
             }
             Start::Founding(..) => bail!("it founds a network with others"),
+            Start::Joining(..) => bail!("it joins one"),
         }
     }
 
@@ -287,7 +322,7 @@ mod tests {
         let table = [
             ("--initial-cluster=b=http://127.0.0.1:2380", "couldn't find local name"),
             ("--initial-cluster=default=http://127.0.0.1:9999", "missing from --initial-advertise"),
-            ("--initial-cluster-state=existing", "joining an existing network"),
+            ("--initial-cluster-state=existing", "names no other"),
         ];
         for (flag, expected) in table {
             let why = start(&data, &[urls, flag]).expect_err(flag).to_string();

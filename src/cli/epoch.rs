@@ -62,6 +62,20 @@ struct EpochsJson {
 }
 
 impl EpochFile {
+    pub fn of(proofs: Vec<EpochProof>) -> Self {
+        Self { proofs }
+    }
+
+    pub fn write(&self, path: &Path, genesis: &Genesis) -> anyhow::Result<()> {
+        let json = EpochsJson {
+            version: 1,
+            cluster_id: genesis.cluster_id().to_string(),
+            epochs: self.proofs.iter().map(|proof| to_hex(&proof.to_bytes())).collect(),
+        };
+        let text = serde_json::to_string_pretty(&json)? + "\n";
+        Ok(replace(path, text.as_bytes(), 0o644)?)
+    }
+
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let json: EpochsJson =
@@ -102,13 +116,7 @@ pub(super) fn run(epoch: Epoch) -> Result<(), Failure> {
             let genesis = read_genesis(&genesis)?;
             let file = EpochFile::fetch(&connection)?;
             let networks = file.verify(&genesis)?;
-            let json = EpochsJson {
-                version: 1,
-                cluster_id: genesis.cluster_id().to_string(),
-                epochs: file.proofs.iter().map(|proof| to_hex(&proof.to_bytes())).collect(),
-            };
-            let text = serde_json::to_string_pretty(&json)? + "\n";
-            replace(&output, text.as_bytes(), 0o644)?;
+            file.write(&output, &genesis)?;
             say!("{} epochs, verified: {}", networks.len(), output.display());
         }
         Epoch::Verify { file, genesis } => {

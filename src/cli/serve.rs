@@ -92,33 +92,45 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             return Ok(warn_of_small(prepared));
         }
     };
-    let own = genesis.member_of(&secret.public_key())?.id;
-    Ok(warn_of_small(Prepared { settings, genesis, own, known: None, secret, peers }))
+    let known = newest_network(&drop_in::home(&settings), &genesis)?;
+    let (own, member) = own_address(known.as_ref(), &genesis, &secret)?;
+    drop_in::compare_with(&mut settings, &genesis, &member.name);
+    Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, peers }))
 }
 
 type Founded = (GenesisFile, SecretSeed, Option<Vec<TcpListener>>);
 
-/// The network that etcd's flags alone name, founded with its other members if it is not yet; then the
-/// peer sockets are bound already.
+/// The network that etcd's flags alone name, founded or joined if this replica is not in it yet; then
+/// the peer sockets are bound already.
 fn found(settings: &mut Settings) -> anyhow::Result<Founded> {
-    let (file, secret, peers) = match drop_in::start(settings)? {
-        drop_in::Start::Founded(file, secret) => (file, secret, None),
+    let start = drop_in::start(settings)?;
+    if let drop_in::Start::Founded(file, secret) = start {
+        return Ok((file, secret, None));
+    }
+    for warning in settings.warnings.drain(..) {
+        tracing::warn!(event = "setting", "{warning}");
+    }
+    let sockets = compose::bind_all(&settings.peer.listen)?;
+    let sockets: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let (file, secret) = match start {
+        drop_in::Start::Founded(file, secret) => (file, secret),
         drop_in::Start::Founding(founder, secret) => {
-            for warning in settings.warnings.drain(..) {
-                tracing::warn!(event = "setting", "{warning}");
-            }
-            let sockets = compose::bind_all(&settings.peer.listen)?;
-            let sockets: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.context("cannot start the runtime")?;
             let file = runtime.block_on(node::found(founder, &sockets))?;
             let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
             tracing::info!(event = "founded", %network, n, "all members signed the genesis");
-            (file, secret, Some(sockets))
+            (file, secret)
+        }
+        drop_in::Start::Joining(joiner, secret) => {
+            let joined = runtime.block_on(node::join(joiner, &sockets))?;
+            drop_in::keep(settings, &joined)?;
+            let network = joined.file.genesis.cluster_id();
+            tracing::info!(event = "joined", %network, "the network let this member in");
+            (joined.file, secret)
         }
     };
-    drop_in::compare_with(settings, &file, &secret);
-    Ok((file, secret, peers))
+    Ok((file, secret, Some(sockets)))
 }
 
 /// The network of HOME/epochs.json, which a replica needs that the genesis does not know.

@@ -60,6 +60,8 @@ pub struct ClientSettings {
     pub keepalive_timeout_ms: u64,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
+    /// Whether JSON over HTTP is answered under `/v3`.
+    pub rest: bool,
     /// How users prove themselves.
     pub auth: AuthSettings,
 }
@@ -102,6 +104,10 @@ pub struct Bootstrap {
     pub token: String,
     /// `--initial-cluster-state=existing`.
     pub existing: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfiguration: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
     /// `--quota-backend-bytes`.
     pub quota_bytes: Option<u64>,
     /// `--election-timeout`.
@@ -211,6 +217,9 @@ impl Settings {
                 members: initial_cluster(&values)?,
                 token: values.text_or_default("initial-cluster-token").to_owned(),
                 existing,
+                strict_reconfiguration: values.switch("strict-reconfig-check"),
+                learners_max: usize::try_from(values.number("max-learners").unwrap_or(1))
+                    .unwrap_or(usize::MAX),
                 quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
                 view_timeout_ms: election_timeout(&values)?,
             },
@@ -319,6 +328,7 @@ fn client(
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
+        rest: values.switch("enable-grpc-gateway"),
         auth: auth(values)?,
     })
 }

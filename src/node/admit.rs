@@ -96,8 +96,8 @@ impl Admission {
         while skeletons.len() < room {
             let Some(next) = self.queue.front() else { break };
             let size: usize = next.values.iter().map(bytes::Bytes::len).sum();
-            let change = matches!(next.op, Op::Config(_));
-            if !skeletons.is_empty() && (change || bytes + size > BUNDLE_VALUE_BYTES) {
+            let alone = matches!(next.op, Op::Config(_) | Op::Evidence { .. });
+            if !skeletons.is_empty() && (alone || bytes + size > BUNDLE_VALUE_BYTES) {
                 break;
             }
             let request = self.queue.pop_front().expect("the front was there");
@@ -119,7 +119,7 @@ impl Admission {
                 values.push(value);
             });
             skeletons.push(Skeleton { author: request.author, op });
-            if change {
+            if alone {
                 break;
             }
         }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::codec::{Decode, Encode};
 use crate::config::{FileError, GenesisError, GenesisFile, create_new, one_owner, replace};
 use crate::crypto::{PublicKey, Scheme};
 use crate::net::{Answerer, Strangers, ask};
+use crate::node::{Handle, joining};
 use crate::types::{ClusterId, Digest};
 
 /// Between two rounds of questions, at first; members started together are not held up.
@@ -25,7 +26,7 @@ const ROUND_FIRST: Duration = Duration::from_millis(20);
 /// And after some rounds.
 const ROUND_LAST: Duration = Duration::from_millis(250);
 /// Who does not answer within this is asked again.
-const ASK_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// So often the operator is told who is waited for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
@@ -135,7 +136,9 @@ struct Known {
 
 impl Known {
     fn answer(&self, question: Bytes) -> Option<Answer> {
-        let Question::Found { seed, name, key } = Question::from_bytes(question).ok()?;
+        let Question::Found { seed, name, key } = Question::from_bytes(question).ok()? else {
+            return None;
+        };
         if seed != self.hello.seed {
             return Some(Answer::OtherCluster);
         }
@@ -162,17 +165,40 @@ fn answerer(known: Arc<RwLock<Known>>) -> Answerer {
     })
 }
 
-/// Answers members that have signed and not yet heard that all did, for as long as this one runs.
-/// None in a network of organisations, which is not founded so.
-pub(super) fn founded_answerer(file: &GenesisFile, scheme: &dyn Scheme) -> Option<Answerer> {
+/// Answers members that have signed and not yet heard that all did, and members that were added, for as
+/// long as this one runs. None in a network of organisations, which grows by ceremony.
+pub(super) fn standing_answerer(
+    file: &GenesisFile,
+    scheme: &dyn Scheme,
+    handle: Arc<OnceLock<Handle>>,
+) -> Option<Answerer> {
     let genesis = &file.genesis;
-    let own = file.member_of(&scheme.public_key()).ok()?;
     if genesis.ownership != Ownership::One {
         return None;
     }
-    let (name, urls) = (own.name.clone(), own.client_urls.clone());
-    let hello = Hello::sign(Digest(genesis.salt), name, urls, (genesis.parameters.clone(), scheme));
-    Some(answerer(Arc::new(RwLock::new(Known { hello, file: Some(file.clone()) }))))
+    // A member that joined later is not in the genesis, and nobody asks it for its signature.
+    let founder = file.member_of(&scheme.public_key()).ok().map(|own| {
+        let (name, urls) = (own.name.clone(), own.client_urls.clone());
+        let parameters = (genesis.parameters.clone(), scheme);
+        let hello = Hello::sign(Digest(genesis.salt), name, urls, parameters);
+        Arc::new(Known { hello, file: Some(file.clone()) })
+    });
+    let text: Bytes = file.to_json().into_bytes().into();
+    Some(Arc::new(move |question| {
+        let (founder, text, handle) = (founder.clone(), text.clone(), handle.clone());
+        Box::pin(async move {
+            let answer = match Question::from_bytes(question.clone()) {
+                Ok(Question::Found { .. }) => founder.and_then(|known| known.answer(question)),
+                Ok(Question::Genesis) => Some(Answer::Genesis(text)),
+                Ok(Question::Join { network, peer_address }) => match handle.get() {
+                    Some(handle) => Some(joining::admit(handle, network, &peer_address).await),
+                    None => Some(Answer::NotNow("it starts".to_owned())),
+                },
+                Err(_) => None,
+            };
+            answer.map(|answer| answer.to_bytes()).unwrap_or_default()
+        })
+    }))
 }
 
 /// Founds the network, or joins in: returns the genesis with the signatures of all members, durable.
@@ -263,6 +289,10 @@ impl Round {
             Answer::OtherKey { network, known } => {
                 return Err(FoundError::OtherKey { member, network, known });
             }
+            // Answers to what was not asked.
+            Answer::Genesis(_) | Answer::Joined(_) | Answer::NotListed | Answer::NotNow(_) => {
+                return Ok(());
+            }
         };
         if hello.name != name || hello.seed != self.founder.hello.seed || !hello.holds() {
             return Err(FoundError::Stranger { wanted: member, found: hello.name });
@@ -327,7 +357,7 @@ fn signed_by(file: &GenesisFile, name: &str) -> bool {
 }
 
 /// The first answer at any of a member's URLs.
-async fn ask_one(urls: &str, question: &[u8]) -> Option<Answer> {
+pub(super) async fn ask_one(urls: &str, question: &[u8]) -> Option<Answer> {
     for address in dialled(urls) {
         let asked = tokio::time::timeout(ASK_WITHIN, ask(&address, question)).await;
         if let Ok(Ok(answer)) = asked

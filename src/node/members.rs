@@ -98,6 +98,8 @@ pub(super) struct Members {
     pub(super) epochs: SharedEpochs,
     /// Since when this replica is a member no more.
     pub(super) left_ms: Option<u64>,
+    /// Since when frames to a peer go out.
+    pub(super) linked_ms: BTreeMap<ReplicaId, u64>,
 }
 
 impl Members {
@@ -156,7 +158,7 @@ impl Replica {
                 "this replica's key was rotated: put `althing epoch export` of another member into \
                  the home as epochs.json and start again with the new key",
             ),
-            Place::Outside if own.0 >= network.next_replica => tracing::info!(
+            Place::Outside if own.0 >= network.next_replica || network.awaits(own) => tracing::info!(
                 event = "no_member_yet",
                 epoch,
                 "follows the chain to the epoch that admits this replica"

@@ -201,10 +201,12 @@ impl Replica {
             },
             Event::Net(NetEvent::Up(peer)) => {
                 self.up.insert(peer);
+                self.members.linked_ms.insert(peer, self.clock.mono_ms());
                 self.step(Input::PeerUp { peer });
             }
             Event::Net(NetEvent::Down(peer)) => {
                 self.up.remove(&peer);
+                self.members.linked_ms.remove(&peer);
                 self.step(Input::PeerDown { peer });
             }
             Event::Repair(begun) => return !self.begin_repair(begun),
@@ -449,6 +451,9 @@ impl Replica {
         status.syncs = self.persist.syncs;
         status.quarantined = self.closed().cloned();
         status.fenced.clone_from(&self.fenced);
+        let now = self.clock.mono_ms();
+        let linked = self.members.linked_ms.iter();
+        status.linked_ms = linked.map(|(id, since)| (*id, now.saturating_sub(*since))).collect();
         self.executor.fill(&mut status);
         self.meters.publish(&status);
     }

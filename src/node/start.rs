@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, watch};
@@ -16,7 +16,7 @@ use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
 use crate::node::admit::Admission;
-use crate::node::bootstrap::founded_answerer;
+use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
 use crate::node::clock::Clock;
@@ -97,9 +97,13 @@ impl Node {
         let disk = data_directory(&config)?;
         let opened = open(&config, &disk, None)?;
         let (events, inbox) = channel();
-        let net = links(&config, opened.replayed.state.network(), &events)?;
+        let later = Arc::new(OnceLock::new());
+        let network = opened.replayed.state.network();
+        let net = links(&config, network, (&events, &later))?;
         let (board, mut replica) = first_start(&config, opened, &events, (net.clone(), &disk))?;
         let handle = handle(&config, &board, events.clone(), net.clone());
+        // Whoever asks to be let in from now on is.
+        drop(later.set(handle.clone()));
         replica.begin();
         let life = Life { config, disk, events: events.clone(), net, board };
         let protocol = spawn("protocol", move || life.run(replica, &inbox))?;
@@ -122,7 +126,7 @@ impl Node {
 fn links(
     config: &NodeConfig,
     at_start: &Network,
-    events: &Sender<Event>,
+    (events, later): (&Sender<Event>, &Arc<OnceLock<Handle>>),
 ) -> Result<Option<Links>, StartError> {
     if at_start.membership.members.len() == 1 && config.peer_listeners.is_empty() {
         return Ok(None);
@@ -138,7 +142,8 @@ fn links(
     }
     let founded = config.founded.as_ref();
     let net_config = PeerNetConfig {
-        strangers: founded.and_then(|file| founded_answerer(file, &*config.scheme)),
+        strangers: founded
+            .and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later))),
         tls: Arc::new(tls),
         listeners,
         peers: Vec::new(),
@@ -284,6 +289,7 @@ fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
         own: config.own,
         network: opened.replayed.network.clone(),
         epochs: opened.replayed.epochs.clone(),
+        first: Network::of(&config.genesis),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
@@ -402,6 +408,7 @@ fn replica(
             links,
             epochs: board.epochs,
             left_ms: None,
+            linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),
         core,

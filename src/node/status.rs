@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use crate::ordering::CoreStatus;
 use crate::types::{Height, ReplicaId, Revision};
 
@@ -24,6 +26,8 @@ pub struct NodeStatus {
     pub pending: u64,
     /// Height of the newest checkpoint on disk.
     pub checkpoint: Height,
+    /// For how long frames to a peer have gone out, in milliseconds; absent while they do not.
+    pub linked_ms: BTreeMap<ReplicaId, u64>,
     /// Why this replica is quarantined, if it is.
     pub quarantined: Option<String>,
     /// Why this replica is fenced, if it is: own votes are lost.
@@ -43,6 +47,7 @@ impl NodeStatus {
             syncs: 0,
             pending: 0,
             checkpoint: Height(0),
+            linked_ms: BTreeMap::new(),
             quarantined: None,
             fenced: None,
         }

@@ -225,7 +225,10 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, to: Recipients, message: Message, gate: LogPosition) {
-        if to == Recipients::Others && self.membership.members.len() == 1 {
+        // Who joins a network of one is none of its members, and has one to talk to.
+        let alone =
+            self.membership.members.len() == 1 && self.membership.member(self.own).is_some();
+        if to == Recipients::Others && alone {
             return;
         }
         self.out.push(Output::Send { to, message, gate });

@@ -19,6 +19,7 @@ impl Core {
         if self.quarantined
             || !self.fence.is_cleared()
             || check::unsigned_bundle(&bundle, &self.membership).is_err()
+            || check::proof(&bundle, &self.trust()).is_err()
         {
             return;
         }
@@ -46,7 +47,7 @@ impl Core {
             }
             return;
         }
-        if !self.may_verify(peer, 1) {
+        if !self.may_verify(peer, bundle.signatures()) {
             return;
         }
         if !self.check_bundle(&bundle) {

@@ -5,8 +5,8 @@ use crate::chain::{Range, Value, ValueError, ValueRef, ValueSource};
 use crate::codec::Decode;
 use crate::state::testing::{MapValues, genesis};
 use crate::state::{
-    Cause, ContentHash, Event, KeptChunk, KeyValue, NewVersion, Record, RestoreError, Snapshotter, Span, State,
-    moved_keys,
+    Cause, ContentHash, Event, KeptChunk, KeyValue, NewVersion, Record, RestoreError, Snapshotter,
+    Span, State, moved_keys,
 };
 use crate::types::{LeaseId, Millis, Revision};
 
@@ -292,6 +292,35 @@ proptest! {
             }
         }
     }
+}
+
+/// Replicas of two releases compare these numbers: a change of them is a change of format.
+#[test]
+fn the_numbers_of_a_known_store_stay_and_depend_on_every_byte() {
+    let steps = |length| {
+        vec![
+            Step::Grant(1),
+            Step::Put(1, 1, length),
+            Step::End,
+            Step::Put(1, 0, 3),
+            Step::Put(2, 0, 0),
+            Step::End,
+            Step::Delete(2, 0),
+            Step::End,
+        ]
+    };
+    let numbers = |steps: &[Step]| {
+        let mut world = World::new();
+        world.run(steps, true);
+        let at = [1, 2, 3, 4].map(|revision| world.content(Revision(revision)));
+        (at, world.state.content())
+    };
+    let known = numbers(&steps(5));
+    assert_eq!(known, ([0, 0, 0, 0], 0));
+    let (at, whole) = numbers(&steps(6));
+    assert_eq!(at[0], known.0[0], "nothing was there yet");
+    assert!((1..4).all(|index| at[index] != known.0[index]), "one byte more of an old version");
+    assert_ne!(whole, known.1);
 }
 
 #[test]

@@ -80,6 +80,7 @@ impl Bench {
             membership,
             organisations: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             next_replica: 4,
             next_organisation: 4,
         };
@@ -89,6 +90,7 @@ impl Bench {
                 own: ReplicaId(id),
                 network: network.clone(),
                 epochs: Vec::new(),
+                first: network.clone(),
                 scheme: Arc::clone(&schemes[usize::from(id)]),
                 start_nonce: [id as u8 + 1; 32],
                 genesis_ms: Millis(UNIX_MS),

@@ -273,6 +273,10 @@ impl World {
             ConfigAction::Replace { .. } => self.count("member replaced"),
             ConfigAction::RotateKey { .. } => self.count("key rotated"),
             ConfigAction::Parameters(_) => self.count("parameters changed"),
+            // Only networks of one owner change so, and none of them is simulated.
+            ConfigAction::Reserve { .. }
+            | ConfigAction::Admit { .. }
+            | ConfigAction::Move { .. } => self.count("owned change"),
         }
         Ok(())
     }

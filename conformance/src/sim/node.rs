@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use althing::chain::{Block, Genesis, Membership, REJOIN_SHIFT};
+use althing::chain::{Block, Genesis, Membership, Network, REJOIN_SHIFT};
 use althing::crypto::{PublicKey, Scheme};
 use althing::ordering::{Core, CoreConfig, Message, Recipients};
 use althing::storage::log::{Appender, Batch, BlockReader, LogSettings, Placed};
@@ -17,6 +17,7 @@ use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::node_stable::Stable;
 use crate::sim::plan::{MILLI, Micros, Mutant};
+use crate::sim::proofs::KeptProofs;
 use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
@@ -199,6 +200,8 @@ pub struct Node {
     pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
+    /// Proofs of misbehaviour on its disk.
+    pub proofs: KeptProofs,
     /// How its disk was lost or replaced, until it votes again.
     pub lost: Lost,
     /// An older copy of its disk.
@@ -265,6 +268,7 @@ impl Node {
             own: identity.id,
             network: machine.state.network().clone(),
             epochs,
+            first: Network::of(&identity.genesis),
             scheme: Arc::clone(&identity.scheme),
             start_nonce: nonce,
             genesis_ms: identity.genesis.created_ms,

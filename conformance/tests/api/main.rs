@@ -5,9 +5,10 @@
 //! compared with it. `ALTHING_RECORD=1` writes recordings anew; `ALTHING_UNDER_TEST=etcd` runs a
 //! second etcd in Althing's place, and whatever differs then is the script's own fault.
 
+mod differential;
 mod etcdctl;
-mod fuzz;
 mod http;
+mod rest;
 mod script;
 
 use std::path::PathBuf;
@@ -119,6 +120,26 @@ fn other_services_answer_as_etcd_does() {
 }
 
 #[test]
+fn locks_answer_as_etcds() {
+    compare("lock", &[]);
+}
+
+#[test]
+fn elections_answer_as_etcds() {
+    compare("election", &[]);
+}
+
+#[test]
+fn locks_and_elections_ask_in_their_callers_name() {
+    compare("concurrency_auth", &["--bcrypt-cost=4"]);
+}
+
+#[test]
+fn hashes_and_downgrades_answer_as_etcd_does() {
+    compare("maintenance", &[]);
+}
+
+#[test]
 fn kubernetes_shapes_answer_as_etcd_does() {
     compare("kubernetes", &[]);
 }
@@ -137,6 +158,18 @@ fn tokens_end_as_those_of_etcd() {
 #[test]
 fn permissions_are_those_of_etcd() {
     compare("permissions", &["--bcrypt-cost=4"]);
+}
+
+/// Where Althing differs from etcd on purpose: there a watcher keeps what it was allowed at first.
+#[test]
+fn a_watcher_that_loses_its_right_sees_no_more() {
+    if !peers::available("api::lost_right", &["althing"]) {
+        return;
+    }
+    let steps = script::parse(include_str!("scripts/lost_right.commands"));
+    let found = script::transcript(&Target::althing(&["--bcrypt-cost=4"]), &steps);
+    let expected = include_str!("scripts/lost_right.expected");
+    script::assert_same("a lost right", expected, &found);
 }
 
 /// A JWT proves itself: with the same secret, one server's is the other's.

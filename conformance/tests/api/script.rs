@@ -11,6 +11,7 @@
 //! send w create_request{key:'a'}
 //! read w                                   what arrives until 400 ms are quiet
 //! close w
+//! drop w                                   the client cancels it
 //! sleep 1500                               milliseconds
 //! login alice 'her password'               steps from here on are hers, if she is let in
 //! as alice                                 hers again, by the token she got before
@@ -43,6 +44,7 @@ enum Action {
     Send { name: String, request: String },
     Read { name: String },
     Close { name: String },
+    Drop { name: String },
     Sleep(Duration),
     Login { user: String, password: String },
     As { user: String },
@@ -77,6 +79,7 @@ fn action(line: &str) -> Action {
         "send" => Action::Send { name: pair().0.into(), request: pair().1.into() },
         "read" => Action::Read { name: rest },
         "close" => Action::Close { name: rest },
+        "drop" => Action::Drop { name: rest },
         "sleep" => Action::Sleep(Duration::from_millis(rest.parse().expect("milliseconds"))),
         "login" => Action::Login { user: pair().0.into(), password: pair().1.into() },
         "as" => Action::As { user: rest },
@@ -161,6 +164,10 @@ fn perform(
             streams.get_mut(name).expect("an open stream").close();
             Vec::new()
         }
+        Action::Drop { name } => {
+            streams.remove(name).expect("an open stream").cancel();
+            Vec::new()
+        }
         Action::Sleep(time) => {
             std::thread::sleep(*time);
             Vec::new()
@@ -193,7 +200,7 @@ fn login(
 }
 
 /// All messages of a server stream merged into one, as etcd promises for RangeStream.
-fn gather(client: &Client, method: &str, request: &str) -> Vec<String> {
+pub fn gather(client: &Client, method: &str, request: &str) -> Vec<String> {
     let mut stream = client.open(method).unwrap_or_else(|f| panic!("{method}: {f:?}"));
     stream.send(request);
     stream.close();
@@ -271,7 +278,7 @@ fn failure_text(failure: &Failure) -> String {
 }
 
 /// The reply without what names the server or the moment.
-fn reply_text(mut message: DynamicMessage, mask: &[String]) -> String {
+pub fn reply_text(mut message: DynamicMessage, mask: &[String]) -> String {
     for name in mask {
         message.clear_field_by_name(name);
     }

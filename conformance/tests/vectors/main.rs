@@ -313,10 +313,26 @@ fn whole_file(disk: &dyn Disk, path: &str) -> Bytes {
 #[test]
 fn networks_changes_and_epoch_proofs_keep_their_bytes() {
     let network = Network::of(&samples::genesis());
-    let items = [("bytes", network.to_bytes()), ("root", digest_item(network.root()))];
+    let growing = samples::growing();
+    let items = [
+        ("bytes", network.to_bytes()),
+        ("root", digest_item(network.root())),
+        ("growing", growing.to_bytes()),
+    ];
     golden("network.hex", &items);
     canonical::<Network>(&network.to_bytes());
-    let names = ["add", "promote", "remove", "replace", "rotate_key", "parameters"];
+    canonical::<Network>(&growing.to_bytes());
+    let names = [
+        "add",
+        "promote",
+        "remove",
+        "replace",
+        "rotate_key",
+        "parameters",
+        "reserve",
+        "admit",
+        "move",
+    ];
     let changes = samples::changes();
     let bytes: Vec<(&str, Bytes)> =
         names.into_iter().zip(changes.iter().map(Encode::to_bytes)).collect();
@@ -348,6 +364,10 @@ fn what_founders_say_to_each_other_keeps_its_bytes() {
     let genesis = cluster.genesis(&hellos).expect("all said hello");
     let hello = hellos["b"].clone();
     let question = Question::Found { seed: cluster.seed(), name: "a".into(), key: hellos["a"].key };
+    let join = Question::Join {
+        network: genesis.cluster_id(),
+        peer_address: "http://127.0.0.1:4380".into(),
+    };
     let signatures =
         (0..2_u8).map(|n| (ReplicaId(n.into()), samples::key(n).sign(&genesis.signed_bytes())));
     let agreed = Some((genesis.cluster_id(), signatures.collect()));
@@ -356,18 +376,34 @@ fn what_founders_say_to_each_other_keeps_its_bytes() {
         Answer::Member { hello: hello.clone(), agreed },
         Answer::OtherCluster,
         Answer::OtherKey { network: genesis.cluster_id(), known: hello.key },
+        Answer::Genesis(Bytes::from_static(b"{}")),
+        Answer::Joined(vec![samples::epoch_proof()]),
+        Answer::NotListed,
+        Answer::NotNow("no leader".into()),
     ];
     let mut items = vec![
         ("seed", digest_item(cluster.seed())),
         ("genesis", genesis.to_bytes()),
         ("hello", hello.to_bytes()),
         ("question", question.to_bytes()),
+        ("question_genesis", Question::Genesis.to_bytes()),
+        ("question_join", join.to_bytes()),
     ];
-    let names = ["member", "member_that_signed", "other_cluster", "other_key"];
+    let names = [
+        "member",
+        "member_that_signed",
+        "other_cluster",
+        "other_key",
+        "genesis_file",
+        "joined",
+        "not_listed",
+        "not_now",
+    ];
     items.extend(names.into_iter().zip(answers.iter().map(Encode::to_bytes)));
     golden("hello.hex", &items);
     canonical::<Hello>(&hello.to_bytes());
     canonical::<Question>(&question.to_bytes());
+    canonical::<Question>(&join.to_bytes());
     answers.iter().for_each(|answer| canonical::<Answer>(&answer.to_bytes()));
 }
 

@@ -5,9 +5,10 @@ use althing::chain::{
     BundleParts, Certificate, Change, ChangeKind, CheckpointCertificate, CheckpointId,
     CheckpointVote, ChunkEntry, Compare, CompareResult, CompareTarget, ConfigAction, ConfigChange,
     DeleteRange, Effects, Entry, EpochProof, Evidence, Genesis, GenesisMember, Hello,
-    InitialCluster, Manifest, Membership, NewReplica, Op, Ownership, Parameters, Permission,
-    PermissionKind, Phase, Put, REJOIN_SHIFT, Range, Rejoin, SYSTEM_ORDINAL, SessionWindow,
-    Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags, possession_bytes,
+    InitialCluster, Manifest, Membership, Network, NewReplica, Op, Ownership, Parameters,
+    Permission, PermissionKind, Phase, Put, REJOIN_SHIFT, Range, Rejoin, Reserved, SYSTEM_ORDINAL,
+    SessionWindow, Skeleton, SortOrder, SortTarget, Txn, Value, ValueSlot, Vote, flags,
+    possession_bytes,
 };
 use althing::crypto::{Ed25519, Scheme, Signature};
 use althing::ordering::{
@@ -498,6 +499,9 @@ pub fn changes() -> Vec<ConfigChange> {
         ConfigAction::Replace { promoted: replica, removed: ReplicaId(2) },
         ConfigAction::RotateKey { replica, key: new.public_key(), possession },
         ConfigAction::Parameters(Parameters { window: 16, ..Parameters::default() }),
+        ConfigAction::Reserve { peer_address: "http://127.0.0.1:2480".to_owned(), voting: true },
+        ConfigAction::Admit { replica, hello: Box::new(founders().1["b"].clone()) },
+        ConfigAction::Move { replica, peer_address: "http://127.0.0.1:2481".to_owned() },
     ];
     let change = |action| {
         let mut change = ConfigChange {
@@ -513,6 +517,18 @@ pub fn changes() -> Vec<ConfigChange> {
         change
     };
     actions.into_iter().map(change).collect()
+}
+
+/// A network of one owner with members that have not started.
+pub fn growing() -> Network {
+    let (cluster, hellos) = founders();
+    let mut network = Network::of(&cluster.genesis(&hellos).expect("all said hello"));
+    for (id, voting) in [(2, true), (3, false)] {
+        let peer_address = format!("http://127.0.0.1:{id}380,http://127.0.0.2:{id}380");
+        network.reserved.insert(ReplicaId(id), Reserved { peer_address, voting });
+    }
+    network.next_replica = 4;
+    network
 }
 
 /// Of an ordinary block: the form counts here.

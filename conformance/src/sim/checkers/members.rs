@@ -74,7 +74,11 @@ impl Roster {
             ConfigAction::RotateKey { replica, key, .. } => {
                 next.seat(*replica, |seat| seat.key = *key);
             }
-            ConfigAction::Parameters(_) => {}
+            // What only one owner's networks do is not simulated.
+            ConfigAction::Parameters(_)
+            | ConfigAction::Reserve { .. }
+            | ConfigAction::Admit { .. }
+            | ConfigAction::Move { .. } => {}
         }
         next
     }

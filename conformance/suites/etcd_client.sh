@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The tests inside the Rust crate etcd-client, from crates.io, against Althing on the port they insist
+# on (localhost:2379).
+#   conformance/suites/etcd_client.sh [--on etcd]
+# ALTHING_BIN is the program judged; ALTHING_PEERS_BIN holds etcdctl, and etcd for --on etcd.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+on=althing
+[[ ${1:-} != --on ]] || on=$2
+peer() { # program
+  local directory
+  for directory in ${ALTHING_PEERS_BIN//:/ }; do
+    if [[ -x $directory/$1 ]]; then echo "$directory/$1"; return; fi
+  done
+  echo "$1 is in none of ALTHING_PEERS_BIN=$ALTHING_PEERS_BIN" >&2
+  exit 1
+}
+program=${ALTHING_BIN:-}
+[[ $on != etcd ]] || program=$(peer etcd)
+program=$(readlink -f "${program:?names the program to judge}")
+
+target=${CARGO_TARGET_DIR:-$here/../../target}/etcd_client
+mkdir -p "$target" && target=$(cd "$target" && pwd)
+manifest=$here/etcd_client/Cargo.toml
+source=$(cargo metadata --locked --format-version 1 --manifest-path "$manifest" |
+  python3 -c 'import json,sys; print(next(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "etcd-client"))')
+{ read -r PROTOC; read -r PROTOC_INCLUDE; } < <(
+  cargo run --locked --quiet --manifest-path "$manifest" --target-dir "$target" --bin protoc-paths)
+export PROTOC PROTOC_INCLUDE
+# A crate in the registry's cache is read only; its tests are built from a copy.
+copy=$target/source
+rm -rf "$copy" && cp -r "$(dirname "$source")" "$copy" && chmod -R u+w "$copy"
+printf '\n[workspace]\n' >>"$copy/Cargo.toml"
+(cd "$copy" && cargo test --locked --target-dir "$target" --no-run --test client --test namespace)
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/etcd-client.XXXXXX")
+server=
+trap '[[ -z $server ]] || { kill "$server"; wait "$server" 2>/dev/null || true; }; rm -rf "$work"' EXIT
+begin() { # request bytes
+  ETCD_AUTH_TOKEN_TTL=2 ETCD_MAX_REQUEST_BYTES=$1 "$program" --data-dir "$work/data-$1" >"$work/output-$1" 2>&1 &
+  server=$!
+  local tries=0
+  until "$(peer etcdctl)" --endpoints=localhost:2379 get ready >/dev/null 2>&1; do
+    kill -0 "$server" || { tail -5 "$work/output-$1"; exit 1; }
+    ((++tries < 200)) || { echo "no answer on localhost:2379"; exit 1; }
+    sleep 0.3
+  done
+  "$(peer etcdctl)" --endpoints=localhost:2379 user add root:rootpwd
+  "$(peer etcdctl)" --endpoints=localhost:2379 user grant-role root root
+}
+begin "${ALTHING_REQUEST_BYTES:-10240}"
+code=0
+(cd "$copy" && cargo test --locked --target-dir "$target" --no-fail-fast --test client --test namespace -- --test-threads=1) || code=1
+exit $code
