@@ -115,6 +115,8 @@ pub const RULES: &[Rule] = &[
         &[
             "tracing",
             "tracing_subscriber",
+            "file_rotate",
+            "chrono",
             "metrics",
             "metrics_exporter_prometheus",
             "metrics_process",
@@ -253,6 +255,7 @@ pub const RULES: &[Rule] = &[
             "observe", "node", "api", "web",
         ],
         &[
+            "sd_notify",
             "clap",
             "hyper",
             "hyper_rustls",
@@ -313,14 +316,14 @@ pub const MODULE_RATCHET: &[(&str, usize)] = &[
     ("ordering", 7_830),
     ("state", 5_020),
     ("storage", 7_030),
-    ("observe", 430),
-    ("tls", 900),
+    ("observe", 560),
+    ("tls", 1_160),
     ("net", 1_330),
-    ("config", 2_990),
+    ("config", 3_530),
     ("node", 5_710),
-    ("api", 5_640),
-    ("web", 2_110),
-    ("cli", 4_620),
+    ("api", 5_650),
+    ("web", 2_370),
+    ("cli", 4_730),
 ];
 
 /// Lines above [`COLUMNS`]: (file, how many). Only shrinks.
