@@ -22,9 +22,10 @@ pub mod verify;
 pub mod watch;
 pub mod storage;
 #[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "writes log files")]
 pub mod observe;
 #[cfg(feature = "server")]
-#[allow(clippy::disallowed_methods, reason = "reads the operator's files, compares their times")]
+#[allow(clippy::disallowed_methods, reason = "reads the operator's files")]
 pub mod tls;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tasks, queues, pings")]

@@ -76,6 +76,16 @@ const METHODS: &[(&str, Need)] = &[
 /// Services that tell nothing of the store.
 const OPEN: [&str; 1] = ["grpc.health.v1."];
 
+/// The path of every method served, for those who count calls.
+#[must_use]
+pub fn method_paths() -> Vec<String> {
+    let path = |name: &str| {
+        if name.starts_with("v3") { format!("/{name}") } else { format!("/etcdserverpb.{name}") }
+    };
+    let health = ["Check", "Watch"].map(|name| format!("/grpc.health.v1.Health/{name}"));
+    METHODS.iter().map(|(name, _)| path(name)).chain(health).collect()
+}
+
 fn need(path: &str) -> Need {
     let path = path.trim_start_matches('/');
     // A page has no package in front of a service.

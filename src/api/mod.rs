@@ -52,6 +52,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::service::Routes;
 
+pub use methods::method_paths;
 pub use tokens::{JwtKeys, Tokens};
 
 pub use convert::{ETCD_VERSION, cluster_id, member_id};

@@ -132,7 +132,7 @@ impl Tokens {
     }
 
     /// User and auth revision that a valid JWT claims.
-    pub(super) fn claims(&self, token: &str) -> Option<(Bytes, u64)> {
+    pub fn claims(&self, token: &str) -> Option<(Bytes, u64)> {
         match &self.0 {
             Kind::Jwt(jwt) if token.len() <= TOKEN_BYTES_MAX => jwt.claims(token),
             _ => None,
@@ -140,14 +140,14 @@ impl Tokens {
     }
 
     /// The digest of a simple token's secret part, and the height it names.
-    pub(super) fn simple(&self, token: &str) -> Option<(Digest, u64)> {
+    pub fn simple(&self, token: &str) -> Option<(Digest, u64)> {
         let Kind::Simple { .. } = self.0 else { return None };
         let (secret, height) = token.split_once('.').filter(|_| token.len() <= 256)?;
         Some((AuthOp::token_digest(secret.as_bytes()), height.parse().ok()?))
     }
 
     /// A signed token, if that is what is given out; an error without a key to sign with.
-    pub(super) fn sign(&self, user: &str, revision: u64, now: u64) -> Option<Result<String, ()>> {
+    pub fn sign(&self, user: &str, revision: u64, now: u64) -> Option<Result<String, ()>> {
         match &self.0 {
             Kind::Jwt(jwt) => Some(jwt.issue(user, revision, now).map_err(|_| ())),
             _ => None,

@@ -131,11 +131,13 @@ pub fn execute(
     }
     let Run { record, replies, logins, checkpoint, .. } = run;
     let checkpoint_wanted = state.end_block(&record, checkpoint);
-    let Record { events, changes, .. } = record;
+    let Record { events, changes, puts, deletes, .. } = record;
     Ok(Outcome {
         effects: Effects { height: block.header.height, exec_root: state.exec_root(), changes },
         replies,
         logins,
+        puts,
+        deletes,
         events,
         revision: state.kv.revision(),
         next_expiry: state.next_expiry(),
@@ -283,6 +285,7 @@ impl Step<'_> {
 
     fn delete(&mut self, delete: &DeleteRange) -> Reply {
         let mut keys = self.state.kv.keys(Span::new(&delete.key, &delete.range_end));
+        self.record.deletes += 1;
         if planted::strikes_at(&delete.key) {
             keys.clear();
         }

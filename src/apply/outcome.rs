@@ -14,6 +14,10 @@ pub struct Outcome {
     pub replies: Vec<(u64, u64, Reply)>,
     /// Tokens given out.
     pub logins: Vec<Login>,
+    /// Puts done, which metrics count.
+    pub puts: u64,
+    /// Deletes asked for.
+    pub deletes: u64,
     /// In order of (revision, sub-revision).
     pub events: Vec<Event>,
     /// The store's revision behind the block.

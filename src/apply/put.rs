@@ -43,6 +43,7 @@ impl Step<'_> {
         };
         let new = NewVersion { lease, value, commitment };
         let prev = self.state.put(&put.key, new, &self.cause, self.record);
+        self.record.puts += 1;
         let prev = prev.filter(|_| put.prev_kv);
         Ok(Reply::Put { revision: self.revision(), prev })
     }

@@ -9,6 +9,7 @@ mod certificate;
 mod change;
 pub mod check;
 mod checkpoint;
+mod config_error;
 mod effects;
 mod epoch;
 mod epoch_proof;
@@ -35,10 +36,10 @@ pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
 pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleHeader, BundleParts, Skeleton};
 pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature};
 pub use change::{
-    Attestation, ConfigAction, ConfigChange, ConfigError, GovernanceVote, NewReplica,
-    possession_bytes,
+    Attestation, ConfigAction, ConfigChange, GovernanceVote, NewReplica, possession_bytes,
 };
 pub use checkpoint::{CheckpointCertificate, CheckpointId, CheckpointVote};
+pub use config_error::ConfigError;
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
 pub use epoch_proof::{EpochError, EpochProof};

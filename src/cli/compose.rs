@@ -2,7 +2,7 @@
 //! end.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::config::{ClientSettings, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
 use crate::observe::Metrics;
-use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls};
-use crate::web::{self, Limits, Listener, Server, bind};
+use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls, Versions};
+use crate::web::{self, Access, Limits, Listener, Server, Socket, bind, bind_unix};
 use crate::{api, types};
 
 /// A stop that takes longer cuts connections: supervisors wait 20 s and more.
@@ -41,10 +41,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
     let peers = match prepared.peers.take() {
         Some(bound) => bound,
         None if prepared.alone() => lone_peers(&prepared),
-        None => {
-            let bound = bind_all(&prepared.settings.peer.listen)?;
-            bound.into_iter().map(|(_, socket)| socket).collect()
-        }
+        None => bind_peers(&prepared.settings.peer.listen)?,
     };
     Metrics::install()?;
     let members = &prepared.genesis.genesis.members;
@@ -60,13 +57,16 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         peer_listeners: peers,
         runtime: runtime.handle().clone(),
         history_retention_ms: prepared.settings.history_retention_ms,
+        waits_for_disk: !prepared.settings.unsafe_no_fsync,
     })
     .map_err(|why| anyhow::anyhow!("{why}"))?;
     let handle = node.handle();
     let auth = auth_settings(client)?;
     let listeners = listeners((&prepared, auth), &handle, sockets, &tls);
-    let server = Server::start(listeners, &limits(client)).context("cannot serve clients")?;
+    let server = Server::start(listeners, &limits(client), api::method_paths());
+    let server = server.context("cannot serve clients")?;
     runtime.block_on(until_told(&prepared, &handle))?;
+    tell_supervisor(sd_notify::NotifyState::Stopping);
     // Peer links live in this runtime, and a primary that stops still has to pass its lead on.
     let stopping = runtime.spawn_blocking(move || {
         server.stop(STOP_WITHIN);
@@ -84,8 +84,8 @@ fn lone_peers(prepared: &Prepared) -> Vec<TcpListener> {
     if prepared.genesis.genesis.ownership == Ownership::Many {
         return Vec::new();
     }
-    match bind_all(&prepared.settings.peer.listen) {
-        Ok(bound) => bound.into_iter().map(|(_, socket)| socket).collect(),
+    match bind_peers(&prepared.settings.peer.listen) {
+        Ok(bound) => bound,
         Err(why) => {
             tracing::warn!(
                 event = "peer_listener", %why,
@@ -110,7 +110,17 @@ fn prepare_process() {
     }
 }
 
-type Bound = Vec<(bool, TcpListener)>;
+/// systemd, if it asked to be told.
+fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
+        return;
+    }
+    if let Err(why) = sd_notify::notify(&[state]) {
+        tracing::warn!(event = "supervisor", %why, "the supervisor cannot be told");
+    }
+}
+
+type Bound = Vec<(bool, Socket)>;
 
 struct Sockets {
     grpc: Bound,
@@ -118,31 +128,37 @@ struct Sockets {
     metrics: Bound,
 }
 
-pub(super) fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
+fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
     let mut bound = Vec::new();
     for url in urls {
-        let port = url.port.with_context(|| format!("{url}: unix sockets are not there yet"))?;
-        bound.extend(bind(&url.host, port)?.into_iter().map(|socket| (url.tls, socket)));
+        match url.port {
+            Some(port) => {
+                let sockets = bind(&url.host, port)?.into_iter();
+                bound.extend(sockets.map(|socket| (url.tls, Socket::Tcp(socket))));
+            }
+            None => bound.push((url.tls, Socket::Unix(bind_unix(Path::new(&url.host))?))),
+        }
     }
     Ok(bound)
 }
 
-struct Tls {
-    clients: Option<Arc<ListenerTls>>,
-    /// Asks for no certificate: probes and scrapers have none.
-    probes: Option<Arc<ListenerTls>>,
+pub(super) fn bind_peers(urls: &[ListenUrl]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut bound = Vec::new();
+    for url in urls {
+        let port = url.port.with_context(|| format!("{url}: peers meet by TCP alone"))?;
+        bound.extend(bind(&url.host, port)?);
+    }
+    Ok(bound)
 }
 
-fn client_tls(client: &ClientSettings) -> anyhow::Result<Tls> {
+/// One object for gRPC, HTTP and metrics, so that no listener is weaker than another.
+fn client_tls(client: &ClientSettings) -> anyhow::Result<Option<Arc<ListenerTls>>> {
     let (Some(certificate), Some(key)) = (&client.tls.certificate, &client.tls.key) else {
-        return Ok(Tls { clients: None, probes: None });
+        return Ok(None);
     };
-    let open = ListenerFiles {
+    let files = ListenerFiles {
         certificate: certificate.clone(),
         key: key.clone(),
-        ..ListenerFiles::default()
-    };
-    let closed = ListenerFiles {
         trusted_ca: client.tls.trusted_ca.clone(),
         revocations: client.tls.revoked.clone(),
         client_authentication: if client.tls.client_certificate_required {
@@ -150,12 +166,15 @@ fn client_tls(client: &ClientSettings) -> anyhow::Result<Tls> {
         } else {
             ClientAuthentication::None
         },
-        ..open.clone()
+        allowed_hostnames: client.tls.allowed_hostnames.clone(),
+        cipher_suites: client.tls.cipher_suites.clone(),
+        versions: match (client.tls.tls12, client.tls.tls13) {
+            (true, false) => Versions::Tls12,
+            (false, true) => Versions::Tls13,
+            _ => Versions::Both,
+        },
     };
-    Ok(Tls {
-        clients: Some(Arc::new(ListenerTls::load(closed)?)),
-        probes: Some(Arc::new(ListenerTls::load(open)?)),
-    })
+    Ok(Some(Arc::new(ListenerTls::load(files)?)))
 }
 
 fn limits(client: &ClientSettings) -> Limits {
@@ -165,6 +184,8 @@ fn limits(client: &ClientSettings) -> Limits {
         streams_max: client.streams_max.unwrap_or(default.streams_max),
         keepalive_interval: (!interval.is_zero()).then_some(interval),
         keepalive_timeout: Duration::from_millis(client.keepalive_timeout_ms),
+        times_calls: client.metrics_extensive,
+        slow_call: Duration::from_millis(client.slow_request_ms),
         ..default
     }
 }
@@ -202,7 +223,7 @@ fn listeners(
     (prepared, auth): (&Prepared, api::AuthSettings),
     handle: &Handle,
     sockets: Sockets,
-    tls: &Tls,
+    tls: &Option<Arc<ListenerTls>>,
 ) -> Vec<Listener> {
     let client = &prepared.settings.client;
     let api_settings = api::Settings {
@@ -216,25 +237,26 @@ fn listeners(
     let web_settings = web::Settings {
         etcd_version: api::ETCD_VERSION,
         member_id: api::member_id(&prepared.genesis.genesis.cluster_id(), prepared.own),
+        tls: tls.clone(),
     };
     let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
-    let mut pages = web::routes(handle.clone(), web_settings.clone());
-    if client.rest {
-        pages = pages.merge(rest);
-    }
+    let pages = web::routes(handle.clone(), web_settings.clone());
+    let pages = if client.grpc_gateway { pages.merge(rest) } else { pages };
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
     let mut all = Vec::new();
-    let mut add = |bound: Bound, router: &Router, tls: &Option<Arc<ListenerTls>>| {
+    let mut add = |bound: Bound, router: &Router, access: &Option<Arc<Access>>| {
         for (secure, socket) in bound {
-            let tls = if secure { tls.clone() } else { None };
-            all.push(Listener { socket, tls, router: router.clone() });
+            let tls = tls.clone().filter(|_| secure);
+            all.push(Listener { socket, tls, router: router.clone(), access: access.clone() });
         }
     };
-    add(sockets.grpc, &first, &tls.clients);
-    add(sockets.http, &pages, &tls.clients);
-    add(sockets.metrics, &probes, &tls.probes);
+    let access = Access { hosts: client.host_whitelist.clone(), origins: client.cors.clone() };
+    let access = Some(Arc::new(access));
+    add(sockets.grpc, &first, &access);
+    add(sockets.http, &pages, &access);
+    add(sockets.metrics, &probes, &None);
     all
 }
 
@@ -267,4 +289,5 @@ async fn say_when_ready(prepared: &Prepared, handle: &Handle) {
     for url in &prepared.settings.client.listen {
         tracing::info!(event = "ready", %url, network = %id, "ready to serve client requests");
     }
+    tell_supervisor(sd_notify::NotifyState::Ready);
 }

@@ -3,6 +3,7 @@
 
 mod auto_compaction;
 mod block;
+mod cert;
 mod certificates;
 mod change;
 mod compose;
@@ -97,6 +98,9 @@ enum Command {
     /// Save backups that stock etcd restores, and check them offline.
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// Show the certificates in force and how long they are good.
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Show versions.
     Version,
 }
@@ -164,6 +168,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Config(command) => member::config(command),
         Command::Epoch(command) => epoch::run(command),
         Command::Snapshot(command) => snapshot::run(command),
+        Command::Cert(command) => cert::run(&command),
         Command::Version => {
             say!("{}", version::text().trim_end());
             Ok(())

@@ -4,17 +4,18 @@
 use std::net::TcpListener;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use tokio::runtime::Runtime;
 
 use super::epoch::EpochFile;
 use super::output::{Failure, say};
 use super::{compose, drop_in, version};
 use crate::chain::{Address, Network, Ownership};
 use crate::config::{
-    GenesisFile, Home, ListenUrl, SecretSeed, Settings, SettingsError, help, voted_differences,
+    self, GenesisFile, Home, ListenUrl, SecretSeed, Settings, help, voted_differences,
 };
 use crate::node;
-use crate::observe::{LogFormat, LogSettings, start_logging};
+use crate::observe::{LogFormat, LogOutput, LogSettings, Rotation, start_logging};
 use crate::types::ReplicaId;
 
 pub(super) const FLAGS_TITLE: &str = "\nFlags of `althing serve`, etcd's included:";
@@ -36,6 +37,21 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Two of etcd's unsafe flags concern a replica that is alone, and no other.
+    fn check_unsafe(&mut self) -> anyhow::Result<()> {
+        if self.alone() {
+            return Ok(());
+        }
+        if core::mem::take(&mut self.settings.unsafe_no_fsync) {
+            let why = "the other replicas count on what this one acknowledges";
+            self.settings.warnings.push(format!("--unsafe-no-fsync has no effect: {why}"));
+        }
+        if self.settings.force_new_cluster {
+            bail!("--force-new-cluster: a network is not taken from its members by one of them");
+        }
+        Ok(())
+    }
+
     /// Whether no other replica is known.
     pub fn alone(&self) -> bool {
         let first = self.genesis.genesis.members.len();
@@ -57,12 +73,11 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let settings = Settings::parse(arguments, &environment).map_err(|error| match error {
-        SettingsError::Flag(_) => Failure::usage(error),
-        other => other.into(),
-    })?;
+    let settings = Settings::parse(arguments, &environment)
+        .map_err(|error| if error.is_usage() { Failure::usage(error) } else { error.into() })?;
     start_logging(&log_settings(&settings))?;
-    let prepared = prepare(settings)?;
+    let mut prepared = prepare(settings)?;
+    prepared.check_unsafe()?;
     for warning in &prepared.settings.warnings {
         tracing::warn!(event = "setting", "{warning}");
     }
@@ -72,7 +87,22 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
 
 fn log_settings(settings: &Settings) -> LogSettings {
     let format = if settings.log.json { LogFormat::Json } else { LogFormat::Text };
-    LogSettings { filter: settings.log.filter.clone(), format }
+    let output = |output: &config::LogOutput| match (output, &settings.log.rotation) {
+        (config::LogOutput::Stderr, _) => LogOutput::Stderr,
+        (config::LogOutput::Stdout, _) => LogOutput::Stdout,
+        (config::LogOutput::File(path), None) => LogOutput::File(path.clone()),
+        (config::LogOutput::File(path), Some(rotation)) => LogOutput::Rotated(
+            path.clone(),
+            Rotation {
+                bytes_max: rotation.bytes_max,
+                days_max: rotation.days_max,
+                files_max: rotation.files_max,
+                compress: rotation.compress,
+            },
+        ),
+    };
+    let outputs = settings.log.outputs.iter().map(output).collect();
+    LogSettings { filter: settings.log.filter.clone(), format, outputs }
 }
 
 /// Finds out who this replica is and fills in what the genesis and the home say.
@@ -103,34 +133,34 @@ type Founded = (GenesisFile, SecretSeed, Option<Vec<TcpListener>>);
 /// The network that etcd's flags alone name, founded or joined if this replica is not in it yet; then
 /// the peer sockets are bound already.
 fn found(settings: &mut Settings) -> anyhow::Result<Founded> {
-    let start = drop_in::start(settings)?;
-    if let drop_in::Start::Founded(file, secret) = start {
-        return Ok((file, secret, None));
-    }
-    for warning in settings.warnings.drain(..) {
-        tracing::warn!(event = "setting", "{warning}");
-    }
-    let sockets = compose::bind_all(&settings.peer.listen)?;
-    let sockets: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let (file, secret) = match start {
-        drop_in::Start::Founded(file, secret) => (file, secret),
+    match drop_in::start(settings)? {
+        drop_in::Start::Founded(file, secret) => Ok((file, secret, None)),
         drop_in::Start::Founding(founder, secret) => {
-            let file = runtime.block_on(node::found(founder, &sockets))?;
+            let (sockets, runtime) = meeting_place(settings)?;
+            let file = runtime.block_on(node::found(*founder, &sockets))?;
             let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
             tracing::info!(event = "founded", %network, n, "all members signed the genesis");
-            (file, secret)
+            Ok((file, secret, Some(sockets)))
         }
         drop_in::Start::Joining(joiner, secret) => {
+            let (sockets, runtime) = meeting_place(settings)?;
             let joined = runtime.block_on(node::join(joiner, &sockets))?;
             drop_in::keep(settings, &joined)?;
             let network = joined.file.genesis.cluster_id();
             tracing::info!(event = "joined", %network, "the network let this member in");
-            (joined.file, secret)
+            Ok((joined.file, secret, Some(sockets)))
         }
-    };
-    Ok((file, secret, Some(sockets)))
+    }
+}
+
+/// What finding the other members takes, after the warnings: it may last.
+fn meeting_place(settings: &mut Settings) -> anyhow::Result<(Vec<TcpListener>, Runtime)> {
+    for warning in settings.warnings.drain(..) {
+        tracing::warn!(event = "setting", "{warning}");
+    }
+    let sockets = compose::bind_peers(&settings.peer.listen)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok((sockets, runtime.context("cannot start the runtime")?))
 }
 
 /// The network of HOME/epochs.json, which a replica needs that the genesis does not know.

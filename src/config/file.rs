@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::flag_table::{FLAGS, Flag, Kind, flag};
-use super::flags::{FlagError, Source, Values, nearest};
+use super::flags::{FlagError, Source, Values, nearest, wrong_value};
 
 /// etcd's sections whose fields are flags under another name.
 const SECTIONS: &[(&str, &[(&str, &str)])] = &[
@@ -39,8 +39,57 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
         "socket-options",
         &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
     ),
-    ("discovery-config", &[("token", "discovery-token"), ("endpoints", "discovery-endpoints")]),
+    ("discovery-config", &[("token", "discovery-token")]),
 ];
+
+/// Flags that are no key of etcd's file (`server/embed/config.go`: their fields have another key, in a
+/// section, or none). etcd reads over them.
+const NOT_IN_FILE: &[&str] = &[
+    "socket-reuse-port",
+    "socket-reuse-address",
+    "raft-read-timeout",
+    "raft-write-timeout",
+    "config-file",
+    "discovery",
+    "discovery-token",
+    "discovery-endpoints",
+    "discovery-dial-timeout",
+    "discovery-request-timeout",
+    "discovery-keepalive-time",
+    "discovery-keepalive-timeout",
+    "discovery-insecure-transport",
+    "discovery-insecure-skip-tls-verify",
+    "discovery-cert",
+    "discovery-key",
+    "discovery-cacert",
+    "discovery-user",
+    "discovery-password",
+    "discovery-fallback",
+    "discovery-proxy",
+    "cert-file",
+    "key-file",
+    "client-cert-auth",
+    "client-cert-file",
+    "client-key-file",
+    "client-crl-file",
+    "client-cert-allowed-hostname",
+    "trusted-ca-file",
+    "auto-tls",
+    "peer-cert-file",
+    "peer-key-file",
+    "peer-client-cert-auth",
+    "peer-client-cert-file",
+    "peer-client-key-file",
+    "peer-trusted-ca-file",
+    "peer-cert-allowed-cn",
+    "peer-cert-allowed-hostname",
+    "peer-auto-tls",
+    "peer-crl-file",
+    "peer-skip-client-san-verification",
+];
+
+/// Keys whose value etcd takes as a list only.
+const LISTS: &[&str] = &["log-outputs", "cipher-suites"];
 
 impl Values {
     /// From etcd's YAML (or JSON) file: top-level keys are flags, durations whole nanoseconds, TLS in
@@ -54,7 +103,11 @@ impl Values {
         })
     }
 
-    fn from_yaml(text: &str) -> Result<Self, FlagError> {
+    /// From the text of such a file.
+    ///
+    /// # Errors
+    /// [`FlagError`].
+    pub fn from_yaml(text: &str) -> Result<Self, FlagError> {
         let failed = |why: String| FlagError::File(PathBuf::new(), why);
         let top: Value = serde_saphyr::from_str(text).map_err(|why| failed(why.to_string()))?;
         let mut values = Self::default();
@@ -66,9 +119,12 @@ impl Values {
         for (key, value) in &fields {
             match SECTIONS.iter().find(|(section, _)| section == key) {
                 Some((section, names)) => values.section(section, names, value)?,
-                None => match flag(key) {
+                None => match flag(key).filter(|found| is_key(found)) {
                     Some(found) => values.set_from_file(found, value)?,
-                    None => values.warn_unknown(key, FLAGS.iter().map(|flag| flag.name)),
+                    None => {
+                        let keys = FLAGS.iter().filter(|flag| is_key(flag));
+                        values.warn_unknown(key, keys.map(|flag| flag.name));
+                    }
                 },
             }
         }
@@ -103,13 +159,29 @@ impl Values {
         self.warnings.push(format!("unknown key {key} in the configuration file{hint}"));
     }
 
+    /// Strict where Go's `json.Unmarshal` is: a duration is a number, and so is a number. Where it wants
+    /// text, etcd's YAML reader turns numbers and switches into it.
     fn set_from_file(&mut self, flag: &'static Flag, value: &Value) -> Result<(), FlagError> {
+        let wrong = |why: &str| {
+            let shown = value.to_string();
+            Err(wrong_value(flag, shown.trim_matches('"'), Source::File, why))
+        };
         let text = match (value, flag.kind) {
             (Value::Null, _) => return Ok(()),
-            (Value::String(text), Kind::Duration) if text.parse::<u64>().is_ok() => {
-                format!("{text}ns")
-            }
             (Value::Number(number), Kind::Duration) => format!("{number}ns"),
+            (_, Kind::Duration) => return wrong("expected whole nanoseconds, such as 5000000000"),
+            (Value::String(_), Kind::Number | Kind::Integer) => return wrong("expected a number"),
+            // YAML 1.1's words, which etcd's reader takes.
+            (Value::String(text), Kind::Switch) => match text.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "y" => "true".to_owned(),
+                "no" | "off" | "n" => "false".to_owned(),
+                _ => return wrong("expected true or false"),
+            },
+            (Value::String(_), Kind::List) if LISTS.contains(&flag.name) => {
+                return wrong("expected a list");
+            }
+            (Value::Object(_), _) => return wrong("expected no map"),
+            (Value::Array(_), kind) if kind != Kind::List => return wrong("expected no list"),
             (Value::Array(items), _) => {
                 let texts = items.iter().map(|item| match item {
                     Value::String(text) => text.clone(),
@@ -127,6 +199,10 @@ impl Values {
     }
 }
 
+fn is_key(flag: &Flag) -> bool {
+    !NOT_IN_FILE.contains(&flag.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +216,7 @@ watch-progress-notify-interval: 5000000000
 max-request-bytes: 1048576
 strict-reconfig-check: false
 log-outputs: [stderr, /var/log/etcd.log]
+cert-file: /not/read.crt
 discovery:
 client-transport-security:
   cert-file: /pki/server.crt
@@ -157,8 +234,10 @@ quota-backend-byte: 1
         assert!(values.switch("client-cert-auth") && !values.switch("strict-reconfig-check"));
         assert_eq!(values.text("peer-cert-allowed-hostname"), Some("a,b"));
         assert_eq!(values.text("discovery"), None);
-        assert_eq!(values.warnings.len(), 1);
-        assert!(values.warnings[0].contains("did you mean quota-backend-bytes?"));
+        let warnings = values.warnings.join("\n");
+        assert_eq!(values.warnings.len(), 3, "{warnings}");
+        assert!(warnings.contains("unknown key cert-file"), "a flag, but in a section only");
+        assert!(warnings.contains("did you mean quota-backend-bytes?"));
     }
 
     #[test]
@@ -168,7 +247,13 @@ quota-backend-byte: 1
             "name: [",
             "client-transport-security: yes please",
             "max-txn-ops: many",
-            "auto-tls: 3\nclient-transport-security:\n  auto-tls: perhaps\n",
+            "max-txn-ops: '5'",
+            "watch-progress-notify-interval: 5s",
+            "watch-progress-notify-interval: '5000'",
+            "log-outputs: stderr",
+            "name: [a]",
+            "name: {}",
+            "client-transport-security:\n  auto-tls: perhaps\n",
         ] {
             assert!(Values::from_yaml(bad).is_err(), "{bad}");
         }

@@ -53,7 +53,9 @@ pub enum FlagError {
         /// Flag or variable.
         whose: String,
         /// What was expected.
-        why: &'static str,
+        why: String,
+        /// Whether the command line has it.
+        on_command_line: bool,
     },
     /// etcd's rule: one place only.
     #[error(
@@ -65,6 +67,37 @@ pub enum FlagError {
     #[error("--config-file {0}: {1}")]
     File(PathBuf, String),
 }
+
+impl FlagError {
+    /// Whether Go's flag package would have found it: etcd then ends with 2, else with 1.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Unknown { .. } | Self::NoValue(_) => true,
+            Self::Value { on_command_line, .. } => *on_command_line,
+            Self::NotAFlag { .. } | Self::Conflict(_) | Self::File(..) => false,
+        }
+    }
+}
+
+/// Flags of etcd 2 that etcd still takes, as switches without effect.
+const FORGOTTEN: [&str; 15] = [
+    "cluster-active-size",
+    "cluster-remove-delay",
+    "cluster-sync-interval",
+    "config",
+    "force",
+    "max-result-buffer",
+    "max-retry-attempts",
+    "peer-heartbeat-interval",
+    "peer-election-timeout",
+    "retry-interval",
+    "snapshot",
+    "v",
+    "vv",
+    "test.coverprofile",
+    "test.outputdir",
+];
 
 fn near(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean --{name}?"))
@@ -135,8 +168,12 @@ impl Values {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (text, None),
             };
-            let found = known(name)?;
             last_switch = None;
+            if FORGOTTEN.contains(&name) {
+                values.warnings.push(format!("--{name} has no effect: it is of etcd 2"));
+                continue;
+            }
+            let found = known(name)?;
             let value = match (value, found.kind) {
                 (Some(value), _) => value,
                 (None, Kind::Switch) => {
@@ -182,23 +219,24 @@ impl Values {
         value: &str,
         source: Source,
     ) -> Result<(), FlagError> {
-        let wrong = |why| FlagError::Value {
-            value: value.to_owned(),
-            whose: match source {
-                Source::Environment => flag.variable(),
-                Source::CommandLine => format!("--{}", flag.name),
-                Source::File => format!("{} in the configuration file", flag.name),
-            },
-            why,
-        };
+        let wrong = |why: &str| wrong_value(flag, value, source, why);
         let value = match flag.kind {
-            Kind::Switch => match value {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => "true".to_owned(),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => "false".to_owned(),
-                _ => return Err(wrong("expected true or false")),
+            Kind::Switch => match go_bool(value) {
+                Some(on) => on.to_string(),
+                None => return Err(wrong("expected true or false")),
             },
-            Kind::Number if value.parse::<u64>().is_err() => {
-                return Err(wrong("expected a whole number from 0"));
+            Kind::Number => match go_integer(value).and_then(|number| u64::try_from(number).ok()) {
+                Some(number) => number.to_string(),
+                None => return Err(wrong("expected a whole number from 0")),
+            },
+            Kind::Integer => {
+                match go_integer(value).and_then(|number| i64::try_from(number).ok()) {
+                    Some(number) => number.to_string(),
+                    None => return Err(wrong("expected a whole number")),
+                }
+            }
+            Kind::OneOf(words) if !words.contains(&value) => {
+                return Err(wrong(&format!("expected one of {}", words.join(", "))));
             }
             Kind::Duration if super::duration::go_duration_ns(value).is_none() => {
                 return Err(wrong("expected a duration such as 300ms, 5s or 1m30s"));
@@ -232,6 +270,33 @@ impl Values {
         self.text_or_default(name) == "true"
     }
 
+    /// Where a flag's value comes from, if it was given.
+    #[must_use]
+    pub(super) fn source(&self, name: &str) -> Option<Source> {
+        self.given.get(name).map(|given| given.source)
+    }
+
+    /// What is wrong with the value of a flag that was given.
+    #[must_use]
+    pub(super) fn wrong(&self, name: &'static str, why: &str) -> FlagError {
+        let found = flag(name).expect("a flag of the table");
+        let source = self.source(name).unwrap_or(Source::CommandLine);
+        wrong_value(found, self.text_or_default(name), source, why)
+    }
+
+    /// A list that was given, or etcd's default; without empty parts.
+    #[must_use]
+    pub(super) fn list(&self, name: &'static str) -> Vec<String> {
+        let parts = self.text_or_default(name).split(',').map(str::trim);
+        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A number that may be negative, if it was given.
+    #[must_use]
+    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+        self.text(name)?.parse().ok()
+    }
+
     /// A number that was given.
     #[must_use]
     pub(super) fn number(&self, name: &str) -> Option<u64> {
@@ -243,6 +308,52 @@ impl Values {
     pub(super) fn milliseconds(&self, name: &'static str) -> u64 {
         super::duration::go_duration_ns(self.text_or_default(name)).unwrap_or(0) / 1_000_000
     }
+}
+
+pub(super) fn wrong_value(flag: &Flag, value: &str, source: Source, why: &str) -> FlagError {
+    FlagError::Value {
+        value: value.to_owned(),
+        whose: match source {
+            Source::Environment => flag.variable(),
+            Source::CommandLine => format!("--{}", flag.name),
+            Source::File => format!("{} in the configuration file", flag.name),
+        },
+        why: why.to_owned(),
+        on_command_line: source == Source::CommandLine,
+    }
+}
+
+/// Go's words for a switch.
+pub(super) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A whole number as Go's flags read it: a sign, then decimal, 0x, 0o, 0b or a bare 0 for octal, with
+/// underscores between digits.
+fn go_integer(text: &str) -> Option<i128> {
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let prefix = rest.get(..2).unwrap_or("").to_ascii_lowercase();
+    let (radix, digits) = match prefix.as_str() {
+        "0x" => (16, &rest[2..]),
+        "0o" => (8, &rest[2..]),
+        "0b" => (2, &rest[2..]),
+        _ if rest.len() > 1 && rest.starts_with('0') => (8, &rest[1..]),
+        _ => (10, rest),
+    };
+    // An underscore may follow a prefix or stand between two digits.
+    let digits = digits.strip_prefix('_').filter(|_| radix != 10).unwrap_or(digits);
+    if digits.split('_').any(str::is_empty) || digits.starts_with(['+', '-']) {
+        return None;
+    }
+    let number = i128::from_str_radix(&digits.replace('_', ""), radix).ok()?;
+    Some(if negative { -number } else { number })
 }
 
 fn known(name: &str) -> Result<&'static Flag, FlagError> {
@@ -311,10 +422,24 @@ mod tests {
     #[test]
     fn flags_are_written_in_all_of_gos_ways() {
         let values = collect(
-            &["--name=a", "--data-dir", "d", "-client-cert-auth", "--pre-vote=F", "--name", "b"],
+            &[
+                "--name=a",
+                "--data-dir",
+                "d",
+                "-client-cert-auth",
+                "--pre-vote=F",
+                "--name",
+                "b",
+                "--max-txn-ops=0x80",
+                "--quota-backend-bytes=-1",
+                "--vv",
+            ],
             &[],
         )
         .expect("good flags");
+        assert_eq!(values.number("max-txn-ops"), Some(128));
+        assert_eq!(values.integer("quota-backend-bytes"), Some(-1));
+        assert_eq!(values.warnings, ["--vv has no effect: it is of etcd 2"]);
         assert_eq!(values.text("name"), Some("b"), "the last counts");
         assert_eq!(values.text("data-dir"), Some("d"));
         assert_eq!((values.switch("client-cert-auth"), values.switch("pre-vote")), (true, false));
@@ -323,7 +448,7 @@ mod tests {
     #[test]
     fn bad_flags_say_what_is_wrong_and_what_to_do() {
         type Row = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-        let table: [Row; 11] = [
+        let table: [Row; 14] = [
             (&["--listen-client-url=x"], &[], "did you mean --listen-client-urls?"),
             (&["--dta-dir=x"], &[], "did you mean --data-dir?"),
             (&["--zzzzzzzzzzzz=x"], &[], "unknown flag --zzzzzzzzzzzz; see --help"),
@@ -331,6 +456,9 @@ mod tests {
             (&["serve"], &[], "\"serve\" is not a valid flag"),
             (&["--name"], &[], "--name needs a value"),
             (&["--max-txn-ops=many"], &[], "a whole number"),
+            (&["--max-txn-ops=-1"], &[], "a whole number from 0"),
+            (&["--max-wals=08"], &[], "a whole number"),
+            (&["--initial-cluster-state=old"], &[], "one of new, existing"),
             (&["--corrupt-check-time=5"], &[], "300ms, 5s"),
             (&["--auto-tls=maybe"], &[], "true or false"),
             (&[], &[("ETCD_MAX_WALS", "-1")], "ETCD_MAX_WALS"),

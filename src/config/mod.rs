@@ -5,6 +5,7 @@
 
 mod auth;
 mod ceremony;
+mod client_tls;
 mod duration;
 mod file;
 mod files;
@@ -14,20 +15,22 @@ mod flags;
 mod flags_doc;
 mod genesis_file;
 mod home;
+mod log;
 mod one_owner;
 mod settings;
 mod urls;
 
 pub use auth::{AuthSettings, TokenSettings};
 pub use ceremony::{PublicFile, SignatureFile, assemble};
+pub use client_tls::ClientTls;
 pub use files::{FileError, create_new, make_private_directory, replace};
 pub use flag_table::{FLAGS, Flag, Kind, Scope, Section, flag};
 pub use flags::{FlagError, Given, Source, Values, help};
 pub use genesis_file::{GenesisError, GenesisFile, to_hex, valid_name};
 pub use home::{Home, KeyError, SecretSeed};
+pub use log::{LogOutput, LogRotation, LogSettings};
 pub use one_owner::{hello, initial_cluster, one_owner, voted_differences};
 pub use settings::{
-    AutoCompaction, Bootstrap, ClientSettings, ClientTls, LogSettings, PeerSettings, Settings,
-    SettingsError,
+    AutoCompaction, Bootstrap, ClientSettings, PeerSettings, Settings, SettingsError,
 };
 pub use urls::{ListenUrl, UrlError};

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 
 use super::auth::{AuthSettings, auth};
+use super::client_tls::{ClientTls, client_tls};
 use super::duration::go_duration_ns;
 use super::flag_table::{Scope, flag};
-use super::flags::{FlagError, Values};
+use super::flags::{FlagError, Source, Values, go_bool};
+use super::log::{LogSettings, log};
 use super::urls::{ListenUrl, UrlError};
 
 /// Everything `serve` needs to know, checked.
@@ -31,6 +33,10 @@ pub struct Settings {
     pub auto_compaction: AutoCompaction,
     /// How to log.
     pub log: LogSettings,
+    /// `--unsafe-no-fsync`: nothing waits for the disk. Only a replica that is alone may.
+    pub unsafe_no_fsync: bool,
+    /// `--force-new-cluster`, which a replica that is alone need not do anything for.
+    pub force_new_cluster: bool,
     /// To be logged, one line each, once logging runs.
     pub warnings: Vec<String>,
 }
@@ -60,30 +66,18 @@ pub struct ClientSettings {
     pub keepalive_timeout_ms: u64,
     /// Between progress notifications.
     pub watch_progress_ms: u64,
-    /// Whether JSON over HTTP is answered under `/v3`.
-    pub rest: bool,
     /// How users prove themselves.
     pub auth: AuthSettings,
-}
-
-/// TLS towards clients.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientTls {
-    /// Shown to clients.
-    pub certificate: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
-    /// Checks clients' certificates.
-    pub trusted_ca: Option<PathBuf>,
-    /// Clients must show one. Set by `--client-cert-auth`, and by a trusted CA as in etcd.
-    pub client_certificate_required: bool,
-    /// A certificate's common name is the user's. Set by `--client-cert-auth`, not by a CA alone, as in
-    /// etcd.
-    pub common_name_is_user: bool,
-    /// Make a certificate at start, valid this many years.
-    pub automatic_years: Option<u16>,
-    /// Certificates of clients that are no longer trusted.
-    pub revoked: Option<PathBuf>,
+    /// JSON under /v3.
+    pub grpc_gateway: bool,
+    /// `--metrics=extensive`: how long calls take.
+    pub metrics_extensive: bool,
+    /// A call that takes longer is logged; 0 for none.
+    pub slow_request_ms: u64,
+    /// Hosts that requests without TLS may name; empty for any.
+    pub host_whitelist: Vec<String>,
+    /// Origins that CORS headers allow; empty for any.
+    pub cors: Vec<String>,
 }
 
 /// Towards other replicas.
@@ -131,15 +125,6 @@ pub enum AutoCompaction {
     },
 }
 
-/// How to log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogSettings {
-    /// A level, or a level per module.
-    pub filter: String,
-    /// JSON lines, else text.
-    pub json: bool,
-}
-
 /// What is wrong with the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -149,6 +134,9 @@ pub enum SettingsError {
     /// With a URL.
     #[error("--{0}: {1}")]
     Url(&'static str, UrlError),
+    /// With a URL on the command line, which etcd's flags refuse at once.
+    #[error("invalid value for --{0}: {1}")]
+    UrlFlag(&'static str, UrlError),
     /// With what a flag asks for.
     #[error("--{name} is not supported: {why}")]
     Refused {
@@ -162,8 +150,20 @@ pub enum SettingsError {
     Invalid(String),
 }
 
-fn invalid<T>(why: impl Into<String>) -> Result<T, SettingsError> {
+pub(super) fn invalid<T>(why: impl Into<String>) -> Result<T, SettingsError> {
     Err(SettingsError::Invalid(why.into()))
+}
+
+impl SettingsError {
+    /// Whether etcd's flags would have refused it while they were read: it ends with 2 then.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Flag(error) => error.is_usage(),
+            Self::UrlFlag(..) => true,
+            Self::Url(..) | Self::Refused { .. } | Self::Invalid(_) => false,
+        }
+    }
 }
 
 impl Settings {
@@ -198,15 +198,7 @@ impl Settings {
             (None, Some(_)) => return invalid("--genesis needs --data-dir, where the log lies"),
             (None, None) => format!("{name}.etcd").into(),
         };
-        let existing = match values.text_or_default("initial-cluster-state") {
-            "new" => false,
-            "existing" => true,
-            other => {
-                return invalid(format!(
-                    "--initial-cluster-state is {other:?}; it is new or existing"
-                ));
-            }
-        };
+        other_checks(&values, &mut warnings)?;
         Ok(Self {
             name,
             data_dir,
@@ -216,21 +208,74 @@ impl Settings {
             bootstrap: Bootstrap {
                 members: initial_cluster(&values)?,
                 token: values.text_or_default("initial-cluster-token").to_owned(),
-                existing,
+                existing: values.text_or_default("initial-cluster-state") == "existing",
                 strict_reconfiguration: values.switch("strict-reconfig-check"),
                 learners_max: usize::try_from(values.number("max-learners").unwrap_or(1))
                     .unwrap_or(usize::MAX),
-                quota_bytes: values.number("quota-backend-bytes").filter(|bytes| *bytes > 0),
+                quota_bytes: quota(&values),
                 view_timeout_ms: election_timeout(&values)?,
             },
             history_retention_ms: values.milliseconds("history-retention"),
             auto_compaction: auto_compaction(&values)?,
             log: log(&values)?,
+            unsafe_no_fsync: values.switch("unsafe-no-fsync"),
+            force_new_cluster: values.switch("force-new-cluster"),
             genesis,
             home,
             warnings,
         })
     }
+}
+
+/// Below 0 etcd has no quota; here it is the largest a network may have.
+fn quota(values: &Values) -> Option<u64> {
+    const QUOTA_BYTES_MAX: u64 = 1 << 50;
+    let given = values.integer("quota-backend-bytes").filter(|bytes| *bytes != 0)?;
+    Some(u64::try_from(given).unwrap_or(QUOTA_BYTES_MAX))
+}
+
+/// etcd's gates; what they switch is built differently here, but a wrong name stays an error.
+const GATES: [&str; 11] = [
+    "AllAlpha",
+    "AllBeta",
+    "CompactHashCheck",
+    "FastLeaseKeepAlive",
+    "InitialCorruptCheck",
+    "LeaseCheckpoint",
+    "LeaseCheckpointPersist",
+    "PriorityRequest",
+    "SetMemberLocalAddr",
+    "StopGRPCServiceOnDefrag",
+    "TxnModeWriteWithSharedBuffer",
+];
+
+/// What etcd refuses of flags that mean little here, and its two words of caution.
+fn other_checks(values: &Values, warnings: &mut Vec<String>) -> Result<(), SettingsError> {
+    for gate in values.list("feature-gates") {
+        let (name, value) = gate.split_once('=').unwrap_or((&gate, ""));
+        if !GATES.contains(&name.trim()) {
+            return Err(values.wrong("feature-gates", "it names an unrecognized gate").into());
+        }
+        if go_bool(value.trim()).is_none() {
+            return Err(values
+                .wrong("feature-gates", "a gate is written NAME=true or NAME=false")
+                .into());
+        }
+    }
+    if values.text_or_default("discovery-fallback") == "proxy" {
+        return invalid(
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        );
+    }
+    if !matches!(values.text_or_default("metrics"), "basic" | "extensive") {
+        warnings.push("--metrics is neither basic nor extensive: basic it is".to_owned());
+    }
+    if values.switch("unsafe-no-fsync") {
+        warnings.push(
+            "--unsafe-no-fsync: a crash of the machine loses what was acknowledged".to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// One warning for every flag without effect; an error for one that cannot be honoured.
@@ -254,7 +299,10 @@ fn check_scopes(values: &Values) -> Result<Vec<String>, SettingsError> {
 
 fn urls(values: &Values, name: &'static str) -> Result<Vec<ListenUrl>, SettingsError> {
     let text = values.text(name).unwrap_or("");
-    ListenUrl::parse_list(text).map_err(|why| SettingsError::Url(name, why))
+    ListenUrl::parse_list(text).map_err(|why| match values.source(name) {
+        Some(Source::CommandLine) => SettingsError::UrlFlag(name, why),
+        _ => SettingsError::Url(name, why),
+    })
 }
 
 fn listen(values: &Values, name: &'static str) -> Result<Vec<ListenUrl>, SettingsError> {
@@ -296,7 +344,7 @@ fn client(
         );
     }
     let listen_urls = or_default(given, listen_name, genesis)?;
-    let tls = client_tls(values)?;
+    let tls = client_tls(values, warnings)?;
     let (listen_http, listen_metrics) =
         (listen(values, "listen-client-http-urls")?, listen(values, "listen-metrics-urls")?);
     let certified = tls.certificate.is_some() || tls.automatic_years.is_some() || genesis;
@@ -312,9 +360,15 @@ fn client(
             warnings.push(format!("{flags} have no effect on {url}: its scheme is not https"));
         }
     }
+    let both = listen_http.iter().find(|url| listen_urls.contains(url));
+    if let Some(url) = both {
+        return invalid(format!(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        ));
+    }
     let cap = |name: &'static str| -> Result<Option<u32>, SettingsError> {
         let number = values.number(name).map(u32::try_from).transpose();
-        number.or_else(|_| invalid(format!("--{name} is larger than {}", u32::MAX)))
+        number.map_err(|_| values.wrong(name, "it is larger than 4294967295").into())
     };
     Ok(ClientSettings {
         listen: listen_urls,
@@ -328,33 +382,21 @@ fn client(
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
-        rest: values.switch("enable-grpc-gateway"),
         auth: auth(values)?,
+        grpc_gateway: values.switch("enable-grpc-gateway"),
+        metrics_extensive: values.text_or_default("metrics") == "extensive",
+        slow_request_ms: match values.milliseconds("warning-unary-request-duration") {
+            0 => 300,
+            given => given,
+        },
+        host_whitelist: all_or(values.list("host-whitelist")),
+        cors: all_or(values.list("cors")),
     })
 }
 
-fn client_tls(values: &Values) -> Result<ClientTls, SettingsError> {
-    let path = |name| values.text(name).map(PathBuf::from);
-    let (certificate, key) = (path("cert-file"), path("key-file"));
-    if certificate.is_some() != key.is_some() {
-        return invalid("--cert-file and --key-file belong together: both or none");
-    }
-    let trusted_ca = path("trusted-ca-file");
-    let automatic = values.switch("auto-tls") && certificate.is_none();
-    let years = values.number("self-signed-cert-validity").unwrap_or(1).clamp(1, 100);
-    let required = values.switch("client-cert-auth");
-    if required && trusted_ca.is_none() && !automatic && values.text("home").is_none() {
-        return invalid("--client-cert-auth needs --trusted-ca-file, the CA of the clients");
-    }
-    Ok(ClientTls {
-        client_certificate_required: required || trusted_ca.is_some(),
-        common_name_is_user: required,
-        certificate,
-        key,
-        trusted_ca,
-        revoked: path("client-crl-file"),
-        automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
-    })
+/// A list with `*` in it is as good as none.
+fn all_or(names: Vec<String>) -> Vec<String> {
+    if names.iter().any(|name| name == "*") { Vec::new() } else { names }
 }
 
 fn peer(values: &Values, genesis: bool) -> Result<PeerSettings, SettingsError> {
@@ -428,15 +470,6 @@ fn auto_compaction(values: &Values) -> Result<AutoCompaction, SettingsError> {
         }
         other => invalid(format!("unknown auto-compaction-mode {other:?}")),
     }
-}
-
-fn log(values: &Values) -> Result<LogSettings, SettingsError> {
-    let json = match values.text_or_default("log-format") {
-        "json" => true,
-        "console" => false,
-        other => return invalid(format!("--log-format is {other:?}; it is json or console")),
-    };
-    Ok(LogSettings { filter: values.text_or_default("log-level").to_owned(), json })
 }
 
 #[cfg(test)]

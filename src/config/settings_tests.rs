@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::LogOutput;
 
 fn parse(text: &str) -> Result<Settings, SettingsError> {
     let arguments: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
@@ -87,10 +88,22 @@ fn what_cannot_work_is_refused_with_its_reason() {
         ("--cert-file=a".to_owned(), "both or none"),
         ("--client-cert-auth".to_owned(), "needs --trusted-ca-file"),
         ("--discovery=http://d".to_owned(), "--discovery is not supported"),
-        ("--client-cert-allowed-hostname=x".to_owned(), "own CA"),
-        ("--force-new-cluster".to_owned(), "--force-new-cluster is not supported"),
+        ("--cipher-suites=TLS_NOTHING".to_owned(), "unexpected TLS cipher suite"),
+        ("--cipher-suites=TLS_RSA_WITH_RC4_128_SHA".to_owned(), "names none that is offered"),
+        ("--tls-min-version=TLS1.1".to_owned(), "unexpected TLS version"),
+        ("--tls-min-version=TLS1.3 --tls-max-version=TLS1.2".to_owned(), "greater than max"),
+        (
+            "--tls-min-version=TLS1.3 --cipher-suites=TLS_AES_128_GCM_SHA256".to_owned(),
+            "only TLS1.3",
+        ),
+        ("--logger=capnslog".to_owned(), "removed in v3.5"),
+        ("--log-outputs=default,stderr".to_owned(), "not supported yet"),
+        ("--enable-log-rotation".to_owned(), "a single file path"),
+        ("--feature-gates=Nothing=true".to_owned(), "unrecognized gate"),
+        ("--feature-gates=AllBeta".to_owned(), "NAME=true"),
+        ("--discovery-fallback=proxy".to_owned(), "v2 proxy is deprecated"),
         ("--initial-cluster=a".to_owned(), "NAME=URL"),
-        ("--initial-cluster-state=old".to_owned(), "new or existing"),
+        ("--initial-cluster-state=old".to_owned(), "one of new, existing"),
         ("--heartbeat-interval=0".to_owned(), "must be >0"),
         ("--election-timeout=400".to_owned(), "at least as 5 times"),
         ("--election-timeout=60000".to_owned(), "too long"),
@@ -101,5 +114,44 @@ fn what_cannot_work_is_refused_with_its_reason() {
     for (flags, expected) in table {
         let why = parse(&flags).expect_err(&flags).to_string();
         assert!(why.contains(expected), "{flags}: {why}");
+    }
+}
+
+#[test]
+fn flags_of_tls_and_of_logs_are_read() {
+    let settings = parse(
+        "--log-outputs=/tmp/a.log,stderr --enable-log-rotation --log-rotation-config-json={\"maxsize\":1} \
+         --tls-min-version=TLS1.2 --tls-max-version=TLS1.2 --metrics=extensive \
+         --cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA \
+         --client-cert-allowed-hostname=a.example,b.example --quota-backend-bytes=-1 \
+         --host-whitelist=db --cors=* --warning-unary-request-duration=1s",
+    )
+    .expect("good flags");
+    assert_eq!(settings.log.outputs, [LogOutput::File("/tmp/a.log".into()), LogOutput::Stderr]);
+    assert_eq!(settings.log.rotation.map(|rotation| rotation.bytes_max), Some(1 << 20));
+    let tls = &settings.client.tls;
+    assert_eq!((tls.tls12, tls.tls13), (true, false));
+    assert_eq!(tls.cipher_suites, ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]);
+    assert_eq!(tls.allowed_hostnames, ["a.example", "b.example"]);
+    assert_eq!(settings.bootstrap.quota_bytes, Some(1 << 50));
+    assert_eq!((settings.client.host_whitelist.len(), settings.client.cors.len()), (1, 0));
+    assert!(settings.client.metrics_extensive && settings.client.slow_request_ms == 1000);
+    assert!(settings.warnings.iter().any(|w| w.contains("TLS_RSA_WITH_AES_128_CBC_SHA is not")));
+}
+
+#[test]
+fn a_wrong_flag_ends_with_etcds_code() {
+    for (flags, usage) in [
+        ("--nothing=1", true),
+        ("--max-wals=x", true),
+        ("--initial-cluster-state=old", true),
+        ("--listen-client-urls=127.0.0.1:1", true),
+        ("--feature-gates=Nothing=true", true),
+        ("--max-concurrent-streams=5000000000", true),
+        ("name", false),
+        ("--heartbeat-interval=0", false),
+        ("--tls-min-version=TLS1.1", false),
+    ] {
+        assert_eq!(parse(flags).expect_err(flags).is_usage(), usage, "{flags}");
     }
 }

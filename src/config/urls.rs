@@ -18,6 +18,9 @@ pub enum UrlError {
     /// No scheme etcd knows.
     #[error("{0:?} does not begin with http://, https://, unix:// or unixs://")]
     Scheme(String),
+    /// A unix socket without its path.
+    #[error("{0:?} names no path of a unix socket")]
+    NoPath(String),
     /// No host and port.
     #[error("{0:?} is not of the form SCHEME://HOST:PORT")]
     HostPort(String),
@@ -36,18 +39,22 @@ impl ListenUrl {
     /// [`UrlError`].
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
+        for (scheme, tls) in [("unix:", false), ("unixs:", true)] {
+            if let Some(path) = text.strip_prefix(scheme) {
+                let host = path.strip_prefix("//").unwrap_or(path).to_owned();
+                if host.is_empty() {
+                    return Err(UrlError::NoPath(text.to_owned()));
+                }
+                return Ok(Self { tls, host, port: None });
+            }
+        }
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| UrlError::Scheme(text.to_owned()))?;
         let tls = match scheme {
-            "http" | "unix" => false,
-            "https" | "unixs" => true,
+            "http" => false,
+            "https" => true,
             _ => return Err(UrlError::Scheme(text.to_owned())),
         };
-        if scheme.starts_with("unix") {
-            let host = rest.to_owned();
-            return Ok(Self { tls, host, port: None });
-        }
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '?', '#', '@']) {
             return Err(UrlError::Path(text.to_owned()));
         }
@@ -98,6 +105,7 @@ impl ListenUrl {
     #[must_use]
     pub fn widened(&self) -> Self {
         let host = match self.ip() {
+            _ if self.port.is_none() => self.host.clone(),
             Some(ip) if ip.is_loopback() => self.host.clone(),
             Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.to_string(),
             _ if self.host == "localhost" => self.host.clone(),
@@ -150,12 +158,17 @@ mod tests {
         }
         let unix = ListenUrl::parse("unix://localhost:m0").expect("a unix socket");
         assert_eq!((unix.host.as_str(), unix.port), ("localhost:m0", None));
+        assert_eq!(unix.widened(), unix);
+        let unix = ListenUrl::parse("unixs:/run/etcd.sock").expect("a unix socket");
+        assert_eq!((unix.host.as_str(), unix.tls), ("/run/etcd.sock", true));
         for bad in [
             "127.0.0.1:2379",
             "ftp://a:1",
             "http://a",
             "http://a:b",
             "http://a:1/path",
+            "http://a:1/",
+            "unix://",
             "http://:2379",
             "http://::1:2379",
             "http://a:70000",

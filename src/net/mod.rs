@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crypto::PublicKey;
-use crate::tls::PeerTls;
+use crate::tls::{CertificateFacts, PeerTls};
 use crate::types::ReplicaId;
 use lanes::Lanes;
 use traffic::Counters;
@@ -117,6 +117,12 @@ struct Peer {
 }
 
 impl PeerNet {
+    /// What peers are shown of this replica.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateFacts> {
+        self.shared.tls.facts()
+    }
+
     /// Starts dialling and accepting on `runtime`. `handler` is called from its tasks and must not
     /// block; for one peer, calls come in order.
     ///

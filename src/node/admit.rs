@@ -152,6 +152,13 @@ pub(super) fn fresh_salt() -> [u8; 16] {
     salt
 }
 
+/// 32 random bytes that no process before has used.
+pub(super) fn fresh_nonce() -> [u8; 32] {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).expect("the system's random source answers once it is seeded");
+    nonce
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -32,6 +32,9 @@ pub(super) struct Executor {
     /// Height of the newest checkpoint on disk.
     pub(super) checkpoint: Height,
     pub(super) index: Sender<IndexJob>,
+    /// Puts and deletes executed since the process started.
+    pub(super) puts: u64,
+    pub(super) deletes: u64,
     /// Executed, their effects not yet planned; several when one step commits several blocks.
     pub(super) unplanned: VecDeque<Arc<Block>>,
 }
@@ -90,6 +93,8 @@ impl Executor {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         let mut outcome =
             crate::apply::execute(&mut shared.state, block, &refs, &self.values, self.own)?;
+        self.puts += outcome.puts;
+        self.deletes += outcome.deletes;
         let events = core::mem::take(&mut outcome.events);
         shared.ring.publish(events, outcome.revision);
         let own = shared.state.organisation_of(self.own);
@@ -114,6 +119,7 @@ impl Executor {
         status.keys = shared.state.kv.key_count() as u64;
         status.logical_bytes = shared.state.used_bytes();
         status.checkpoint = self.checkpoint;
+        (status.puts, status.deletes) = (self.puts, self.deletes);
     }
 
     /// Begins a checkpoint of the state as it is, unless one is being written and another waits. The

@@ -11,6 +11,7 @@ use crate::apply::Reply;
 use crate::chain::{
     Author, CheckpointCertificate, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource,
 };
+use crate::net::PeerNet;
 use crate::node::admit::REQUEST_TIMEOUT_MS;
 use crate::node::bulk::BulkJob;
 use crate::node::event::{Event, Request};
@@ -23,6 +24,7 @@ use crate::state::{Access, Span, State};
 use crate::storage::disk::Disk;
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
+use crate::tls::CertificateFacts;
 use crate::types::{Epoch, Height, ReplicaId, View};
 use crate::watch::Ring;
 
@@ -58,6 +60,7 @@ pub(super) struct Inner {
     pub(super) certified: watch::Receiver<Option<CheckpointCertificate>>,
     /// One snapshot at a time.
     pub(super) backups: Arc<Semaphore>,
+    pub(super) net: Option<Arc<PeerNet>>,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -72,6 +75,12 @@ pub(super) struct Services {
 impl Handle {
     pub(super) fn services(&self) -> Services {
         self.inner.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The certificate this replica shows its peers; none where it has no peers.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<CertificateFacts> {
+        self.inner.net.as_ref()?.certificate()
     }
 
     /// Orders a write and returns its reply once this replica has executed it. The slots of `op` index

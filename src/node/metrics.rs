@@ -4,7 +4,7 @@ use crate::chain::{Membership, Network};
 use crate::node::NodeStatus;
 use crate::observe::table;
 use crate::observe::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use crate::types::ReplicaId;
+use crate::types::{ReplicaId, Revision};
 
 /// Handles of what the protocol thread counts, taken once.
 pub(super) struct Meters {
@@ -28,8 +28,12 @@ pub(super) struct Meters {
     view_changes: Counter,
     proposed: Counter,
     caught_up: Counter,
-    keys: Gauge,
-    revision: Gauge,
+    keys: [Gauge; 2],
+    revision: [Gauge; 2],
+    compact_revision: Gauge,
+    is_learner: Gauge,
+    puts: Counter,
+    deletes: Counter,
     checkpoint: Gauge,
     quarantined: Gauge,
     fenced: Gauge,
@@ -67,8 +71,12 @@ impl Meters {
             view_changes: counter(&table::VIEW_CHANGES, &[]),
             proposed: counter(&table::BLOCKS_PROPOSED, &[]),
             caught_up: counter(&table::BLOCKS_CAUGHT_UP, &[]),
-            keys: gauge(&table::KEYS, &[]),
-            revision: gauge(&table::REVISION, &[]),
+            keys: [gauge(&table::KEYS, &[]), gauge(&table::MVCC_KEYS, &[])],
+            revision: [gauge(&table::REVISION, &[]), gauge(&table::MVCC_REVISION, &[])],
+            compact_revision: gauge(&table::MVCC_COMPACT_REVISION, &[]),
+            is_learner: gauge(&table::SERVER_IS_LEARNER, &[]),
+            puts: counter(&table::MVCC_PUTS, &[]),
+            deletes: counter(&table::MVCC_DELETES, &[]),
             checkpoint: gauge(&table::CHECKPOINT_HEIGHT, &[]),
             quarantined: gauge(&table::QUARANTINED, &[]),
             fenced: gauge(&table::FENCED, &[]),
@@ -126,8 +134,13 @@ impl Meters {
         self.view_changes.absolute(core.counters.view_changes);
         self.proposed.absolute(core.counters.proposals);
         self.caught_up.absolute(core.counters.caught_up_blocks);
-        self.keys.set(number(status.keys));
-        self.revision.set(number(u64::try_from(status.revision.0).unwrap_or(0)));
+        let revision = |revision: Revision| number(u64::try_from(revision.0).unwrap_or(0));
+        self.keys.iter().for_each(|gauge| gauge.set(number(status.keys)));
+        self.revision.iter().for_each(|gauge| gauge.set(revision(status.revision)));
+        self.compact_revision.set(revision(status.compact_revision));
+        self.is_learner.set(flag(self.membership.voters().all(|voter| voter.id != self.own)));
+        self.puts.absolute(status.puts);
+        self.deletes.absolute(status.deletes);
         self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
         self.fenced.set(flag(status.fenced.is_some()));

@@ -69,6 +69,7 @@ impl From<CheckpointError> for OpenError {
 pub(super) fn data_directory(config: &NodeConfig) -> Result<Arc<dyn Disk>, StartError> {
     let disk = OsDisk::open(&config.data_directory)
         .map_err(|error| StartError::Data(format!("the data directory cannot be used: {error}")))?;
+    let disk = if config.waits_for_disk { disk } else { disk.without_waiting() };
     claim(&disk, &config.genesis.cluster_id(), config.own)
         .map_err(|error| StartError::Data(error.to_string()))?;
     Ok(Arc::new(disk))

@@ -15,7 +15,7 @@ use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
-use crate::node::admit::Admission;
+use crate::node::admit::{Admission, fresh_nonce};
 use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
@@ -29,7 +29,7 @@ use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
 use crate::node::intake::Intake;
 use crate::node::lie::Liar;
-use crate::node::members::{Links, Members, SharedEpochs};
+use crate::node::members::{Links, Members, SharedEpochs, frame_sender};
 use crate::node::metrics::Meters;
 use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
@@ -70,6 +70,8 @@ pub struct NodeConfig {
     pub scheme: Arc<dyn Scheme>,
     /// Where log and checkpoints lie.
     pub data_directory: PathBuf,
+    /// Nothing is acknowledged before it is on disk. False is for tests of one replica alone.
+    pub waits_for_disk: bool,
     /// Bound sockets for peers; empty in a network of one.
     pub peer_listeners: Vec<TcpListener>,
     /// Blocks older than this, in block time, leave the log; 0 for none.
@@ -350,9 +352,11 @@ pub(super) fn start_again(life: &Life, mut opened: Opened) -> Result<Replica, St
 }
 
 fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option<Links>) -> Handle {
+    let net = net.map(|links| links.net.clone());
+    let cutting = net.clone();
     let cut = move |cut| {
-        if let Some(links) = &net {
-            links.net.cut(cut);
+        if let Some(net) = &cutting {
+            net.cut(cut);
         }
     };
     let inner = Inner {
@@ -369,6 +373,7 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         epochs: board.epochs.clone(),
         certified: board.certified.subscribe(),
         backups: Arc::new(Semaphore::new(1)),
+        net,
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -392,6 +397,8 @@ fn replica(
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),
+        puts: 0,
+        deletes: 0,
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let (others, voters) = (Vec::new(), Vec::new());
@@ -470,15 +477,6 @@ fn start_index_thread(
     spawn_spare("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))
 }
 
-fn frame_sender(net: Option<Links>) -> SendFrame {
-    Arc::new(move |peer, frame, lane| {
-        if let Some(Links { net, .. }) = &net {
-            // A frame that finds no room is lost like one on the wire: the protocol sends again.
-            let _queued = net.send(peer, frame, lane);
-        }
-    })
-}
-
 /// A thread the replica cannot be without: if it panics, an invariant is broken and the process ends.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     spawn_spare(name, move || {
@@ -497,10 +495,4 @@ fn spawn_spare(
         .name(name.to_owned())
         .spawn(body)
         .map_err(|error| StartError::System(format!("no thread for {name}: {error}")))
-}
-
-fn fresh_nonce() -> [u8; 32] {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).expect("the system's random source answers once it is seeded");
-    nonce
 }

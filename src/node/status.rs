@@ -18,6 +18,10 @@ pub struct NodeStatus {
     pub keys: u64,
     /// Logical bytes, what the quota counts.
     pub logical_bytes: u64,
+    /// Puts executed since the process started.
+    pub puts: u64,
+    /// Deletes executed since the process started.
+    pub deletes: u64,
     /// Bytes of log written since the process started.
     pub log_bytes: u64,
     /// Flushes of the log since the process started.
@@ -43,6 +47,8 @@ impl NodeStatus {
             compact_revision: Revision(0),
             keys: 0,
             logical_bytes: 0,
+            puts: 0,
+            deletes: 0,
             log_bytes: 0,
             syncs: 0,
             pending: 0,

@@ -5,7 +5,7 @@ mod logging;
 mod registry;
 pub mod table;
 
-pub use logging::{LogFormat, LogSettings, LoggingError, start_logging};
+pub use logging::{LogFormat, LogOutput, LogSettings, LoggingError, Rotation, start_logging};
 pub use registry::{Metrics, MetricsError, counter, evidence, gauge, histogram};
 pub use table::{METRICS, Metric, MetricKind};
 

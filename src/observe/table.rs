@@ -83,6 +83,18 @@ metrics! {
         "Failed answers of /health.";
     HEALTHCHECKS = Counter, "etcd_server_healthchecks_total" ["type", "name", "status"],
         "Health checks run by /livez and /readyz, by result.";
+    SERVER_IS_LEARNER = Gauge, "etcd_server_is_learner" [],
+        "1 while this replica has no vote, else 0.";
+    MVCC_PUTS = Counter, "etcd_mvcc_put_total" [],
+        "Puts executed since the process started, those inside transactions too.";
+    MVCC_DELETES = Counter, "etcd_mvcc_delete_total" [],
+        "Deletes executed since the process started, whatever they found; not those of ended leases.";
+    MVCC_KEYS = Gauge, "etcd_debugging_mvcc_keys_total" [],
+        "Keys in the store.";
+    MVCC_REVISION = Gauge, "etcd_debugging_mvcc_current_revision" [],
+        "The store's revision.";
+    MVCC_COMPACT_REVISION = Gauge, "etcd_debugging_mvcc_compact_revision" [],
+        "The revision of the last compaction, 0 before the first.";
     DB_SIZE = Gauge, "etcd_mvcc_db_total_size_in_bytes" [],
         "Logical bytes that the quota counts.";
     DB_SIZE_IN_USE = Gauge, "etcd_mvcc_db_total_size_in_use_in_bytes" [],
@@ -113,7 +125,7 @@ metrics! {
         "Calls ended, by status code. A stream counts when it ends.";
     GRPC_HANDLING_SECONDS = Histogram(HANDLING_SECONDS), "grpc_server_handling_seconds"
         ["grpc_service", "grpc_method", "grpc_type"],
-        "Seconds per call; a stream's until it ends.";
+        "Seconds per call; a stream's until it ends. Only with --metrics=extensive.";
     BUILD_INFO = Gauge, "althing_build_info" ["version"],
         "1, labelled with Althing's own version.";
     EPOCH = Gauge, "althing_epoch" [],

@@ -35,6 +35,10 @@ pub struct Record {
     pub events: Vec<Event>,
     /// For the log.
     pub changes: Vec<Change>,
+    /// Puts that requests asked for and that were done.
+    pub puts: u64,
+    /// Deletes that requests asked for, whatever they found.
+    pub deletes: u64,
     /// Changes and authors, for the running digest.
     digested: Writer,
 }

@@ -6,6 +6,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
+use super::clients::Revoked;
+
 /// Why a TLS file cannot be used. Each message names the file and what to do.
 #[derive(Debug)]
 pub enum TlsFileError {
@@ -36,6 +38,10 @@ pub enum TlsFileError {
     },
     /// Client certificates are demanded, but nothing says which to trust.
     NoTrustedCa,
+    /// A client's certificate could never carry this name.
+    Hostname(String),
+    /// None of the named suites is there.
+    NoSuite,
     /// rustls refuses the whole.
     Tls(rustls::Error),
 }
@@ -65,6 +71,10 @@ impl fmt::Display for TlsFileError {
                 "--client-cert-auth needs --trusted-ca-file: without it no client certificate can \
                  be trusted"
             ),
+            Self::Hostname(name) => {
+                write!(f, "--client-cert-allowed-hostname: {name:?} is no hostname and no address")
+            }
+            Self::NoSuite => write!(f, "--cipher-suites leaves no suite for the chosen versions"),
             Self::Tls(error) => write!(f, "the TLS settings cannot be used: {error}"),
         }
     }
@@ -78,8 +88,17 @@ impl From<rustls::Error> for TlsFileError {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsFileError> {
-    std::fs::read(path).map_err(|error| TlsFileError::Read { path: path.to_owned(), error })
+/// A file and what it held when it was read: everything made of it is made of the same bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    pub path: PathBuf,
+    pub bytes: zeroize::Zeroizing<Vec<u8>>,
+}
+
+pub(super) fn read(path: &Path) -> Result<Content, TlsFileError> {
+    let failed = |error| TlsFileError::Read { path: path.to_owned(), error };
+    let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(failed)?);
+    Ok(Content { path: path.to_owned(), bytes })
 }
 
 fn content(path: &Path, wanted: &'static str, reason: impl fmt::Display) -> TlsFileError {
@@ -87,42 +106,47 @@ fn content(path: &Path, wanted: &'static str, reason: impl fmt::Display) -> TlsF
 }
 
 /// One certificate or more, leaf first.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+pub(super) fn certificates(file: &Content) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     const WANTED: &str = "certificates";
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| content(path, WANTED, error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&file.bytes).collect();
+    let found = found.map_err(|error| content(&file.path, WANTED, error))?;
     if found.is_empty() {
-        return Err(content(path, WANTED, "it holds none"));
+        return Err(content(&file.path, WANTED, "it holds none"));
     }
     Ok(found)
 }
 
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
-    let text = zeroize::Zeroizing::new(read(path)?);
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| content(path, "a private key", error))
+pub(super) fn private_key(file: &Content) -> Result<PrivateKeyDer<'static>, TlsFileError> {
+    PrivateKeyDer::from_pem_slice(&file.bytes)
+        .map_err(|error| content(&file.path, "a private key", error))
 }
 
 /// Trust anchors: every certificate in the file.
-pub(super) fn roots(path: &Path) -> Result<RootCertStore, TlsFileError> {
+pub(super) fn roots(file: &Content) -> Result<RootCertStore, TlsFileError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates(file)? {
         roots
             .add(certificate)
-            .map_err(|error| content(path, "certificates of authorities", error))?;
+            .map_err(|error| content(&file.path, "certificates of authorities", error))?;
     }
     Ok(roots)
 }
 
-pub(super) fn revocations(
-    path: &Path,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFileError> {
-    const WANTED: &str = "certificate revocation lists";
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| content(path, WANTED, error))?;
-    if found.is_empty() {
-        return Err(content(path, WANTED, "it holds none"));
+/// One list in DER form, as etcd wants it, or any number in PEM form.
+pub(super) fn revocations(file: &Content) -> Result<Revoked, TlsFileError> {
+    const WANTED: &str = "a certificate revocation list, DER or";
+    let mut revoked = Revoked::default();
+    if revoked.add(&file.bytes).is_some() {
+        return Ok(revoked);
     }
-    Ok(found)
+    let lists: Result<Vec<_>, _> =
+        CertificateRevocationListDer::pem_slice_iter(&file.bytes).collect();
+    let lists = lists.map_err(|error| content(&file.path, WANTED, error))?;
+    if lists.is_empty() {
+        return Err(content(&file.path, WANTED, "it holds none"));
+    }
+    for list in lists {
+        revoked.add(&list).ok_or_else(|| content(&file.path, WANTED, "one of them is damaged"))?;
+    }
+    Ok(revoked)
 }

@@ -1,16 +1,19 @@
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::files::{TlsFileError, certificates, private_key, revocations, roots};
+use super::clients::ClientVerifier;
+use super::facts::{CertificateFacts, facts, not_after_seconds};
+use super::files::{Content, TlsFileError, certificates, private_key, read, revocations, roots};
 use super::provider;
 use crate::observe;
 
@@ -39,22 +42,46 @@ pub struct ListenerFiles {
     pub revocations: Option<PathBuf>,
     /// `--client-cert-auth`; etcd requires certificates as soon as an authority is named.
     pub client_authentication: ClientAuthentication,
+    /// `--client-cert-allowed-hostname`; empty for any.
+    pub allowed_hostnames: Vec<String>,
+    /// `--cipher-suites`, which concern TLS 1.2 alone; empty for the usual ones.
+    pub cipher_suites: Vec<String>,
+    /// `--tls-min-version`, `--tls-max-version`.
+    pub versions: Versions,
+}
+
+/// Which versions of TLS are offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// 1.2 and 1.3.
+    #[default]
+    Both,
+    /// 1.2 alone.
+    Tls12,
+    /// 1.3 alone.
+    Tls13,
 }
 
 impl ListenerFiles {
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        [Some(&self.certificate), Some(&self.key), self.trusted_ca.as_ref()]
-            .into_iter()
-            .chain([self.revocations.as_ref()])
-            .flatten()
-            .map(PathBuf::as_path)
+    fn read(&self) -> Result<Contents, TlsFileError> {
+        let optional = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
+        Ok(Contents {
+            certificate: read(&self.certificate)?,
+            key: read(&self.key)?,
+            trusted_ca: optional(&self.trusted_ca)?,
+            revocations: optional(&self.revocations)?,
+        })
     }
+}
 
-    /// What tells one state of the files from another: modification times follow symbolic links,
-    /// which is how Kubernetes swaps mounted secrets.
-    fn stamp(&self) -> Vec<Option<SystemTime>> {
-        self.paths().map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok()).collect()
-    }
+/// What the files held, all read at one time. Compared whole: times tell too little, since Kubernetes
+/// swaps a symbolic link above mounted secrets and two writes may share a time stamp.
+#[derive(PartialEq, Eq)]
+struct Contents {
+    certificate: Content,
+    key: Content,
+    trusted_ca: Option<Content>,
+    revocations: Option<Content>,
 }
 
 /// Who a client is, as the transport knows it. In the extensions of every request.
@@ -92,8 +119,20 @@ fn common_name(certificate: &[u8]) -> Option<Arc<str>> {
 /// file changes. A change that cannot be used leaves the old state in force.
 pub struct ListenerTls {
     files: ListenerFiles,
-    current: ArcSwap<ServerConfig>,
-    stamp: ArcSwap<Vec<Option<SystemTime>>>,
+    current: ArcSwap<InForce>,
+    seen: ArcSwap<Seen>,
+}
+
+struct InForce {
+    config: Arc<ServerConfig>,
+    facts: Vec<CertificateFacts>,
+}
+
+/// What was last found in the files, usable or not, so that each change is judged and told once.
+#[derive(PartialEq, Eq)]
+enum Seen {
+    Read(Contents),
+    Unreadable(String),
 }
 
 impl ListenerTls {
@@ -102,52 +141,82 @@ impl ListenerTls {
     /// # Errors
     /// One of them is absent, damaged, or does not fit the others.
     pub fn load(files: ListenerFiles) -> Result<Self, TlsFileError> {
-        let stamp = files.stamp();
-        let config = server_config(&files)?;
-        Ok(Self {
-            files,
-            current: ArcSwap::from_pointee(config),
-            stamp: ArcSwap::from_pointee(stamp),
-        })
+        let contents = files.read()?;
+        let current = ArcSwap::from_pointee(in_force(&files, &contents)?);
+        Ok(Self { files, current, seen: ArcSwap::from_pointee(Seen::Read(contents)) })
     }
 
     /// For the next connection.
     #[must_use]
     pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
-        self.current.load_full().into()
+        Arc::clone(&self.current.load().config).into()
     }
 
-    /// Reads the files again if one was modified. Called now and then by whoever accepts.
+    /// The certificates in force: what clients are shown, then whom they must come from.
+    #[must_use]
+    pub fn facts(&self) -> Vec<CertificateFacts> {
+        self.current.load().facts.clone()
+    }
+
+    /// Reads the files again and takes them if they changed and can be used. Called now and then by
+    /// whoever accepts.
     pub fn reload_if_changed(&self) {
-        let stamp = self.files.stamp();
-        if stamp == **self.stamp.load() {
+        let (seen, made) = match self.files.read() {
+            Ok(contents) => {
+                if matches!(&**self.seen.load(), Seen::Read(last) if *last == contents) {
+                    return;
+                }
+                let made = in_force(&self.files, &contents);
+                (Seen::Read(contents), made)
+            }
+            Err(error) => (Seen::Unreadable(error.to_string()), Err(error)),
+        };
+        if **self.seen.load() == seen {
             return;
         }
-        match server_config(&self.files) {
-            Ok(config) => {
-                self.current.store(Arc::new(config));
+        match made {
+            Ok(made) => {
+                self.current.store(Arc::new(made));
                 tracing::info!(event = "tls_reloaded", certificate = ?self.files.certificate);
             }
-            Err(error) => tracing::warn!(
+            Err(error) => tracing::error!(
                 event = "tls_reload_failed",
                 %error,
                 "the previous certificates stay in use"
             ),
         }
-        self.stamp.store(Arc::new(stamp));
+        self.seen.store(Arc::new(seen));
     }
 }
 
-fn server_config(files: &ListenerFiles) -> Result<ServerConfig, TlsFileError> {
-    let chain = certificates(&files.certificate)?;
-    let key = private_key(&files.key)?;
-    if let Some(until) = chain.first().and_then(|leaf| not_after_seconds(leaf)) {
+fn in_force(files: &ListenerFiles, contents: &Contents) -> Result<InForce, TlsFileError> {
+    let config = server_config(files, contents)?;
+    let shown = certificates(&contents.certificate)?;
+    let leaf = shown.first();
+    if let Some(until) = leaf.and_then(|leaf| not_after_seconds(leaf)) {
         let until = u32::try_from(until).unwrap_or(u32::MAX);
         observe::gauge(&observe::table::CLIENT_CERTIFICATE_EXPIRY, &[]).set(f64::from(until));
     }
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13, &TLS12])?;
-    let builder = match client_verifier(files)? {
+    let mut told: Vec<_> =
+        leaf.and_then(|leaf| facts(Some(&files.certificate), leaf)).into_iter().collect();
+    if let Some(file) = &contents.trusted_ca {
+        let authorities = certificates(file)?;
+        told.extend(authorities.iter().filter_map(|leaf| facts(Some(&file.path), leaf)));
+    }
+    Ok(InForce { config: Arc::new(config), facts: told })
+}
+
+fn server_config(files: &ListenerFiles, contents: &Contents) -> Result<ServerConfig, TlsFileError> {
+    let chain = certificates(&contents.certificate)?;
+    let key = private_key(&contents.key)?;
+    let provider = chosen(files)?;
+    let versions: &[&SupportedProtocolVersion] = match files.versions {
+        Versions::Both => &[&TLS13, &TLS12],
+        Versions::Tls12 => &[&TLS12],
+        Versions::Tls13 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
+    let builder = match client_verifier(files, contents)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
@@ -160,36 +229,48 @@ fn server_config(files: &ListenerFiles) -> Result<ServerConfig, TlsFileError> {
     Ok(config)
 }
 
+/// The provider with the chosen suites of TLS 1.2; those of 1.3 are not chosen, as in Go.
+fn chosen(files: &ListenerFiles) -> Result<Arc<CryptoProvider>, TlsFileError> {
+    let all = provider();
+    if files.cipher_suites.is_empty() {
+        return Ok(all);
+    }
+    let mut provider = CryptoProvider::clone(&all);
+    provider.cipher_suites.retain(|suite| {
+        let name = format!("{:?}", suite.suite());
+        suite.version().version == ProtocolVersion::TLSv1_3 || files.cipher_suites.contains(&name)
+    });
+    let left = |version| provider.cipher_suites.iter().any(|s| s.version().version == version);
+    if files.versions != Versions::Tls13 && !left(ProtocolVersion::TLSv1_2) {
+        return Err(TlsFileError::NoSuite);
+    }
+    Ok(Arc::new(provider))
+}
+
 fn client_verifier(
     files: &ListenerFiles,
+    contents: &Contents,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsFileError> {
     if files.client_authentication == ClientAuthentication::None {
         return Ok(None);
     }
-    let authority = files.trusted_ca.as_ref().ok_or(TlsFileError::NoTrustedCa)?;
+    let authority = contents.trusted_ca.as_ref().ok_or(TlsFileError::NoTrustedCa)?;
     let roots = Arc::new(roots(authority)?);
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-    if let Some(path) = &files.revocations {
-        // As Go's: the leaf alone is looked up, and a list that names no issuer of it is no hindrance.
-        builder = builder
-            .with_crls(revocations(path)?)
-            .only_check_end_entity_revocation()
-            .allow_unknown_revocation_status();
-    }
     if files.client_authentication == ClientAuthentication::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder.build().map_err(|error| TlsFileError::Content {
-        path: authority.clone(),
+    let chains = builder.build().map_err(|error| TlsFileError::Content {
+        path: authority.path.clone(),
         wanted: "certificates of authorities",
         reason: error.to_string(),
     })?;
-    Ok(Some(verifier))
-}
-
-fn not_after_seconds(certificate: &[u8]) -> Option<i64> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(parsed.validity().not_after.timestamp())
+    let revoked = contents.revocations.as_ref().map(revocations).transpose()?.unwrap_or_default();
+    let hostname = |name: &String| {
+        ServerName::try_from(name.clone()).map_err(|_| TlsFileError::Hostname(name.clone()))
+    };
+    let hostnames = files.allowed_hostnames.iter().map(hostname).collect::<Result<_, _>>()?;
+    Ok(Some(Arc::new(ClientVerifier { chains, revoked, hostnames })))
 }
 
 /// The files behind a client's side, for the commands that ask a replica.
@@ -208,16 +289,15 @@ pub struct ClientFiles {
 pub fn client_config(files: &ClientFiles) -> Result<ClientConfig, TlsFileError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_root_certificates(roots(&files.trusted_ca)?);
+        .with_root_certificates(roots(&read(&files.trusted_ca)?)?);
     let Some((certificate, key)) = &files.identity else {
         return Ok(builder.with_no_client_auth());
     };
-    builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(|error| {
-        TlsFileError::Pair {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            reason: error.to_string(),
-        }
+    let (chain, secret) = (certificates(&read(certificate)?)?, private_key(&read(key)?)?);
+    builder.with_client_auth_cert(chain, secret).map_err(|error| TlsFileError::Pair {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        reason: error.to_string(),
     })
 }
 

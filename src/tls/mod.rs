@@ -5,15 +5,19 @@
 //! decide ([`ListenerTls`]); one object serves gRPC, HTTP and metrics, so that no listener is weaker
 //! than another. aws-lc-rs is the only provider of cryptography.
 
+mod clients;
+mod facts;
 mod files;
 mod listener;
 mod peer;
 mod verifier;
 mod voucher;
 
+pub use facts::CertificateFacts;
 pub use files::TlsFileError;
 pub use listener::{
-    ClientAuthentication, ClientFiles, ClientIdentity, ListenerFiles, ListenerTls, client_config,
+    ClientAuthentication, ClientFiles, ClientIdentity, ListenerFiles, ListenerTls, Versions,
+    client_config,
 };
 pub use peer::{PeerTable, PeerTls, PeerTlsError};
 

@@ -9,6 +9,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::facts::{CertificateFacts, facts};
 use super::verifier::PeerVerifier;
 use super::voucher::{self, EXTENSION, Voucher};
 use super::{provider, unix_ms};
@@ -114,6 +115,12 @@ impl PeerTls {
     #[must_use]
     pub fn own(&self) -> ReplicaId {
         self.own
+    }
+
+    /// The certificate that peers are shown.
+    #[must_use]
+    pub fn facts(&self) -> Option<CertificateFacts> {
+        facts(None, &self.current().certificate)
     }
 
     /// For accepted connections; any member but this replica itself may come.

@@ -1,6 +1,7 @@
 use core::time::Duration;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,9 +14,11 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use super::access::{Access, Verdict};
 use super::counting::{self, Methods};
 use super::limits::{Census, Limits, Place, Refused};
 use crate::tls::{ClientIdentity, ListenerTls};
@@ -37,13 +40,35 @@ const HEAD_WITHIN: Duration = Duration::from_secs(60);
 pub(super) struct Service {
     pub router: Router,
     pub tls: Option<Arc<ListenerTls>>,
+    pub access: Option<Arc<Access>>,
     pub handshakes: Arc<Semaphore>,
     pub methods: Arc<Methods>,
 }
 
+/// A connection as it was accepted.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The same, in the runtime that serves it.
+type Live = Either<tokio::net::TcpStream, tokio::net::UnixStream>;
+
+impl Stream {
+    fn live(self) -> io::Result<Live> {
+        Ok(match self {
+            Self::Tcp(stream) => {
+                stream.set_nodelay(true)?;
+                Either::Left(tokio::net::TcpStream::from_std(stream)?)
+            }
+            Self::Unix(stream) => Either::Right(tokio::net::UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 /// A connection on its way to the thread that will serve it.
 pub(super) struct Accepted {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub address: SocketAddr,
     pub place: Place,
     pub service: Service,
@@ -81,22 +106,27 @@ pub(super) async fn serve_connection(
 }
 
 enum Begun {
-    Plain(tokio::net::TcpStream),
-    Tls(Box<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>),
+    Plain(Live),
+    Tls(Box<tokio_rustls::server::TlsStream<Live>>),
 }
 
 /// Up to the first byte of HTTP: a client that opens connections and says nothing holds none.
 async fn begin(
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     service: &Service,
     (limits, census): (&Limits, &Census),
 ) -> io::Result<Begun> {
-    stream.set_nodelay(true)?;
-    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let stream = stream.live()?;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing came in time");
     let Some(tls) = &service.tls else {
-        timeout(limits.handshake_within, stream.readable()).await.map_err(late)??;
+        let readable = async {
+            match &stream {
+                Either::Left(stream) => stream.readable().await,
+                Either::Right(stream) => stream.readable().await,
+            }
+        };
+        timeout(limits.handshake_within, readable).await.map_err(late)??;
         return Ok(Begun::Plain(stream));
     };
     let Ok(_turn) = service.handshakes.try_acquire() else {
@@ -140,9 +170,25 @@ async fn serve_http(
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(identity.clone());
         let call = counting::Call::begin(&service.methods, &request);
+        let access = service.access.clone().filter(|_| !call.is_grpc());
+        let secure = service.tls.is_some();
+        let verdict = access.map(|access| access.judge(&request, secure));
         let mut router = service.router.clone();
-        let response = router.call(request.map(|body| Body::new(call.request_body(body))));
-        async move { response.await.map(|response| call.response(response)) }
+        async move {
+            let (refusal, headers) = match verdict {
+                None => (None, None),
+                Some(Verdict::Refuse(response)) => (Some(response), None),
+                Some(Verdict::Answer(response, headers)) => (Some(response), Some(headers)),
+                Some(Verdict::Pass(headers)) => (None, Some(headers)),
+            };
+            let response = match refusal {
+                Some(response) => response,
+                None => router.call(request.map(|body| Body::new(call.request_body(body)))).await?,
+            };
+            let mut response = call.response(response);
+            response.headers_mut().extend(headers.unwrap_or_default());
+            Ok::<_, core::convert::Infallible>(response)
+        }
     });
     let builder = builder(spoken, limits);
     let connection = builder.serve_connection(TokioIo::new(stream), answer);

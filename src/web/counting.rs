@@ -2,7 +2,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, Response, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::answer::not_found;
+use super::limits::Limits;
 use crate::observe::{self, Counter, Histogram, table};
 
 /// gRPC's status codes by number, as etcd's metrics spell them.
@@ -53,26 +54,37 @@ pub(super) struct Methods {
     by_path: ArcSwap<BTreeMap<String, Arc<Method>>>,
     received_bytes: Counter,
     sent_bytes: Counter,
-}
-
-impl Default for Methods {
-    fn default() -> Self {
-        Self {
-            by_path: ArcSwap::default(),
-            received_bytes: observe::counter(&table::CLIENT_RECEIVED_BYTES, &[]),
-            sent_bytes: observe::counter(&table::CLIENT_SENT_BYTES, &[]),
-        }
-    }
+    times_calls: bool,
+    slow_call: Duration,
 }
 
 impl Methods {
+    /// With every code of each of these methods at 0, as etcd has it: a rate over a counter that appears
+    /// with its first error misses that error.
+    pub fn new(limits: &Limits, paths: &[String]) -> Self {
+        let methods = Self {
+            by_path: ArcSwap::default(),
+            received_bytes: observe::counter(&table::CLIENT_RECEIVED_BYTES, &[]),
+            sent_bytes: observe::counter(&table::CLIENT_SENT_BYTES, &[]),
+            times_calls: limits.times_calls,
+            slow_call: limits.slow_call,
+        };
+        for path in paths {
+            if let Some(method) = methods.of(path) {
+                method.started.increment(0);
+                (0..CODES.len()).for_each(|code| method.handled(code).increment(0));
+            }
+        }
+        methods
+    }
+
     /// The method's handles, made now if it is new. Only a path that something answered for is given
     /// here, or clients could invent series.
     fn of(&self, path: &str) -> Option<Arc<Method>> {
         if let Some(method) = self.by_path.load().get(path) {
             return Some(Arc::clone(method));
         }
-        let method = Arc::new(Method::new(path)?);
+        let method = Arc::new(Method::new(path, self)?);
         self.by_path.rcu(|methods| {
             let mut methods = BTreeMap::clone(methods);
             if methods.len() < METHODS_MAX {
@@ -88,11 +100,13 @@ struct Method {
     labels: [String; 3],
     started: Counter,
     handled: [OnceLock<Counter>; CODES.len()],
-    seconds: Histogram,
+    seconds: Option<Histogram>,
+    /// None for streams, which take as long as their client likes.
+    slow: Option<Duration>,
 }
 
 impl Method {
-    fn new(path: &str) -> Option<Self> {
+    fn new(path: &str, methods: &Methods) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         let kind =
             STREAMS.iter().find(|(known, _)| *known == path).map_or("unary", |(_, kind)| kind);
@@ -101,19 +115,40 @@ impl Method {
         Some(Self {
             started: observe::counter(&table::GRPC_STARTED, &values),
             handled: Default::default(),
-            seconds: observe::histogram(&table::GRPC_HANDLING_SECONDS, &values),
+            seconds: methods
+                .times_calls
+                .then(|| observe::histogram(&table::GRPC_HANDLING_SECONDS, &values)),
+            slow: (kind == "unary").then_some(methods.slow_call),
             labels,
+        })
+    }
+
+    fn handled(&self, code: usize) -> &Counter {
+        let [service, method, kind] = &self.labels;
+        self.handled[code].get_or_init(|| {
+            observe::counter(&table::GRPC_HANDLED, &[service, method, kind, CODES[code]])
         })
     }
 
     fn ended(&self, code: usize, began: Instant) {
         let code = if code < CODES.len() { code } else { UNKNOWN };
-        let [service, method, kind] = &self.labels;
-        let handled = self.handled[code].get_or_init(|| {
-            observe::counter(&table::GRPC_HANDLED, &[service, method, kind, CODES[code]])
-        });
-        handled.increment(1);
-        self.seconds.record(began.elapsed());
+        self.handled(code).increment(1);
+        let took = began.elapsed();
+        if let Some(seconds) = &self.seconds {
+            seconds.record(took);
+        }
+        if self.slow.is_some_and(|slow| took > slow) {
+            let [service, method, _] = &self.labels;
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                event = "slow_request",
+                service,
+                method,
+                code = CODES[code],
+                took_ms,
+                "a request took longer than --warning-unary-request-duration"
+            );
+        }
     }
 }
 
@@ -130,6 +165,11 @@ impl Call {
         let grpc = content.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let path = grpc.then(|| request.uri().path().to_owned());
         Self { methods: Arc::clone(methods), path, began: Instant::now() }
+    }
+
+    /// Whether it is gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.path.is_some()
     }
 
     /// The request's body, counting its bytes.

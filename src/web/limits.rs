@@ -28,6 +28,10 @@ pub struct Limits {
     pub keepalive_interval: Option<Duration>,
     /// And disconnected when it has not answered for so long.
     pub keepalive_timeout: Duration,
+    /// Whether the time of every call goes into a histogram (`--metrics=extensive`).
+    pub times_calls: bool,
+    /// A call of one message each way that takes longer is logged.
+    pub slow_call: Duration,
 }
 
 impl Default for Limits {
@@ -42,6 +46,8 @@ impl Default for Limits {
             streams_max: 10_000,
             keepalive_interval: Some(Duration::from_secs(2 * 3_600)),
             keepalive_timeout: Duration::from_secs(20),
+            times_calls: false,
+            slow_call: Duration::from_millis(300),
         }
     }
 }

@@ -1,16 +1,14 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use super::Web;
-use super::answer::{METRICS, failure, found, method_not_allowed};
+use super::answer::{METRICS, failure, found};
 use crate::observe::{Metrics, counter, gauge, table};
 
-pub(super) async fn metrics(State(web): State<Web>, method: Method) -> Response {
-    if method != Method::GET {
-        return method_not_allowed();
-    }
+/// Whatever the method, as in etcd.
+pub(super) async fn metrics(State(web): State<Web>) -> Response {
     let Some(registry) = Metrics::installed() else {
         return failure(StatusCode::SERVICE_UNAVAILABLE, "this process collects no metrics");
     };

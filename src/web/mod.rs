@@ -4,8 +4,10 @@
 //! Nothing here changes replicated state; the two demo switches cut this replica's own links, and
 //! exist only where the genesis says `demo`.
 
+mod access;
 mod answer;
 mod block;
+mod certificates;
 mod change;
 mod connection;
 mod counting;
@@ -19,11 +21,15 @@ mod repair;
 mod serve;
 mod status;
 
+pub use access::Access;
+pub use certificates::CertificatePage;
 pub use evidence::EvidenceItem;
 pub use limits::Limits;
 pub use provenance::ChangePage;
-pub use serve::{BindError, Listener, Server, bind};
+pub use serve::{BindError, Listener, Server, Socket, bind, bind_unix};
 pub use status::{PeerStatus, ProvenLiar, StatusPage};
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -34,16 +40,19 @@ use http::Method;
 
 use crate::chain::AlarmKind;
 use crate::node::Handle;
+use crate::tls::ListenerTls;
 use crate::types::ReplicaId;
 use answer::{JSON, found, method_not_allowed};
 
 /// What the pages say of this replica and the node does not know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The etcd version whose interface is served, as Status says it.
     pub etcd_version: &'static str,
     /// This replica's member id.
     pub member_id: u64,
+    /// TLS of the client listeners, if they have it.
+    pub tls: Option<Arc<ListenerTls>>,
 }
 
 #[derive(Clone)]
@@ -76,6 +85,7 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     let mut router = probes()
         .route("/version", any(version))
         .route("/althing/v1/status", any(status::status))
+        .route("/althing/v1/certificates", any(certificates::certificates))
         .route("/althing/v1/blame", any(provenance::blame))
         .route("/althing/v1/history", any(provenance::history))
         .route("/althing/v1/block/{height}", any(block::block))
@@ -94,7 +104,7 @@ pub fn routes(handle: Handle, settings: Settings) -> Router {
     router.with_state(web)
 }
 
-/// Probes and metrics alone, for `--listen-metrics-urls`: no client certificate is asked for there.
+/// Probes and metrics alone, for `--listen-metrics-urls`.
 pub fn probe_routes(handle: Handle, settings: Settings) -> Router {
     probes().with_state(Web { handle, settings })
 }

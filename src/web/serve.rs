@@ -2,17 +2,23 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::Router;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Accepted, Service, serve_connection};
+use super::access::Access;
+use super::connection::{Accepted, Service, Stream, serve_connection};
+use super::counting::Methods;
 use super::limits::{Census, Limits};
 use crate::observe::Metrics;
 use crate::tls::ListenerTls;
@@ -25,11 +31,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound socket and what answers on it.
 pub struct Listener {
     /// Bound, as by [`bind`].
-    pub socket: TcpListener,
+    pub socket: Socket,
     /// None for plain text.
     pub tls: Option<Arc<ListenerTls>>,
     /// gRPC, HTTP, or both.
     pub router: Router,
+    /// Asked about HTTP requests before the router; None for probes alone.
+    pub access: Option<Arc<Access>>,
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// An address and a port.
+    Tcp(TcpListener),
+    /// A file.
+    Unix(UnixListener),
 }
 
 /// Why a socket could not be bound.
@@ -81,6 +98,19 @@ pub fn bind(host: &str, port: u16) -> Result<Vec<TcpListener>, BindError> {
     if sockets.is_empty() { Err(failed(last)) } else { Ok(sockets) }
 }
 
+/// Binds a unix socket. A socket that is there already is of a process that ended, as in etcd; anything
+/// else is left alone.
+///
+/// # Errors
+/// The path cannot be bound; the message says what to do.
+pub fn bind_unix(path: &Path) -> Result<UnixListener, BindError> {
+    let failed = |error| BindError { address: path.display().to_string(), error };
+    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    UnixListener::bind(path).map_err(failed)
+}
+
 /// The listeners being served.
 pub struct Server {
     stop: CancellationToken,
@@ -89,11 +119,15 @@ pub struct Server {
 
 impl Server {
     /// Serves the listeners on threads of its own: one runtime each, and a connection stays on the
-    /// one with the fewest at its arrival (performance.md 4.5).
+    /// one with the fewest at its arrival (performance.md 4.5). The paths of `methods` are counted from 0.
     ///
     /// # Errors
     /// The system refuses a thread, a runtime or a socket.
-    pub fn start(listeners: Vec<Listener>, limits: &Limits) -> io::Result<Self> {
+    pub fn start(
+        listeners: Vec<Listener>,
+        limits: &Limits,
+        methods: Vec<String>,
+    ) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let mut threads = Vec::new();
         let mut workers = Vec::new();
@@ -110,11 +144,14 @@ impl Server {
             workers,
             census: Arc::new(Census::new(limits.clone())),
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
-            methods: Arc::new(super::counting::Methods::default()),
+            methods: Arc::new(Methods::new(limits, &methods)),
             stop: stop.clone(),
         });
         for listener in &listeners {
-            listener.socket.set_nonblocking(true)?;
+            match &listener.socket {
+                Socket::Tcp(socket) => socket.set_nonblocking(true)?,
+                Socket::Unix(socket) => socket.set_nonblocking(true)?,
+            }
         }
         threads.push(spawn("client-accept", async move {
             let tracker = TaskTracker::new();
@@ -159,14 +196,18 @@ struct Accepting {
     workers: Vec<Worker>,
     census: Arc<Census>,
     handshakes: Arc<Semaphore>,
-    methods: Arc<super::counting::Methods>,
+    methods: Arc<Methods>,
     stop: CancellationToken,
 }
 
 /// Accepts until the server stops. A failed accept, for want of descriptors for example, is a pause
 /// and no end (RUSTSEC-2024-0376).
 async fn accept(shared: Arc<Accepting>, listener: Listener) {
-    let socket = match tokio::net::TcpListener::from_std(listener.socket) {
+    let socket = match listener.socket {
+        Socket::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Either::Left),
+        Socket::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(Either::Right),
+    };
+    let socket = match socket {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(event = "listener_failed", %error);
@@ -176,13 +217,14 @@ async fn accept(shared: Arc<Accepting>, listener: Listener) {
     let service = Service {
         router: listener.router,
         tls: listener.tls,
+        access: listener.access,
         handshakes: Arc::clone(&shared.handshakes),
         methods: Arc::clone(&shared.methods),
     };
     let mut tend = tokio::time::interval(TEND_EVERY);
     loop {
         let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+            accepted = accept_one(&socket) => accepted,
             _ = tend.tick() => {
                 Metrics::installed().into_iter().for_each(Metrics::upkeep);
                 service.tls.iter().for_each(|tls| tls.reload_if_changed());
@@ -190,18 +232,33 @@ async fn accept(shared: Arc<Accepting>, listener: Listener) {
             }
             () = shared.stop.cancelled() => return,
         };
-        let handed = accepted.and_then(|(stream, address)| {
-            hand_over(&shared, &service, stream.into_std()?, address);
-            Ok(())
-        });
-        if let Err(error) = handed {
-            tracing::warn!(event = "client_accept_failed", %error);
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+        match accepted {
+            Ok((stream, address)) => hand_over(&shared, &service, stream, address),
+            Err(error) => {
+                tracing::warn!(event = "client_accept_failed", %error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
 
-fn hand_over(shared: &Accepting, service: &Service, stream: TcpStream, address: SocketAddr) {
+type AnyListener = Either<tokio::net::TcpListener, tokio::net::UnixListener>;
+
+/// Who comes by a unix socket comes from this machine.
+async fn accept_one(socket: &AnyListener) -> io::Result<(Stream, SocketAddr)> {
+    match socket {
+        Either::Left(socket) => {
+            let (stream, address) = socket.accept().await?;
+            Ok((Stream::Tcp(stream.into_std()?), address))
+        }
+        Either::Right(socket) => {
+            let (stream, _unnamed) = socket.accept().await?;
+            Ok((Stream::Unix(stream.into_std()?), (Ipv4Addr::LOCALHOST, 0).into()))
+        }
+    }
+}
+
+fn hand_over(shared: &Accepting, service: &Service, stream: Stream, address: SocketAddr) {
     let place = match shared.census.admit(address.ip()) {
         Ok(place) => place,
         Err(why) => {

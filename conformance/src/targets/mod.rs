@@ -4,6 +4,8 @@
 
 mod certificate;
 mod storage;
+#[cfg(feature = "server")]
+mod surface;
 
 use althing::codec::{Decode, Encode};
 use althing::ordering::Message;
@@ -11,6 +13,8 @@ use bytes::Bytes;
 
 pub use certificate::cert_verify;
 pub use storage::{checkpoint_install, log_open, log_torn, transfer_session};
+#[cfg(feature = "server")]
+pub use surface::{auth_token_parse, config_parse};
 
 use crate::core_search::bench::Bench;
 
@@ -21,6 +25,11 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "server")]
     ("peer_frame_decode", peer_frame_decode),
+    #[cfg(feature = "server")]
+    ("config_parse", config_parse),
+    #[cfg(feature = "server")]
+    ("auth_token_parse", auth_token_parse),
+    ("range_normalise", range_normalise),
     ("consensus_msg_roundtrip", consensus_msg_roundtrip),
     ("core_step", core_step),
     ("cert_verify", cert_verify),
@@ -89,6 +98,37 @@ pub fn peer_frame_decode(data: &[u8]) {
         assert!(frames.iter().map(Bytes::len).sum::<usize>() <= bytes.len());
     }
     assert_eq!(frames, frames_in(limits, bytes, usize::MAX), "the split makes no difference");
+}
+
+/// One key, `[a, b)` or all from a key: etcd's three kinds of range, decided once, before any permission
+/// is asked about them.
+pub fn range_normalise(data: &[u8]) {
+    use althing::state::Span;
+
+    let mut choices = Choices::new(data);
+    let mut key = || {
+        let length = usize::from(choices.byte() % 4);
+        choices.bytes(length)
+    };
+    let (start, end) = (key(), key());
+    let span = Span::new(start, end);
+    assert_eq!(span.start(), start);
+    let mut keys: Vec<&[u8]> = vec![start, end, b"", b"\0"];
+    keys.extend((0..8).map(|_| key()));
+    keys.sort_unstable();
+    let mut behind = false;
+    for key in keys {
+        let expected = match end {
+            [] => key == start,
+            [0] => key >= start,
+            end => (start..end).contains(&key),
+        };
+        assert_eq!(span.holds(key), expected, "{key:?} in {start:?} {end:?}");
+        if key >= start {
+            assert!(!behind || span.ends_before(key), "nothing lies behind the end but more of it");
+            behind = span.ends_before(key);
+        }
+    }
 }
 
 /// What decodes encodes to the same bytes again.

@@ -36,6 +36,57 @@ fn issue(issuer: &Issuer<'_, KeyPair>, holder: &str, certificate: &Path, key_fil
     std::fs::write(key_file, key.serialize_pem()).expect("a key file");
 }
 
+/// The listener's certificate is out of date: its clients refuse it, and the replicas order on, because they
+/// know each other by keys that no certificate's time touches.
+#[test]
+fn an_expired_certificate_stops_no_ordering_and_is_shown() {
+    if !peers::available("process::expired_certificate", &["althing"]) {
+        return;
+    }
+    let network = Network::start(4);
+    let expired = &network.replicas[1];
+    let path = |name: &str| expired.home().join(name);
+    let (issuer, ca) = authority();
+    std::fs::write(path("ca.crt"), &ca).expect("a file");
+    let key = KeyPair::generate().expect("a key");
+    let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+    parameters.distinguished_name.push(DnType::CommonName, "out of date");
+    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    let signed = parameters.signed_by(&key, &issuer).expect("a certificate");
+    std::fs::write(path("client-server.crt"), signed.pem()).expect("a certificate file");
+    std::fs::write(path("client-server.key"), key.serialize_pem()).expect("a key file");
+    eventually("the new certificate is taken", MINUTE, || {
+        expired.output().contains("tls_reloaded")
+    });
+    let client = Client::new(&expired.endpoint, Some(&expired.tls()));
+    assert!(client.call_within("KV/Range", "key:'a'", Duration::from_secs(5)).is_err());
+    for replica in [&network.replicas[0], &network.replicas[2], &network.replicas[3]] {
+        let client = Client::new(&replica.endpoint, Some(&replica.tls()));
+        client.call_within("KV/Put", "key:'a' value:'1'", MINUTE).expect("a write");
+    }
+    let other = &network.replicas[0];
+    let status = |home: &Path, json: bool| {
+        let mut command = peers::command("althing");
+        command.args(["cert", "status", "--home"]).arg(home);
+        if json {
+            command.args(["-o", "json"]);
+        }
+        let output = command.output().expect("althing runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let table = status(&other.home(), false);
+    assert!(table.contains("DAYS LEFT") && table.contains("client-server.crt"), "{table}");
+    assert!(table.contains("made by the process"), "peers are shown one, too:\n{table}");
+    let json = status(&other.home(), true);
+    let rows: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let uses: Vec<_> =
+        rows.as_array().expect("rows").iter().map(|row| row["use"].clone()).collect();
+    assert_eq!(uses, ["clients", "authority", "peers"]);
+}
+
 #[test]
 fn certificates_change_on_one_side_under_load_and_no_client_notices() {
     if !peers::available("process::certificates", &["althing"]) {

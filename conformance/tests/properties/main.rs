@@ -86,6 +86,73 @@ fn only_chunks_that_the_manifest_names_are_kept() {
     twin(targets::transfer_session, 200, 300);
 }
 
+#[test]
+fn a_range_holds_the_keys_that_etcd_says() {
+    twin(targets::range_normalise, 5000, 40);
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_bent_token_lets_nobody_in() {
+    twin(targets::auth_token_parse, 500, 60);
+}
+
+/// A command line or a file of flags that exist, with values that may fit.
+#[cfg(feature = "server")]
+fn lines(colon: bool) -> impl Strategy<Value = String> {
+    let names: Vec<&str> = althing::config::FLAGS.iter().map(|flag| flag.name).collect();
+    let values = vec![
+        "true",
+        "1",
+        "-1",
+        "0x10",
+        "5s",
+        "http://127.0.0.1:1",
+        "https://[::1]:2379",
+        "unix://a",
+        "a=b",
+        "simple",
+        "jwt,sign-method=ES256",
+        "stderr",
+        "TLS1.3",
+        "[a, b]",
+        "{x: 1}",
+        "5000000000",
+        "existing",
+        "a,b,,c",
+        "",
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "99999999999999999999",
+        "*",
+        "\u{202e}",
+    ];
+    let line = (prop::sample::select(names), prop::sample::select(values)).prop_map(
+        move |(name, value)| {
+            if colon { format!("{name}: {value}") } else { format!("--{name}={value}") }
+        },
+    );
+    prop::collection::vec(line, 0..6).prop_map(|lines| lines.join("\n"))
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn any_settings_are_good_or_refused_with_a_reason() {
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(4000));
+    let result = runner.run(&(lines(true), lines(false)), |(yaml, arguments)| {
+        let mut yaml = yaml.into_bytes();
+        yaml.resize(yaml.len().min(1020).next_multiple_of(4), b'\n');
+        let mut data = vec![u8::try_from(yaml.len() / 4).expect("at most 255")];
+        data.extend(yaml);
+        data.extend(arguments.into_bytes());
+        targets::config_parse(&data);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    twin(targets::config_parse, 500, 300);
+}
+
 #[cfg(feature = "server")]
 #[test]
 fn any_bytes_of_a_peer_are_frames_within_their_limits_or_an_error() {

@@ -19,6 +19,8 @@ pub struct OsDisk {
     directory: PathBuf,
     /// The lock ends with the process, however it ends.
     lock: Option<File>,
+    /// Whether a sync waits for the disk.
+    waits: bool,
 }
 
 impl OsDisk {
@@ -47,7 +49,15 @@ impl OsDisk {
             }
         }
         let lock = take_lock(directory, &shown)?;
-        Ok(Self { directory: directory.to_owned(), lock: Some(lock) })
+        Ok(Self { directory: directory.to_owned(), lock: Some(lock), waits: true })
+    }
+
+    /// Syncs nothing from now on: what the machine had not written when it stops is lost. Only for a
+    /// replica that nobody else counts on (`--unsafe-no-fsync`).
+    #[must_use]
+    pub fn without_waiting(mut self) -> Self {
+        self.waits = false;
+        self
     }
 
     /// Looks at a data directory that a process may be using: nothing can be written.
@@ -61,7 +71,7 @@ impl OsDisk {
         if !found.is_dir() {
             return Err(DiskError::new(DiskErrorKind::Failed, &shown, "it is not a directory"));
         }
-        Ok(Self { directory: directory.to_owned(), lock: None })
+        Ok(Self { directory: directory.to_owned(), lock: None, waits: true })
     }
 
     /// Where it is.
@@ -195,7 +205,7 @@ impl Disk for OsDisk {
                 .open(self.writable(path)?),
         };
         let file = opened.map_err(|error| described(path, "the file cannot be opened", &error))?;
-        Ok(Arc::new(OsFile { file, path: path.to_owned() }))
+        Ok(Arc::new(OsFile { file, path: path.to_owned(), waits: self.waits }))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
@@ -209,6 +219,9 @@ impl Disk for OsDisk {
     }
 
     fn sync_directory(&self, path: &str) -> Result<(), DiskError> {
+        if !self.waits {
+            return Ok(());
+        }
         File::open(self.writable(path)?)
             .and_then(|directory| directory.sync_all())
             .map_err(|error| described(path, "the directory cannot be synced", &error))
@@ -218,6 +231,7 @@ impl Disk for OsDisk {
 struct OsFile {
     file: File,
     path: String,
+    waits: bool,
 }
 
 impl OsFile {
@@ -257,6 +271,9 @@ impl DiskFile for OsFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
+        if !self.waits {
+            return Ok(());
+        }
         // fdatasync: the data, and of the metadata what reading it back needs, the length included.
         self.file.sync_data().map_err(|error| self.described("a sync failed", &error))
     }

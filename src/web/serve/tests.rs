@@ -3,6 +3,7 @@ use axum::extract::Request;
 use axum::routing::any;
 use bytes::Bytes;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Instant;
 
 use crate::tls::ClientIdentity;
@@ -25,9 +26,14 @@ fn start(limits: &Limits) -> (Server, SocketAddr) {
     let router = Router::new().route("/who", any(who)).route("/slow", any(slow));
     let listeners = sockets
         .into_iter()
-        .map(|socket| Listener { socket, tls: None, router: router.clone() })
+        .map(|socket| Listener {
+            socket: Socket::Tcp(socket),
+            tls: None,
+            router: router.clone(),
+            access: None,
+        })
         .collect();
-    (Server::start(listeners, limits).expect("started"), address)
+    (Server::start(listeners, limits, Vec::new()).expect("started"), address)
 }
 
 fn get(address: SocketAddr, path: &str) -> String {

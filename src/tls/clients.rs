@@ -1,0 +1,111 @@
+use core::fmt;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+/// Certificates that are revoked, by serial number alone, as in etcd (`client/pkg/transport`, checkCRL):
+/// whoever names the file vouches for it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Revoked(BTreeSet<Vec<u8>>);
+
+impl Revoked {
+    /// Adds a list's serial numbers. None if it is no list.
+    pub fn add(&mut self, list: &[u8]) -> Option<()> {
+        let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+        self.0.extend(list.iter_revoked_certificates().map(|entry| bare(entry.raw_serial())));
+        Some(())
+    }
+
+    fn has(&self, certificate: &[u8]) -> bool {
+        // What does not parse was not verified either.
+        let parsed = X509Certificate::from_der(certificate);
+        parsed.is_ok_and(|(_, parsed)| self.0.contains(&bare(parsed.raw_serial())))
+    }
+}
+
+/// DER writes a leading zero before a high bit.
+fn bare(serial: &[u8]) -> Vec<u8> {
+    serial.iter().copied().skip_while(|byte| *byte == 0).collect()
+}
+
+/// rustls' verifier, and what etcd's flags ask for beyond it.
+pub(super) struct ClientVerifier {
+    pub chains: Arc<dyn ClientCertVerifier>,
+    pub revoked: Revoked,
+    /// The certificate is valid for one of them; empty for any.
+    pub hostnames: Vec<ServerName<'static>>,
+}
+
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientVerifier").field("hostnames", &self.hostnames).finish_non_exhaustive()
+    }
+}
+
+impl ClientVerifier {
+    fn check_hostname(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let named = |name: &ServerName<'_>| verify_server_name(&parsed, name).is_ok();
+        if self.hostnames.is_empty() || self.hostnames.iter().any(named) {
+            return Ok(());
+        }
+        Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.chains.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chains.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chains.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chains.verify_client_cert(leaf, intermediates, now)?;
+        if core::iter::once(leaf).chain(intermediates).any(|shown| self.revoked.has(shown)) {
+            return Err(Error::InvalidCertificate(CertificateError::Revoked));
+        }
+        self.check_hostname(leaf)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
