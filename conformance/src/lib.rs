@@ -6,6 +6,7 @@ use althing::{apply, chain, ordering, state, storage, types};
 
 pub mod bank;
 pub mod core_search;
+pub mod differences;
 pub mod protocol_model;
 pub mod scenarios;
 pub mod sim;

@@ -90,7 +90,8 @@ impl Names {
         alarms: &[(u64, AlarmKind)],
     ) -> StatusResponse {
         let leader = status.core.primary.filter(|_| status.core.has_leader);
-        let bytes = i64::try_from(status.logical_bytes).unwrap_or(i64::MAX);
+        // Never 0, as a file's size is not: `etcdctl endpoint status` divides by it.
+        let bytes = i64::try_from(status.logical_bytes).unwrap_or(i64::MAX).max(1);
         let mut errors = Vec::new();
         if leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());

@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 
 use crate::api::convert::ResolveError;
 use crate::apply::OpError;
+use crate::chain::check::BundleError;
 use crate::chain::{ConfigError, ValueError};
 use crate::node::NodeError;
 use crate::state::{AuthError, RangeError};
@@ -287,6 +288,9 @@ impl From<NodeError> for Refusal {
             NodeError::TooManyRequests => Self::TooManyRequests,
             NodeError::TooLarge => Self::RequestTooLarge,
             NodeError::Corrupt => Self::Corrupt,
+            // The front looked at the same limits, perhaps of the epoch before.
+            NodeError::Refused(BundleError::Key) => Self::EmptyKey,
+            NodeError::Refused(_) => Self::TooManyOperations,
         }
     }
 }

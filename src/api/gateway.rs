@@ -197,6 +197,8 @@ impl Gateway {
         };
         // The head of the answer waits for the first line: until then a code can be told.
         match within(limit, replies.message()).await {
+            // A stream of nothing has no head either.
+            Ok(None) => Ok(Response::new(Body::empty())),
             Ok(first) => Ok(answered(Body::from_stream(Lines { first, replies, ended: false }))),
             Err(status) => Ok(broken(&status)),
         }

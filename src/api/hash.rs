@@ -7,11 +7,9 @@ use crate::api::Api;
 use crate::api::errors::Refusal;
 use crate::api::pb::etcdserverpb as pb;
 use crate::chain::ValueError;
-use crate::state::{ContentHash, RangeError};
+use crate::node::Shared;
+use crate::state::ContentHash;
 use crate::types::Revision;
-
-/// Begun anew so often, because somebody compacts meanwhile.
-const TRIES: usize = 4;
 
 /// Tries to read a page whose values move while it is read.
 const PAGE_TRIES: usize = 3;
@@ -24,46 +22,38 @@ impl Api {
         pb::HashResponse { header: Some(self.header(revision)), hash }
     }
 
-    /// Keys and versions visible at `revision`, in one number. Made page by page: no block waits for it,
-    /// and one is made at a time.
+    /// All keys and values of `revision`, in one number. Made page by page: no block waits for it, and one
+    /// is made at a time.
     ///
     /// # Errors
     /// The revision is compacted or to come.
     pub(super) async fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, Status> {
         let _turn = self.hashing.acquire().await.map_err(|_| Refusal::Stopped)?;
-        for _ in 0..TRIES {
-            let begin = |kv: &_| ContentHash::begin(kv, revision);
-            let mut content =
-                self.handle.read(|shared| begin(&shared.state.kv)).map_err(Refusal::from)?;
-            while self.hash_page(&mut content)? {
-                // Others of this thread's clients have their turn.
-                tokio::task::yield_now().await;
-            }
-            if content.is_complete() {
-                return Ok(pb::HashKvResponse {
-                    header: Some(self.header_now()),
-                    hash: content.finish(),
-                    compact_revision: content.compact_revision().0,
-                    hash_revision: content.revision().0,
-                });
-            }
+        let begin = |shared: &Shared| ContentHash::begin(&shared.state.kv, revision);
+        let mut content = self.handle.read(begin).map_err(Refusal::from)?;
+        while self.hash_page(&mut content)? {
+            // Others of this thread's clients have their turn.
+            tokio::task::yield_now().await;
         }
-        Err(Refusal::Timeout.into())
+        Ok(pb::HashKvResponse {
+            header: Some(self.header_now()),
+            hash: content.finish(),
+            compact_revision: content.compact_revision().0,
+            hash_revision: content.revision().0,
+        })
     }
 
-    /// One page; false when there is none or a compaction came between.
-    fn hash_page(&self, content: &mut ContentHash) -> Result<bool, Status> {
+    /// One page; false when there is none.
+    fn hash_page(&self, content: &mut ContentHash) -> Result<bool, Refusal> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let page = match self.handle.read(|shared| content.page(&shared.state.kv)) {
-                Ok(Some(page)) => page,
-                Ok(None) | Err(RangeError::Compacted | RangeError::Future) => return Ok(false),
-            };
+            let page = self.handle.read(|shared| content.page(&shared.state.kv))?;
+            let Some(page) = page else { return Ok(false) };
             match content.add(page, self.handle.values().as_ref()) {
                 Ok(()) => return Ok(true),
                 Err(ValueError::Erased(_) | ValueError::Rotten(_)) if tries < PAGE_TRIES => {}
-                Err(error) => return Err(self.unreadable(error).into()),
+                Err(error) => return Err(self.unreadable(error)),
             }
         }
     }

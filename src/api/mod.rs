@@ -190,6 +190,7 @@ impl Api {
             | Reply::Alarm { revision, .. }
             | Reply::Checkpoint { revision, .. }
             | Reply::Auth { revision, .. }
+            | Reply::Evidence { revision, .. }
             | Reply::Config { revision, .. } => Ok(revision),
             Reply::Error { error, .. } => Err(Refusal::from(error).into()),
         }

@@ -60,6 +60,9 @@ impl pb::watch_server::Watch for WatchService {
     }
 }
 
+/// Values move once per checkpoint; more often in a row they are gone.
+const ROUNDS_BACK_MAX: u32 = 3;
+
 struct Session {
     api: Arc<Api>,
     requires_leader: bool,
@@ -74,6 +77,10 @@ struct Session {
     dirty: bool,
     /// Made and not yet taken; refilled only when empty.
     outbox: VecDeque<pb::WatchResponse>,
+    /// A watcher's events could not be sent because their values had just moved: it takes them again.
+    went_back: bool,
+    /// In how many rounds in a row.
+    rounds_back: u32,
     ticks: Interval,
 }
 
@@ -100,6 +107,8 @@ impl Session {
             stream,
             dirty: false,
             outbox: VecDeque::new(),
+            went_back: false,
+            rounds_back: 0,
             ticks,
         }
     }
@@ -280,14 +289,19 @@ impl Session {
         let Some((deliveries, more, compacted)) = polled else { return Ok(false) };
         self.dirty = more;
         let mut gone = BTreeSet::new();
+        self.went_back = false;
         for delivery in deliveries {
-            if !gone.contains(&delivery.watch_id) {
+            if self.went_back && matches!(delivery.load, Load::Progress) {
+                // Not everything before it was sent.
+                self.stream.request_progress();
+            } else if !gone.contains(&delivery.watch_id) {
                 let id = delivery.watch_id;
                 if !self.push(delivery, compacted)? {
                     gone.insert(id);
                 }
             }
         }
+        self.rounds_back = if self.went_back { self.rounds_back + 1 } else { 0 };
         Ok(true)
     }
 
@@ -316,14 +330,23 @@ impl Session {
         };
         let values = self.api.handle.values();
         let encode = |slot: &Arc<crate::watch::Slot>| {
-            slot.wire(prev_kv, |event| event_bytes(event, prev_kv, values.as_ref()))
+            slot.wire(prev_kv, |event| event_bytes(event, prev_kv, compacted, values.as_ref()))
         };
+        let first = slots.first().map_or(Revision(0), |slot| slot.event.revision);
         match slots.iter().map(encode).collect::<Result<Vec<Bytes>, ValueError>>() {
             Ok(events) if fragment => {
                 let bytes_max = self.api.request_bytes_max() + OVERHEAD_BYTES;
                 self.outbox.extend(fragments(response, events, bytes_max));
             }
             Ok(events) => self.outbox.push_back(pb::WatchResponse { events, ..response }),
+            Err(ValueError::Erased(_))
+                if first >= compacted && self.rounds_back < ROUNDS_BACK_MAX =>
+            {
+                // Pruning came in between: the state's history knows the value's new place.
+                self.stream.go_back(watch_id, first);
+                (self.went_back, self.dirty) = (true, true);
+                return Ok(false);
+            }
             Err(ValueError::Erased(_)) => {
                 // Its own value is gone: this watcher is behind compaction.
                 self.stream.cancel(watch_id);

@@ -13,10 +13,13 @@ use crate::node::Shared;
 pub(super) struct Rights {
     /// Whose stream it is.
     caller: Caller,
-    /// The auth revision at which all of them were allowed.
-    revision: u64,
+    /// The users and roles by which all of them were allowed.
+    checked: AuthState,
     watches: BTreeMap<i64, Watched>,
 }
+
+/// Whether users are asked for, and the auth revision; changes whenever a right may have.
+type AuthState = (bool, u64);
 
 /// A watcher's range as it was asked for, and by whom.
 pub(super) struct Watched {
@@ -26,8 +29,8 @@ pub(super) struct Watched {
 
 impl Rights {
     pub(super) fn new(api: &Api, caller: Caller) -> Self {
-        let revision = api.handle.read(|shared| api.auth_revision(shared));
-        Self { caller, revision, watches: BTreeMap::new() }
+        let checked = api.handle.read(|shared| api.auth_state(shared));
+        Self { caller, checked, watches: BTreeMap::new() }
     }
 
     /// Whether the caller may read a range now.
@@ -52,12 +55,12 @@ impl Rights {
 
     /// Whether what was allowed is still known to be, in this state.
     pub(super) fn are_current(&self, api: &Api, shared: &Shared) -> bool {
-        self.revision == api.auth_revision(shared)
+        self.checked == api.auth_state(shared)
     }
 
     /// Asks again; those that are refused now, and why. They are not remembered.
     pub(super) async fn renew(&mut self, api: &Api) -> Vec<(i64, Refusal)> {
-        let now = api.handle.read(|shared| api.auth_revision(shared));
+        let now = api.handle.read(|shared| api.auth_state(shared));
         let again = api.author(&self.caller).await;
         let mut lost = Vec::new();
         for (watch_id, watched) in &mut self.watches {
@@ -72,7 +75,7 @@ impl Rights {
                 }
             } else {
                 // A user stays himself when his token ends, as in etcd.
-                watched.author.auth_revision = now;
+                watched.author.auth_revision = now.1;
             }
             let Watched { author, range } = watched;
             if let Err(refusal) = api.permitted(author, |subject| subject.read(range), |_| ()) {
@@ -82,15 +85,18 @@ impl Rights {
         for (watch_id, _) in &lost {
             self.watches.remove(watch_id);
         }
-        self.revision = now;
+        self.checked = now;
         lost
     }
 }
 
 impl Api {
-    /// Grows with every change of users and roles that this replica's clients are subject to.
-    fn auth_revision(&self, shared: &Shared) -> u64 {
-        let store = |organisation| shared.state.auth.store(organisation).revision;
-        self.organisation(shared).map_or(0, store)
+    /// Of the users and roles that this replica's clients are subject to.
+    fn auth_state(&self, shared: &Shared) -> AuthState {
+        let store = |organisation| {
+            let store = shared.state.auth.store(organisation);
+            (store.enabled, store.revision)
+        };
+        self.organisation(shared).map_or((true, 0), store)
     }
 }

@@ -13,9 +13,8 @@ impl Step<'_> {
         }
         let known = self.state.network();
         let ids = next.addresses.keys().chain(next.reserved.keys()).copied();
-        let new = |id: &ReplicaId| {
-            !known.addresses.contains_key(id) && !known.reserved.contains_key(id)
-        };
+        let new =
+            |id: &ReplicaId| !known.addresses.contains_key(id) && !known.reserved.contains_key(id);
         let added = ids.into_iter().find(new);
         let epoch = next.membership.epoch;
         self.state.start_epoch(next);

@@ -17,6 +17,7 @@ impl Step<'_> {
                 | Op::LeaseKeepAlive { .. }
                 | Op::Config(_)
                 | Op::Auth(_)
+                | Op::Evidence { .. }
         );
         if !always && self.state.alarms.is_raised(AlarmKind::Corrupt) {
             return Err(OpError::Corrupt);

@@ -6,6 +6,7 @@ mod auth;
 #[cfg(test)]
 mod auth_tests;
 mod config;
+mod evidence;
 mod guard;
 mod outcome;
 pub mod permission;
@@ -266,6 +267,7 @@ impl Step<'_> {
             }
             Op::Config(change) => self.config(change),
             Op::Auth(op) => self.auth(op),
+            Op::Evidence { proof } => self.evidence(proof),
         }
     }
 

@@ -154,6 +154,8 @@ pub fn need(op: &Op) -> Need {
         // Proves itself, signed by the organisations' governance keys; one owner's replica that is asked
         // for it asks for root before, as etcd does (protocol.md 22.6).
         Op::Config(_) => Need::Nothing,
+        // Proves itself, signed by the accused.
+        Op::Evidence { .. } => Need::Nothing,
         Op::Auth(op) => match **op {
             // The admitting replica has compared the password.
             AuthOp::Authenticate { .. } => Need::Nothing,

@@ -102,6 +102,13 @@ pub enum Reply {
         /// Of the block that did it.
         height: Height,
     },
+    /// A proof that a replica lied is on the list.
+    Evidence {
+        /// The store's revision.
+        revision: Revision,
+        /// False if it was there already, or there are enough against that replica.
+        news: bool,
+    },
     /// The op did nothing.
     Error {
         /// The store's revision.

@@ -3,9 +3,7 @@
 
 use core::fmt;
 
-use crate::chain::{Bundle, Membership, Op, Parameters};
-use crate::crypto::Scheme;
-use crate::types::ClusterId;
+use crate::chain::{Bundle, Evidence, Membership, Op, Parameters, Trust};
 
 /// Why a bundle is never proposed or accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +24,8 @@ pub enum BundleError {
     Read,
     /// A change of members or parameters that is not alone.
     Config,
+    /// Evidence that is not alone, proves nothing, or is of an epoch that has not begun here.
+    Evidence,
 }
 
 impl fmt::Display for BundleError {
@@ -39,6 +39,7 @@ impl fmt::Display for BundleError {
             Self::Txn => "a transaction of the bundle is too large, too deep or malformed",
             Self::Read => "the bundle orders a read",
             Self::Config => "a change of members or parameters is not alone in its bundle",
+            Self::Evidence => "evidence that proves nothing, or is not alone in its bundle",
         })
     }
 }
@@ -48,25 +49,35 @@ impl std::error::Error for BundleError {}
 /// Deepest nesting of transactions.
 pub const TXN_DEPTH_MAX: usize = 8;
 
-/// Checks shape, limits, values against commitments, and the signature last, as the dearest.
+/// Checks shape, limits, values against commitments, then signatures, as the dearest.
 ///
 /// # Errors
 /// The first [`BundleError`].
 pub fn bundle(
     bundle: &Bundle,
-    cluster_id: &ClusterId,
     membership: &Membership,
-    scheme: &dyn Scheme,
+    trust: &Trust<'_>,
 ) -> Result<(), BundleError> {
     let member = membership.member(bundle.origin).ok_or(BundleError::Origin)?;
     unsigned_bundle(bundle, membership)?;
-    if !bundle.verify(cluster_id, &member.key, scheme) {
+    if !bundle.verify(trust.cluster_id, &member.key, trust.scheme) {
         return Err(BundleError::Signature);
     }
-    Ok(())
+    proof(bundle, trust)
 }
 
-/// All of [`bundle`] but the signature: for the bundles a replica has just signed itself.
+/// Whether the proof a bundle carries, if it carries one, proves what it says. It may be of any epoch
+/// that has begun, so that none expires on its way into a block.
+///
+/// # Errors
+/// [`BundleError::Evidence`].
+pub fn proof(bundle: &Bundle, trust: &Trust<'_>) -> Result<(), BundleError> {
+    let Some(proof) = bundle.proof() else { return Ok(()) };
+    let (evidence, _) = Evidence::of_op(proof).ok_or(BundleError::Evidence)?;
+    evidence.verify(trust).map_err(|_| BundleError::Evidence)
+}
+
+/// All of [`bundle`] but the signatures: for the bundles a replica has just signed itself.
 ///
 /// # Errors
 /// The first [`BundleError`].
@@ -77,6 +88,10 @@ pub fn unsigned_bundle(bundle: &Bundle, membership: &Membership) -> Result<(), B
     let config = |op: &Op| matches!(op, Op::Config(_));
     if bundle.skeletons.len() > 1 && bundle.skeletons.iter().any(|one| config(&one.op)) {
         return Err(BundleError::Config);
+    }
+    let evidence = |op: &Op| matches!(op, Op::Evidence { .. });
+    if bundle.skeletons.len() > 1 && bundle.skeletons.iter().any(|one| evidence(&one.op)) {
+        return Err(BundleError::Evidence);
     }
     for skeleton in &bundle.skeletons {
         op(&skeleton.op, &membership.parameters)?;
@@ -93,7 +108,11 @@ pub fn unsigned_bundle(bundle: &Bundle, membership: &Membership) -> Result<(), B
     Ok(())
 }
 
-fn op(op: &Op, parameters: &Parameters) -> Result<(), BundleError> {
+/// One op of a bundle, by an epoch's parameters: at admission, before it gets a sequence number.
+///
+/// # Errors
+/// The first [`BundleError`].
+pub fn op(op: &Op, parameters: &Parameters) -> Result<(), BundleError> {
     match op {
         Op::Range(_) => Err(BundleError::Read),
         Op::Txn(_) => txn_op(op, parameters.txn_ops_max as usize, TXN_DEPTH_MAX),

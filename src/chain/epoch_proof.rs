@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use crate::chain::transition::is_late;
 use crate::chain::{
-    Block, Certificate, CertificateError, ConfigChange, ConfigError, Entry, Genesis, Network, Op,
-    Phase, flags,
+    Block, Certificate, CertificateError, ConfigChange, ConfigError, Entry, Genesis, Membership,
+    Network, Op, Phase, flags,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::Scheme;
@@ -121,6 +121,23 @@ impl EpochProof {
         network
             .after(&self.block, cluster_id, scheme)
             .map_err(|error| EpochError::Change(at, error))
+    }
+
+    /// The members of every epoch, from the first on. The proofs have been checked, before they were
+    /// logged: what does not follow ends the list.
+    #[must_use]
+    pub fn memberships(
+        first: &Network,
+        proofs: &[Self],
+        cluster_id: &ClusterId,
+        scheme: &dyn Scheme,
+    ) -> Vec<Membership> {
+        let next = |network: &mut Network, proof: &Self| {
+            *network = network.after(&proof.block, cluster_id, scheme).ok()?;
+            Some(network.membership.clone())
+        };
+        let later = proofs.iter().scan(first.clone(), next);
+        core::iter::once(first.membership.clone()).chain(later).collect()
     }
 
     /// The network of every epoch, from the genesis's on.

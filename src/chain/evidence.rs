@@ -2,10 +2,10 @@ use core::fmt;
 
 use crate::chain::evidence_check::{NewViewFault, new_view_fault};
 use crate::chain::{BlockHeader, Bundle, Certificate, CheckpointVote, EpochProof};
-use crate::chain::{Membership, NewView};
+use crate::chain::{EvidenceKind, Membership, NewView};
 use crate::chain::{Phase, ViewChange, Vote};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
-use crate::crypto::{Context, Scheme, hash};
+use crate::crypto::{Context, PublicKey, Scheme, hash};
 use crate::types::{ClusterId, Digest, Epoch, ReplicaId};
 
 const VERSION: u16 = 1;
@@ -209,16 +209,16 @@ impl Evidence {
         }
     }
 
-    /// Its kind, in a word for lists and metrics.
+    /// Its kind.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> EvidenceKind {
         match self {
-            Self::DoubleVote(_) => "double-vote",
-            Self::Amnesia(_) => "amnesia",
-            Self::FalseNewView(_) => "false-new-view",
-            Self::DoubleCheckpoint(_) => "double-checkpoint",
-            Self::DoubleBundle(_) => "double-bundle",
-            Self::Fork(_) => "fork",
+            Self::DoubleVote(_) => EvidenceKind::DoubleVote,
+            Self::Amnesia(_) => EvidenceKind::Amnesia,
+            Self::FalseNewView(_) => EvidenceKind::FalseNewView,
+            Self::DoubleCheckpoint(_) => EvidenceKind::DoubleCheckpoint,
+            Self::DoubleBundle(_) => EvidenceKind::DoubleBundle,
+            Self::Fork(_) => EvidenceKind::Fork,
         }
     }
 
@@ -342,13 +342,12 @@ fn check_vote(vote: &Vote, trust: &Trust<'_>) -> Result<(), EvidenceError> {
     signed_by(vote.signed.replica, signed)
 }
 
-/// A bundle names no epoch: any key its origin ever had makes it the origin's.
+/// A bundle names no epoch: any key its origin ever had makes it the origin's (protocol.md 13.8).
 fn check_bundle(bundle: &Bundle, trust: &Trust<'_>) -> Result<(), EvidenceError> {
-    let signed = trust.memberships.iter().any(|membership| {
-        membership
-            .member(bundle.origin)
-            .is_some_and(|member| bundle.verify(trust.cluster_id, &member.key, trust.scheme))
-    });
+    let origin = |membership: &Membership| membership.member(bundle.origin).map(|one| one.key);
+    let mut keys: Vec<PublicKey> = trust.memberships.iter().filter_map(origin).collect();
+    keys.dedup();
+    let signed = keys.iter().any(|key| bundle.verify(trust.cluster_id, key, trust.scheme));
     signed_by(bundle.origin, signed)
 }
 
@@ -371,34 +370,29 @@ fn ordered<T: Encode>(one: T, two: T) -> Result<Box<(T, T)>, DecodeError> {
 impl Encode for Evidence {
     fn encode(&self, writer: &mut Writer) {
         writer.u16(VERSION);
+        writer.u8(self.kind() as u8);
         match self {
             Self::DoubleVote(votes) => {
-                writer.u8(1);
                 votes.0.encode(writer);
                 votes.1.encode(writer);
             }
             Self::Amnesia(both) => {
-                writer.u8(2);
                 both.0.encode(writer);
                 both.1.encode(writer);
             }
             Self::FalseNewView(both) => {
-                writer.u8(3);
                 writer.u16(both.0.0);
                 both.1.encode(writer);
             }
             Self::DoubleCheckpoint(votes) => {
-                writer.u8(4);
                 votes.0.encode(writer);
                 votes.1.encode(writer);
             }
             Self::DoubleBundle(bundles) => {
-                writer.u8(5);
                 bundles.0.encode(writer);
                 bundles.1.encode(writer);
             }
             Self::Fork(fork) => {
-                writer.u8(6);
                 fork.low.encode(writer);
                 fork.high.encode(writer);
                 writer.length(fork.headers.len());

@@ -177,7 +177,7 @@ pub enum Answer {
     /// Who the answerer is, and the genesis it signed, if it did.
     Member {
         /// Its own.
-        hello: Hello,
+        hello: Box<Hello>,
         /// The network it agreed to, with all signatures it holds, in ascending order of replica.
         agreed: Option<(ClusterId, BTreeMap<ReplicaId, Signature>)>,
     },
@@ -296,7 +296,7 @@ impl Decode for Answer {
                 } else {
                     None
                 };
-                Self::Member { hello, agreed }
+                Self::Member { hello: Box::new(hello), agreed }
             }
             2 => Self::OtherCluster,
             3 => Self::OtherKey {

@@ -31,6 +31,23 @@ impl ChunkEntry {
     }
 }
 
+/// Adds the root after a block to those that a checkpoint there carries. Which these are follows from
+/// the chain alone: `window` is the epoch's W, and nothing before the block that began the epoch counts
+/// (protocol.md 16.1). A replica that kept fewer while W was smaller would else write another manifest.
+pub fn carry_root(
+    roots: &mut Vec<(Height, Digest)>,
+    (height, root): (Height, Digest),
+    window: u32,
+    begins_epoch: bool,
+) {
+    if begins_epoch {
+        roots.clear();
+    }
+    roots.push((height, root));
+    let lowest = height.minus(u64::from(window));
+    roots.retain(|(height, _)| *height >= lowest);
+}
+
 /// What a checkpoint consists of, equal on all replicas: CHECKPOINT votes are about its root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -42,8 +59,8 @@ pub struct Manifest {
     pub block_hash: Digest,
     /// The state's root after it.
     pub exec_root: Digest,
-    /// Roots after the last W + 1 heights, ascending, the checkpoint's own last: headers above carry
-    /// them, and who was not there cannot compute them.
+    /// Roots after the heights from the later of the epoch's start and `height` - W on, ascending, the
+    /// checkpoint's own last: headers above carry them, and who was not there cannot compute them.
     pub exec_roots: Vec<(Height, Digest)>,
     /// In order.
     pub chunks: Vec<ChunkEntry>,

@@ -9,11 +9,13 @@ mod certificate;
 mod change;
 pub mod check;
 mod checkpoint;
+mod config_error;
 mod effects;
 mod epoch;
 mod epoch_proof;
 mod evidence;
 mod evidence_check;
+mod evidence_op;
 mod genesis;
 mod header;
 mod hello;
@@ -34,19 +36,20 @@ pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
 pub use bundle::{BUNDLE_BYTES_MAX, BUNDLE_OPS_MAX, Bundle, BundleHeader, BundleParts, Skeleton};
 pub use certificate::{Certificate, CertificateError, Phase, Vote, VoteSignature};
 pub use change::{
-    Attestation, ConfigAction, ConfigChange, ConfigError, GovernanceVote, NewReplica,
-    possession_bytes,
+    Attestation, ConfigAction, ConfigChange, GovernanceVote, NewReplica, possession_bytes,
 };
 pub use checkpoint::{CheckpointCertificate, CheckpointId, CheckpointVote};
+pub use config_error::ConfigError;
 pub use effects::{Change, ChangeKind, Effects, SYSTEM_ORDINAL};
 pub use epoch::{Member, Membership, Parameters};
 pub use epoch_proof::{EpochError, EpochProof};
 pub use evidence::{Evidence, EvidenceError, EvidenceFile, Fork, Trust};
 pub use evidence_check::NewViewFault;
+pub use evidence_op::{EVIDENCE_OP_BYTES_MAX, EvidenceKind};
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
 pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
-pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest};
+pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest, carry_root};
 pub use network::{Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::{AuthOp, ConfigChange, ValueSlot};
+use crate::chain::{AuthOp, ConfigChange, EVIDENCE_OP_BYTES_MAX, ValueSlot};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{LeaseId, Revision};
 
@@ -54,6 +54,11 @@ pub enum Op {
     Config(Box<ConfigChange>),
     /// Change the users and roles of the submitting organisation, or note a login.
     Auth(Box<AuthOp>),
+    /// Write down a proof that a replica lied: alone in its bundle.
+    Evidence {
+        /// An encoded [`crate::chain::Evidence`]. As bytes, for a proof may quote bundles.
+        proof: Bytes,
+    },
 }
 
 /// What an alarm op does.
@@ -407,6 +412,10 @@ impl Encode for Op {
                 writer.u8(14);
                 op.encode(writer);
             }
+            Self::Evidence { proof } => {
+                writer.u8(15);
+                writer.bytes(proof);
+            }
         }
     }
 }
@@ -473,6 +482,7 @@ fn decode_op(reader: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
         10 => Op::CheckpointNow,
         12 => Op::Config(Box::new(ConfigChange::decode(reader)?)),
         14 => Op::Auth(Box::new(AuthOp::decode(reader)?)),
+        15 => Op::Evidence { proof: reader.bytes(EVIDENCE_OP_BYTES_MAX, "evidence")? },
         _ => return Err(DecodeError::Invalid("op kind")),
     })
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::chain::InitialCluster;
-use crate::crypto::{Ed25519, Scheme};
+use crate::crypto::Ed25519;
 use crate::types::{Digest, Epoch, Height, View};
 
 fn network() -> Network {

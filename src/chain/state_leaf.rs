@@ -77,6 +77,8 @@ pub enum SubState {
     Effects = 9,
     /// Users, roles and permissions of every organisation.
     Auth = 10,
+    /// Who is proven to have broken the protocol.
+    Evidence = 11,
 }
 
 /// The root over all sub-states, given in ascending order (consensus.md 4).

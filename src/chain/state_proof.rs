@@ -76,7 +76,7 @@ pub struct StateProof {
 /// Deepest path: nine levels per byte of a key, and a page.
 const STEPS_MAX: usize = 9 * 1024 + 16;
 const KEY_MAX: usize = 64 << 10;
-const ROOTS: [SubState; 10] = [
+const ROOTS: [SubState; 11] = [
     SubState::Keys,
     SubState::Store,
     SubState::Leases,
@@ -87,6 +87,7 @@ const ROOTS: [SubState; 10] = [
     SubState::Config,
     SubState::Effects,
     SubState::Auth,
+    SubState::Evidence,
 ];
 
 impl Encode for StatePath {

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::auto_compaction;
 use super::serve::Prepared;
 use crate::chain::Ownership;
-use crate::config::{AutoCompaction, ClientSettings, ListenUrl, TokenSettings};
+use crate::config::{ClientSettings, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
 use crate::observe::Metrics;
@@ -240,10 +240,8 @@ fn listeners(
         tls: tls.clone(),
     };
     let api::Interface { grpc, rest } = api::routes(handle.clone(), api_settings);
-    let mut pages = web::routes(handle.clone(), web_settings.clone());
-    if client.rest {
-        pages = pages.merge(rest);
-    }
+    let pages = web::routes(handle.clone(), web_settings.clone());
+    let pages = if client.rest { pages.merge(rest) } else { pages };
     let probes = web::probe_routes(handle.clone(), web_settings);
     // As etcd: own listeners for HTTP take HTTP away from the others.
     let first = if sockets.http.is_empty() { grpc.merge(pages.clone()) } else { grpc };
@@ -267,10 +265,8 @@ async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let serving = async {
         say_when_ready(prepared, handle).await;
-        if prepared.settings.auto_compaction == AutoCompaction::Off {
-            return std::future::pending().await;
-        }
-        auto_compaction::run(handle, prepared.settings.auto_compaction).await;
+        let compaction = auto_compaction::run(handle, prepared.settings.auto_compaction);
+        tokio::join!(handle.report_proofs(), compaction);
     };
     let work = async {
         tokio::join!(serving, vote_when_ready(handle));

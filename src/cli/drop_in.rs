@@ -28,7 +28,7 @@ pub(super) enum Start {
     /// The replica has its genesis.
     Founded(GenesisFile, SecretSeed),
     /// Its network is still to be founded, with the others of `--initial-cluster`.
-    Founding(Founder, SecretSeed),
+    Founding(Box<Founder>, SecretSeed),
     /// It was added to a network that is there, and asks to be let in.
     Joining(Joiner, SecretSeed),
 }
@@ -154,7 +154,7 @@ fn founding(
     ));
     let scheme: Arc<dyn Scheme> = Arc::new(scheme);
     let founder = Founder { cluster, hello: own, scheme, signed, genesis: home.genesis() };
-    Ok(Start::Founding(founder, secret))
+    Ok(Start::Founding(Box::new(founder), secret))
 }
 
 /// What this member said of itself before, if it was to the same members; durable before it is said.

@@ -21,7 +21,7 @@ use crate::web::EvidenceItem;
 /// Proof that a replica lied.
 #[derive(clap::Subcommand)]
 pub(super) enum Misbehaviour {
-    /// List the proofs that a replica keeps.
+    /// List the proofs that a replica keeps, and those on record in the replicated state.
     List {
         #[command(flatten)]
         connection: Connection,
@@ -119,9 +119,13 @@ fn print(items: &[EvidenceItem]) {
         return;
     }
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["DIGEST", "KIND", "PROVES GUILTY"]);
+    let header = ["DIGEST", "KIND", "PROVES GUILTY", "ON RECORD", "FILE"];
+    table.load_style(NOTHING).set_header(header);
     for item in items {
-        table.add_row([&item.digest, &item.kind, &item.accused.join(", ")]);
+        let recorded = item.recorded.map_or_else(|| "-".to_owned(), |at| format!("block {at}"));
+        let file = if item.kept { "here" } else { "elsewhere" };
+        let accused = item.accused.join(", ");
+        table.add_row([&item.digest, &item.kind, &accused, &recorded, file]);
     }
     say!("{table}");
 }

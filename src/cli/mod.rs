@@ -95,12 +95,12 @@ enum Command {
     /// Show, export and verify how every epoch ended.
     #[command(subcommand)]
     Epoch(epoch::Epoch),
-    /// Show the certificates in force and how long they are good.
-    #[command(subcommand)]
-    Cert(cert::Cert),
     /// Save backups that stock etcd restores, and check them offline.
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// Show the certificates in force and how long they are good.
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Show versions.
     Version,
 }
@@ -167,8 +167,8 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, Failure> {
         Command::Key(command) => member::key(command),
         Command::Config(command) => member::config(command),
         Command::Epoch(command) => epoch::run(command),
-        Command::Cert(command) => cert::run(&command),
         Command::Snapshot(command) => snapshot::run(command),
+        Command::Cert(command) => cert::run(&command),
         Command::Version => {
             say!("{}", version::text().trim_end());
             Ok(())

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use tokio::runtime::Runtime;
 
 use super::epoch::EpochFile;
 use super::output::{Failure, say};
@@ -132,33 +133,34 @@ type Founded = (GenesisFile, SecretSeed, Option<Vec<TcpListener>>);
 /// The network that etcd's flags alone name, founded or joined if this replica is not in it yet; then
 /// the peer sockets are bound already.
 fn found(settings: &mut Settings) -> anyhow::Result<Founded> {
-    let start = drop_in::start(settings)?;
-    if let drop_in::Start::Founded(file, secret) = start {
-        return Ok((file, secret, None));
+    match drop_in::start(settings)? {
+        drop_in::Start::Founded(file, secret) => Ok((file, secret, None)),
+        drop_in::Start::Founding(founder, secret) => {
+            let (sockets, runtime) = meeting_place(settings)?;
+            let file = runtime.block_on(node::found(*founder, &sockets))?;
+            let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
+            tracing::info!(event = "founded", %network, n, "all members signed the genesis");
+            Ok((file, secret, Some(sockets)))
+        }
+        drop_in::Start::Joining(joiner, secret) => {
+            let (sockets, runtime) = meeting_place(settings)?;
+            let joined = runtime.block_on(node::join(joiner, &sockets))?;
+            drop_in::keep(settings, &joined)?;
+            let network = joined.file.genesis.cluster_id();
+            tracing::info!(event = "joined", %network, "the network let this member in");
+            Ok((joined.file, secret, Some(sockets)))
+        }
     }
+}
+
+/// What finding the other members takes, after the warnings: it may last.
+fn meeting_place(settings: &mut Settings) -> anyhow::Result<(Vec<TcpListener>, Runtime)> {
     for warning in settings.warnings.drain(..) {
         tracing::warn!(event = "setting", "{warning}");
     }
     let sockets = compose::bind_peers(&settings.peer.listen)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let (file, secret) = match start {
-        drop_in::Start::Founded(file, secret) => (file, secret),
-        drop_in::Start::Founding(founder, secret) => {
-            let file = runtime.block_on(node::found(founder, &sockets))?;
-            let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
-            tracing::info!(event = "founded", %network, n, "all members signed the genesis");
-            (file, secret)
-        }
-        drop_in::Start::Joining(joiner, secret) => {
-            let joined = runtime.block_on(node::join(joiner, &sockets))?;
-            drop_in::keep(settings, &joined)?;
-            let network = joined.file.genesis.cluster_id();
-            tracing::info!(event = "joined", %network, "the network let this member in");
-            (joined.file, secret)
-        }
-    };
-    Ok((file, secret, Some(sockets)))
+    Ok((sockets, runtime.context("cannot start the runtime")?))
 }
 
 /// The network of HOME/epochs.json, which a replica needs that the genesis does not know.

@@ -106,19 +106,23 @@ fn print_table(pages: &Pages) {
 
 /// Each liar once, whoever keeps the proofs.
 fn say_proven(pages: &Pages) {
-    let mut proven: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+    let mut proven: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>, usize)> = BTreeMap::new();
     for page in pages.iter().filter_map(|(_, page)| page.as_ref().ok()) {
         for liar in &page.proven {
-            let (kinds, holders) = proven.entry(&liar.name).or_default();
+            let (kinds, holders, recorded) = proven.entry(&liar.name).or_default();
             kinds.extend(liar.kinds.iter().map(String::as_str));
-            holders.insert(&page.name);
+            if liar.proofs > 0 {
+                holders.insert(&page.name);
+            }
+            *recorded = liar.recorded.max(*recorded);
         }
     }
-    for (name, (kinds, holders)) in proven {
+    for (name, (kinds, holders, recorded)) in proven {
         let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
         let (kinds, holders) = (list(kinds), list(holders));
         say!(
-            "{name} is PROVEN to have lied ({kinds}), by proofs at {holders}: althing misbehaviour list"
+            "{name} is PROVEN to have lied ({kinds}), {recorded} proofs on record, files at {holders}: \
+             althing misbehaviour list"
         );
     }
 }

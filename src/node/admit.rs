@@ -2,7 +2,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chain::{
-    BUNDLE_OPS_MAX, Bundle, BundleParts, Op, REJOIN_SHIFT, SESSION_WINDOW, Skeleton, Value,
+    BUNDLE_OPS_MAX, Bundle, BundleParts, Op, Parameters, REJOIN_SHIFT, SESSION_WINDOW, Skeleton,
+    Value, check,
 };
 use crate::crypto::Scheme;
 use crate::node::NodeError;
@@ -80,11 +81,13 @@ impl Admission {
         self.queue.push_back(request);
     }
 
-    /// The next bundle, if something waits and the session's window has room for it.
+    /// The next bundle, if something waits and the session's window has room for it. What this epoch's
+    /// parameters do not allow is answered and gets no sequence number.
     pub(super) fn next_bundle(
         &mut self,
         pending: &mut Pending,
         not_after: Millis,
+        parameters: &Parameters,
     ) -> Option<Bundle> {
         let oldest = pending.oldest().unwrap_or(self.next_seq);
         let room = (oldest + SESSION_WINDOW).saturating_sub(self.next_seq);
@@ -96,12 +99,16 @@ impl Admission {
         while skeletons.len() < room {
             let Some(next) = self.queue.front() else { break };
             let size: usize = next.values.iter().map(bytes::Bytes::len).sum();
-            let change = matches!(next.op, Op::Config(_));
-            if !skeletons.is_empty() && (change || bytes + size > BUNDLE_VALUE_BYTES) {
+            let alone = matches!(next.op, Op::Config(_) | Op::Evidence { .. });
+            if !skeletons.is_empty() && (alone || bytes + size > BUNDLE_VALUE_BYTES) {
                 break;
             }
             let request = self.queue.pop_front().expect("the front was there");
             if request.reply.is_closed() {
+                continue;
+            }
+            if let Err(why) = check::op(&request.op, parameters) {
+                let _gone = request.reply.send(Err(NodeError::Refused(why)));
                 continue;
             }
             bytes += size;
@@ -119,7 +126,7 @@ impl Admission {
                 values.push(value);
             });
             skeletons.push(Skeleton { author: request.author, op });
-            if change {
+            if alone {
                 break;
             }
         }
@@ -145,12 +152,20 @@ pub(super) fn fresh_salt() -> [u8; 16] {
     salt
 }
 
+/// 32 random bytes that no process before has used.
+pub(super) fn fresh_nonce() -> [u8; 32] {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).expect("the system's random source answers once it is seeded");
+    nonce
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::chain::{Author, Put, ValueSlot};
+    use crate::chain::check::BundleError;
+    use crate::chain::{Author, DeleteRange, Put, Range, Txn, ValueSlot};
     use crate::crypto::Ed25519;
     use crate::types::{Digest, LeaseId};
 
@@ -178,7 +193,8 @@ mod tests {
                 admission.queue(Request { author: Author::default(), op: put(), values, reply });
                 waiting.push(waiter);
             }
-            let bundle = admission.next_bundle(&mut pending, Millis(1)).expect("three wait");
+            let bundle = admission.next_bundle(&mut pending, Millis(1), &Parameters::default());
+            let bundle = bundle.expect("three wait");
             assert!(bundle.values.iter().all(|value| value.bytes == "secret"));
             commitments.extend(bundle.values.iter().map(Value::commitment));
         }
@@ -186,5 +202,47 @@ mod tests {
         commitments.sort_unstable();
         commitments.dedup();
         assert_eq!(commitments.len(), 6, "each value has a salt of its own");
+    }
+
+    /// Its epoch may allow less than the one in which the front looked at it.
+    #[test]
+    fn what_no_bundle_may_hold_is_answered_and_gets_no_number() {
+        let scheme = Arc::new(Ed25519::from_seed(&[1; 32]));
+        let mut admission = Admission::new(ReplicaId(1), Digest([7; 32]), scheme, 1);
+        let mut pending = Pending::default();
+        let parameters = Parameters { txn_ops_max: 1, ..Parameters::default() };
+        let get = Op::Range(Range { key: Bytes::from_static(b"key"), ..Range::default() });
+        let large =
+            Txn { compares: vec![], success: vec![get.clone(), get.clone()], failure: vec![] };
+        let no_key = Op::DeleteRange(DeleteRange {
+            key: Bytes::new(),
+            range_end: Bytes::new(),
+            prev_kv: false,
+        });
+        let cases = [
+            (get, Some(BundleError::Read)),
+            (Op::Txn(large), Some(BundleError::Txn)),
+            (no_key, Some(BundleError::Key)),
+            (put(), None),
+        ];
+        let mut answers = Vec::new();
+        for (op, _) in cases.clone() {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let values = vec![Bytes::from_static(b"value")];
+            admission.queue(Request { author: Author::default(), op, values, reply });
+            answers.push(answer);
+        }
+        let bundle =
+            admission.next_bundle(&mut pending, Millis(1), &parameters).expect("one is left");
+        assert_eq!((bundle.first_seq, bundle.end_seq()), (0, 1));
+        for ((_, why), answer) in cases.into_iter().zip(&mut answers) {
+            match why {
+                Some(why) => {
+                    let refused = answer.try_recv().expect("answered").err();
+                    assert_eq!(refused, Some(NodeError::Refused(why)));
+                }
+                None => assert!(answer.try_recv().is_err(), "it waits to be executed"),
+            }
+        }
     }
 }

@@ -109,8 +109,8 @@ impl fmt::Display for FoundError {
                 f,
                 "member {member} knows this one by the key {known}, which this data directory does \
                  not hold: it was emptied after network {network} was signed. Bring its files \
-                 back; or remove this member from the running network and add it anew (etcdctl member \
-                 remove, member add, --initial-cluster-state=existing); {AGAIN}"
+                 back; or remove this member from the running network and add it anew \
+                 (etcdctl member remove, member add, --initial-cluster-state=existing); {AGAIN}"
             ),
             Self::Rekeyed(name) => write!(
                 f,
@@ -152,7 +152,7 @@ impl Known {
             (Some(asker), Some((network, _))) if asker.key != key => {
                 Answer::OtherKey { network: *network, known: asker.key }
             }
-            _ => Answer::Member { hello: self.hello.clone(), agreed },
+            _ => Answer::Member { hello: Box::new(self.hello.clone()), agreed },
         })
     }
 }
@@ -284,7 +284,7 @@ impl Round {
     fn take(&mut self, name: &str, answer: Answer) -> Result<(), FoundError> {
         let member = name.to_owned();
         let (hello, agreed) = match answer {
-            Answer::Member { hello, agreed } => (hello, agreed),
+            Answer::Member { hello, agreed } => (*hello, agreed),
             Answer::OtherCluster => return Err(FoundError::OtherCluster(member)),
             Answer::OtherKey { network, known } => {
                 return Err(FoundError::OtherKey { member, network, known });

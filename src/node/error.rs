@@ -1,5 +1,7 @@
 use core::fmt;
 
+use crate::chain::check::BundleError;
+
 /// Why a request got no reply. The outcome of a write is then unknown, as in etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeError {
@@ -17,6 +19,8 @@ pub enum NodeError {
     TooLarge,
     /// This replica's state is not the network's: it serves no key.
     Corrupt,
+    /// No bundle of this epoch may hold the request; it was not admitted.
+    Refused(BundleError),
 }
 
 /// Why a change of members or parameters was not made.
@@ -38,6 +42,7 @@ impl fmt::Display for NodeError {
             Self::TooManyRequests => "too many requests are waiting",
             Self::TooLarge => "the request is larger than request_bytes_max",
             Self::Corrupt => "this replica is quarantined; run `althing replica repair`",
+            Self::Refused(why) => return write!(f, "the request was not admitted: {why}"),
         })
     }
 }

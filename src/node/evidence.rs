@@ -6,21 +6,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use crate::chain::{Evidence, EvidenceFile};
+use crate::chain::{Evidence, EvidenceFile, EvidenceKind};
 use crate::codec::{Decode, Encode};
 use crate::node::members::SharedEpochs;
 use crate::observe;
 use crate::storage::disk::Disk;
 use crate::storage::evidence::{evidence_names, keep_evidence, read_evidence};
-use crate::types::{ClusterId, ReplicaId};
+use crate::types::{ClusterId, Digest, ReplicaId};
 
 /// A proof this replica keeps.
 #[derive(Clone, Debug)]
 pub struct KeptEvidence {
+    /// Names it.
+    pub digest: Digest,
     /// Whom it proves guilty.
     pub accused: Vec<ReplicaId>,
-    /// Of what, in a word.
-    pub kind: &'static str,
+    /// Of what.
+    pub kind: EvidenceKind,
 }
 
 /// Where found proofs go, and where they are read. It outlives a state that is replaced.
@@ -61,7 +63,8 @@ impl EvidenceStore {
     }
 
     fn note(&self, name: String, evidence: &Evidence) {
-        let kept = KeptEvidence { accused: evidence.accused(), kind: evidence.kind() };
+        let (accused, kind) = (evidence.accused(), evidence.kind());
+        let kept = KeptEvidence { digest: evidence.digest(), accused, kind };
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, kept);
     }
 
@@ -82,7 +85,7 @@ impl EvidenceStore {
                 tracing::error!(
                     event = "evidence",
                     ?accused,
-                    kind = evidence.kind(),
+                    kind = evidence.kind().name(),
                     proof = name,
                     "replicas provably broke the protocol; see /evidence"
                 );
@@ -93,7 +96,7 @@ impl EvidenceStore {
             Err(error) => tracing::error!(
                 event = "evidence",
                 ?accused,
-                kind = evidence.kind(),
+                kind = evidence.kind().name(),
                 proof = name,
                 "replicas provably broke the protocol; the proof could not be written: {error}"
             ),

@@ -3,7 +3,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::apply::Outcome;
-use crate::chain::{Block, BlockHeader, CheckpointId, Record, ValueError};
+use crate::chain::{Block, BlockHeader, CheckpointId, Record, ValueError, carry_root};
 use crate::node::checkpoint::{CheckpointJob, WriteJob};
 use crate::node::index::IndexJob;
 use crate::node::prune::PruneJob;
@@ -24,9 +24,8 @@ pub(super) struct Executor {
     pub(super) values: SharedValues,
     /// The last executed block's; none before the first.
     pub(super) header: Option<BlockHeader>,
-    /// Roots after the last W + 1 heights: a checkpoint carries them.
-    pub(super) exec_roots: VecDeque<(Height, Digest)>,
-    pub(super) window: usize,
+    /// Roots that a checkpoint carries.
+    pub(super) exec_roots: Vec<(Height, Digest)>,
     pub(super) checkpoints: Sender<CheckpointJob>,
     /// Checkpoints begun and not finished.
     pub(super) checkpoints_running: usize,
@@ -104,13 +103,12 @@ impl Executor {
                 shared.tokens.add(login, block.header.time_ms);
             }
         }
+        let window = shared.state.membership().parameters.window;
         drop(shared);
+        let at = (block.header.height, outcome.effects.exec_root);
+        carry_root(&mut self.exec_roots, at, window, block.ends_epoch());
         self.header = Some(block.header.clone());
         self.unplanned.push_back(block.clone());
-        self.exec_roots.push_back((block.header.height, outcome.effects.exec_root));
-        if self.exec_roots.len() > self.window + 1 {
-            self.exec_roots.pop_front();
-        }
         Ok(outcome)
     }
 
@@ -136,7 +134,7 @@ impl Executor {
         let job = WriteJob {
             snapshotter: Snapshotter::begin(&mut shared.state),
             exec_root: shared.state.exec_root(),
-            exec_roots: self.exec_roots.iter().copied().collect(),
+            exec_roots: self.exec_roots.clone(),
             replay: appender.replay_mark(header.height),
             header,
         };

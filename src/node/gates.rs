@@ -15,6 +15,11 @@ impl Gates {
         Self { durable, waiting: BTreeMap::new() }
     }
 
+    /// Whether everything up to this position is durable.
+    pub(super) fn is_open(&self, gate: LogPosition) -> bool {
+        gate <= self.durable
+    }
+
     /// Keeps a message until `gate` is durable; gives it back at once if it is.
     pub(super) fn pass(
         &mut self,
@@ -22,7 +27,7 @@ impl Gates {
         message: Message,
         gate: LogPosition,
     ) -> Option<(Recipients, Message)> {
-        if gate <= self.durable {
+        if self.is_open(gate) {
             return Some((to, message));
         }
         self.waiting.entry(gate).or_default().push((to, message));

@@ -56,11 +56,11 @@ pub(super) struct Inner {
     pub(super) evidence: Arc<EvidenceStore>,
     pub(super) cut: Box<dyn Fn(bool) + Send + Sync>,
     pub(super) epochs: SharedEpochs,
-    pub(super) net: Option<Arc<PeerNet>>,
     /// The newest checkpoint that a quorum holds.
     pub(super) certified: watch::Receiver<Option<CheckpointCertificate>>,
     /// One snapshot at a time.
     pub(super) backups: Arc<Semaphore>,
+    pub(super) net: Option<Arc<PeerNet>>,
 }
 
 /// What belongs to one state and one log, and is replaced with them.

@@ -183,7 +183,7 @@ fn own_answerer(joiner: &Joiner, network: ClusterId) -> Answerer {
     Arc::new(move |question: Bytes| {
         let answer = match Question::from_bytes(question) {
             Ok(Question::Found { seed, .. }) if seed == network => {
-                Answer::Member { hello: hello.clone(), agreed: None }.to_bytes()
+                Answer::Member { hello: Box::new(hello.clone()), agreed: None }.to_bytes()
             }
             _ => Bytes::new(),
         };
@@ -221,7 +221,7 @@ pub(super) async fn admit(handle: &Handle, network: ClusterId, peer_address: &st
             let known = key.unwrap_or(PublicKey([0; 32]));
             return Answer::OtherKey { network, known };
         }
-        let action = ConfigAction::Admit { replica, hello: Box::new(hello.clone()) };
+        let action = ConfigAction::Admit { replica, hello: hello.clone() };
         match handle.change_owned(action).await {
             Ok(_) | Err(OwnedError::Config(ConfigError::Stale)) => {}
             Err(error) => return Answer::NotNow(error.to_string()),

@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::chain::{EpochProof, Network, dialled};
 use crate::crypto::{PublicKey, Scheme};
 use crate::net::{PeerAddress, PeerNet};
+use crate::node::bulk::SendFrame;
 use crate::node::halt::{EXIT_HALTED, EXIT_REMOVED, halt};
 use crate::node::run::Replica;
 use crate::tls::PeerTable;
-use crate::types::ReplicaId;
+use crate::types::{LogPosition, ReplicaId};
 
 /// A removed replica answers at least so long, for the request that removed it.
 const LEFT_MS: u64 = 1000;
@@ -72,6 +73,16 @@ fn addresses(network: &Network) -> BTreeMap<ReplicaId, PeerAddress> {
     address.map(|address| (address.id, address)).collect()
 }
 
+/// Sends over these links; without any, into nothing.
+pub(super) fn frame_sender(net: Option<Links>) -> SendFrame {
+    Arc::new(move |peer, frame, lane| {
+        if let Some(Links { net, .. }) = &net {
+            // A frame that finds no room is lost like one on the wire: the protocol sends again.
+            let _queued = net.send(peer, frame, lane);
+        }
+    })
+}
+
 /// What this replica's own place in a network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -98,6 +109,8 @@ pub(super) struct Members {
     pub(super) epochs: SharedEpochs,
     /// Since when this replica is a member no more.
     pub(super) left_ms: Option<u64>,
+    /// The own key was rotated: this replica ends once its log is durable up to here.
+    pub(super) ends_at: Option<LogPosition>,
     /// Since when frames to a peer go out.
     pub(super) linked_ms: BTreeMap<ReplicaId, u64>,
 }
@@ -143,7 +156,7 @@ impl Replica {
     pub(super) fn find_place(&mut self, network: &Network) {
         let (own, epoch) = (self.members.own, network.membership.epoch.0);
         let place = place(network, own, &*self.scheme);
-        self.members.left_ms = None;
+        (self.members.left_ms, self.members.ends_at) = (None, None);
         match place {
             Place::Member => {}
             Place::OtherKey if self.members.awaits_own_key(network, &*self.scheme) => {
@@ -153,16 +166,14 @@ impl Replica {
                  not vote"
                 )
             }
-            Place::OtherKey => halt(
-                EXIT_HALTED,
-                "this replica's key was rotated: put `althing epoch export` of another member into \
-                 the home as epochs.json and start again with the new key",
-            ),
-            Place::Outside if own.0 >= network.next_replica || network.awaits(own) => tracing::info!(
-                event = "no_member_yet",
-                epoch,
-                "follows the chain to the epoch that admits this replica"
-            ),
+            Place::OtherKey => self.members.ends_at = Some(self.persist.end()),
+            Place::Outside if own.0 >= network.next_replica || network.awaits(own) => {
+                tracing::info!(
+                    event = "no_member_yet",
+                    epoch,
+                    "follows the chain to the epoch that admits this replica"
+                )
+            }
             Place::Outside => {
                 tracing::error!(
                     event = "removed",
@@ -172,6 +183,18 @@ impl Replica {
                 );
                 self.members.left_ms = Some(self.clock.mono_ms());
             }
+        }
+    }
+
+    /// The log must hold how the epoch before ended: with the new key this replica cannot end it again,
+    /// and it may be that epoch's only voter (protocol.md 20.10).
+    pub(super) fn end_if_key_rotated(&self) {
+        if self.members.ends_at.is_some_and(|end| self.gates.is_open(end)) {
+            halt(
+                EXIT_HALTED,
+                "this replica's key was rotated: put `althing epoch export` of another member into \
+                 the home as epochs.json and start again with the new key",
+            );
         }
     }
 

@@ -1,10 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::chain::Network;
+use crate::chain::{Membership, Network};
 use crate::node::NodeStatus;
 use crate::observe::table;
 use crate::observe::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use crate::types::{Quorum, ReplicaId, Revision};
+use crate::types::{ReplicaId, Revision};
 
 /// Handles of what the protocol thread counts, taken once.
 pub(super) struct Meters {
@@ -38,8 +38,7 @@ pub(super) struct Meters {
     quarantined: Gauge,
     fenced: Gauge,
     block_ops: Histogram,
-    quorum: Quorum,
-    voters: BTreeSet<ReplicaId>,
+    membership: Membership,
     quota_bytes: u64,
     own: ReplicaId,
 }
@@ -83,8 +82,7 @@ impl Meters {
             fenced: gauge(&table::FENCED, &[]),
             names: names(network),
             block_ops: histogram(&table::BLOCK_OPS, &[]),
-            quorum: network.membership.quorum(),
-            voters: voters(network),
+            membership: network.membership.clone(),
             quota_bytes: network.membership.parameters.quota_bytes,
             own,
         }
@@ -102,8 +100,7 @@ impl Meters {
         }
         self.peers = peer_gauges(network, self.own);
         self.names = names(network);
-        self.quorum = network.membership.quorum();
-        self.voters = voters(network);
+        self.membership = network.membership.clone();
         self.quota_bytes = network.membership.parameters.quota_bytes;
     }
 
@@ -125,10 +122,7 @@ impl Meters {
         self.db_size.iter().for_each(|gauge| gauge.set(number(status.logical_bytes)));
         self.epoch.set(number(core.epoch.0));
         self.view.set(number(core.view.0));
-        let up = |id: &ReplicaId| *id == self.own || core.peers.get(id).is_some_and(|peer| peer.up);
-        let reachable = self.voters.iter().filter(|id| up(id)).count();
-        let margin = i64::try_from(reachable).unwrap_or(i64::MAX)
-            - i64::try_from(self.quorum.q()).unwrap_or(i64::MAX);
+        let margin = core.quorum_margin(self.own, &self.membership);
         self.margin.set(f64::from(i32::try_from(margin).unwrap_or(i32::MAX)));
         for (id, gauge) in &self.peers {
             gauge.set(flag(core.peers.get(id).is_some_and(|peer| peer.up)));
@@ -144,17 +138,13 @@ impl Meters {
         self.keys.iter().for_each(|gauge| gauge.set(number(status.keys)));
         self.revision.iter().for_each(|gauge| gauge.set(revision(status.revision)));
         self.compact_revision.set(revision(status.compact_revision));
-        self.is_learner.set(flag(!self.voters.contains(&self.own)));
+        self.is_learner.set(flag(self.membership.voters().all(|voter| voter.id != self.own)));
         self.puts.absolute(status.puts);
         self.deletes.absolute(status.deletes);
         self.checkpoint.set(number(status.checkpoint.0));
         self.quarantined.set(flag(status.quarantined.is_some()));
         self.fenced.set(flag(status.fenced.is_some()));
     }
-}
-
-fn voters(network: &Network) -> BTreeSet<ReplicaId> {
-    network.membership.voters().map(|voter| voter.id).collect()
 }
 
 fn names(network: &Network) -> BTreeMap<ReplicaId, String> {

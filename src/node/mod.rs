@@ -34,6 +34,7 @@ mod quarantine;
 mod recover;
 mod reopen;
 mod repair;
+mod report;
 mod run;
 mod scrub;
 mod stable;

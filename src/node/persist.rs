@@ -25,6 +25,8 @@ pub(super) struct Persist {
     jobs: Sender<LogJob>,
     in_flight: bool,
     prepared: u32,
+    /// The last record of this process.
+    end: LogPosition,
     /// Where the blocks above the last executed height lie.
     blocks: BTreeMap<(Height, Digest), Placed>,
     pub(super) bytes: u64,
@@ -37,15 +39,22 @@ impl Persist {
         jobs: Sender<LogJob>,
         blocks: BTreeMap<(Height, Digest), Placed>,
     ) -> Self {
-        Self { appender, jobs, in_flight: false, prepared: 0, blocks, bytes: 0, syncs: 0 }
+        let (prepared, end) = (0, LogPosition(0));
+        Self { appender, jobs, in_flight: false, prepared, end, blocks, bytes: 0, syncs: 0 }
     }
 
     pub(super) fn append(&mut self, position: LogPosition, record: &Record) -> Placed {
         let placed = self.appender.append(position, record);
+        self.end = position;
         if let Record::Block(block) = record {
             self.blocks.insert((block.header.height, block.hash()), placed);
         }
         placed
+    }
+
+    /// The last record that was appended, 0 before the first.
+    pub(super) fn end(&self) -> LogPosition {
+        self.end
     }
 
     /// Where a block that is about to be executed lies; forgets all at and below its height.

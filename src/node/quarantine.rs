@@ -8,10 +8,9 @@ use tokio::sync::oneshot;
 use crate::node::NodeError;
 use crate::node::reopen::Ended;
 use crate::node::run::Replica;
-use crate::ordering::{Alarm, CoreStatus, Mode};
+use crate::ordering::{Alarm, CoreStatus};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Open};
 use crate::storage::log::{Appender, LogSettings};
-use crate::types::Height;
 
 /// A disk on which nothing is and nothing can be put.
 pub(super) struct NoDisk;
@@ -140,16 +139,9 @@ impl Replica {
         begins
     }
 
-    /// A repaired replica serves keys again once it is in normal mode and not behind what f + 1
-    /// others claim to have committed: one of them is correct.
+    /// A repaired replica serves keys again once it has caught up.
     pub(super) fn notice_healed(&mut self, core: &CoreStatus) {
-        let weak = (self.members.others.len() / 3) + 1;
-        let mut claims: Vec<_> = core.peers.values().map(|peer| peer.committed).collect();
-        claims.sort_unstable_by(|one, two| two.cmp(one));
-        let claimed = claims.get(weak - 1).copied().unwrap_or_default();
-        let caught_up = core.executed > Height(0) && core.executed >= claimed;
-        let settled = matches!(core.mode, Mode::Normal | Mode::Observer);
-        if self.healing.is_some() && settled && core.has_leader && caught_up {
+        if self.healing.is_some() && core.has_caught_up(self.members.others.len()) {
             tracing::info!(event = "healed", height = core.executed.0, "this replica serves again");
             self.healing = None;
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::chain::{
     Block, BlockHeader, Certificate, CheckpointCertificate, Effects, Entry, EpochProof, Network,
-    Record, Value, ValueRef, ValueSource,
+    Record, Value, ValueRef, ValueSource, carry_root,
 };
 use crate::ordering::{Recovery, SeenVotes};
 use crate::state::State;
@@ -191,11 +191,9 @@ impl<'a> Replay<'a> {
         match crate::apply::execute(&mut self.state, block, &refs, self.values, self.own) {
             Ok(outcome) => {
                 let root = outcome.effects.exec_root;
-                let window = self.state.membership().parameters.window as usize;
-                self.exec_roots.push((block.header.height, root));
-                if self.exec_roots.len() > window + 1 {
-                    self.exec_roots.remove(0);
-                }
+                let window = self.state.membership().parameters.window;
+                let at = (block.header.height, root);
+                carry_root(&mut self.exec_roots, at, window, block.ends_epoch());
                 self.tip = Some(block.header.clone());
                 self.replayed += 1;
                 Some(root)

@@ -289,7 +289,9 @@ impl Replica {
             && self.closed().is_none()
         {
             let not_after = self.not_after();
-            let Some(bundle) = self.admission.next_bundle(&mut self.pending, not_after) else {
+            let Some(bundle) =
+                self.admission.next_bundle(&mut self.pending, not_after, self.core.parameters())
+            else {
                 break;
             };
             self.bundles.insert(bundle.end_seq(), bundle.first_seq);
@@ -347,7 +349,6 @@ impl Replica {
                 self.find_place(&network);
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
-                self.executor.window = network.membership.parameters.window as usize;
             }
             Output::ServeManifest { to, root } => {
                 drop(self.bulk.send(BulkJob::Manifest { to, root }));
@@ -440,6 +441,7 @@ impl Replica {
         let core = self.core.status();
         self.notice_healed(&core);
         self.end_if_removed();
+        self.end_if_key_rotated();
         self.signals.quarantined.store(self.closed().is_some(), Ordering::Relaxed);
         self.signals.has_leader.store(core.has_leader, Ordering::Relaxed);
         self.signals.epoch.store(core.epoch.0, Ordering::Relaxed);

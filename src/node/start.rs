@@ -15,7 +15,7 @@ use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
-use crate::node::admit::Admission;
+use crate::node::admit::{Admission, fresh_nonce};
 use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
 use crate::node::checkpoint::{CheckpointJob, Checkpoints};
@@ -29,7 +29,7 @@ use crate::node::handle::{Handle, Inner, Services, Shared, Signals};
 use crate::node::index::{IndexJob, IndexReader, index_thread};
 use crate::node::intake::Intake;
 use crate::node::lie::Liar;
-use crate::node::members::{Links, Members, SharedEpochs};
+use crate::node::members::{Links, Members, SharedEpochs, frame_sender};
 use crate::node::metrics::Meters;
 use crate::node::open::{Opened, data_directory, open};
 use crate::node::pending::Pending;
@@ -289,6 +289,7 @@ fn new_core(config: &NodeConfig, opened: &Opened) -> Core {
         own: config.own,
         network: opened.replayed.network.clone(),
         epochs: opened.replayed.epochs.clone(),
+        first: Network::of(&config.genesis),
         scheme: config.scheme.clone(),
         start_nonce: fresh_nonce(),
         genesis_ms: config.genesis.created_ms,
@@ -370,9 +371,9 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         own: config.own,
         cut: Box::new(cut),
         epochs: board.epochs.clone(),
-        net,
         certified: board.certified.subscribe(),
         backups: Arc::new(Semaphore::new(1)),
+        net,
     };
     Handle { inner: Arc::new(inner) }
 }
@@ -390,8 +391,7 @@ fn replica(
         shared: board.shared,
         values: opened.values,
         header: recovery.tip,
-        exec_roots: recovery.exec_roots.into(),
-        window: network.membership.parameters.window as usize,
+        exec_roots: recovery.exec_roots,
         checkpoints: threads.checkpoints,
         checkpoints_running: 0,
         checkpoint: opened.base,
@@ -412,6 +412,7 @@ fn replica(
             links,
             epochs: board.epochs,
             left_ms: None,
+            ends_at: None,
             linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),
@@ -476,15 +477,6 @@ fn start_index_thread(
     spawn_spare("index", move || index_thread(&directory, cluster_id, reader, end, &inbox))
 }
 
-fn frame_sender(net: Option<Links>) -> SendFrame {
-    Arc::new(move |peer, frame, lane| {
-        if let Some(Links { net, .. }) = &net {
-            // A frame that finds no room is lost like one on the wire: the protocol sends again.
-            let _queued = net.send(peer, frame, lane);
-        }
-    })
-}
-
 /// A thread the replica cannot be without: if it panics, an invariant is broken and the process ends.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     spawn_spare(name, move || {
@@ -503,10 +495,4 @@ fn spawn_spare(
         .name(name.to_owned())
         .spawn(body)
         .map_err(|error| StartError::System(format!("no thread for {name}: {error}")))
-}
-
-fn fresh_nonce() -> [u8; 32] {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).expect("the system's random source answers once it is seeded");
-    nonce
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, Membership, Phase, Record, Vote};
+use crate::chain::{Block, Membership, Parameters, Phase, Record, Vote};
 use crate::crypto::Scheme;
 use crate::ordering::blocks::Blocks;
 use crate::ordering::budget::{Account, PAGE_COSTS};
@@ -132,6 +132,12 @@ impl Core {
         self.membership.parameters.window as usize
     }
 
+    /// What this epoch allows.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.membership.parameters
+    }
+
     /// Everything that has become possible, in the order in which one thing enables the next.
     fn advance(&mut self) {
         self.watch_quorum();
@@ -225,10 +231,8 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, to: Recipients, message: Message, gate: LogPosition) {
-        // Who joins a network of one is none of its members, and has one to talk to.
-        let alone =
-            self.membership.members.len() == 1 && self.membership.member(self.own).is_some();
-        if to == Recipients::Others && alone {
+        // The only member is alone; who joins it, or has left it, is not: it says where it is (8.1).
+        if to == Recipients::Others && self.peers.is_empty() {
             return;
         }
         self.out.push(Output::Send { to, message, gate });

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chain::{
-    Block, Certificate, ConfigError, EpochProof, Member, Membership, Network, Record,
+    Block, Certificate, ConfigError, EpochProof, Member, Membership, Network, Record, Trust,
 };
 use crate::ordering::blocks::Tip;
 use crate::ordering::message::EPOCHS_MAX;
@@ -30,6 +30,8 @@ pub(super) struct Epochs {
     pub start: (Height, Digest),
     /// One per epoch before this one, from the first on.
     pub proofs: Vec<EpochProof>,
+    /// The members of every epoch up to this one: what was signed in an old one still counts.
+    known: Vec<Membership>,
     /// Who was a member in the epoch before and is none now: told so, and served blocks.
     left: Vec<Member>,
     early: VecDeque<(ReplicaId, Message)>,
@@ -40,14 +42,17 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    pub fn new(network: Network, proofs: Vec<EpochProof>) -> Self {
+    pub fn new(network: Network, proofs: Vec<EpochProof>, known: Vec<Membership>) -> Self {
         assert_eq!(proofs.len() as u64, network.membership.epoch.0, "each epoch before is proved");
+        let last_known = known.last().map(|last| last.epoch);
+        assert_eq!(last_known, Some(network.membership.epoch), "and its members known");
         let last = proofs.last().map(|proof| (proof.block.header.height, proof.block.hash()));
         let start = last.unwrap_or((Height(0), Digest::ZERO));
         Self {
             network,
             start,
             proofs,
+            known,
             left: Vec::new(),
             early: VecDeque::new(),
             ahead: Vec::new(),
@@ -172,6 +177,7 @@ impl Core {
         let proof = EpochProof { block: Arc::clone(block), certificate };
         let old = std::mem::replace(&mut self.membership, network.membership.clone());
         self.epochs.left = left_members(&old, &self.membership);
+        self.epochs.known.push(self.membership.clone());
         if !self.epochs.ahead.is_empty() {
             let (proved, _) = self.epochs.ahead.remove(0);
             if proved.block.hash() != hash {
@@ -299,6 +305,12 @@ impl Core {
             self.epochs.asked_ms = Some(self.now_ms);
             self.tell(peer, Message::GetEpochs { from: known });
         }
+    }
+
+    /// What signed bytes are checked against: everyone who was a member in an epoch up to this one.
+    pub(super) fn trust(&self) -> Trust<'_> {
+        let (cluster_id, scheme) = (&self.cluster_id, self.scheme.as_ref());
+        Trust { cluster_id, memberships: &self.epochs.known, scheme }
     }
 
     /// The members of this epoch, or of a later one that is proved here.

@@ -97,6 +97,8 @@ pub struct CoreConfig {
     pub network: Network,
     /// How every epoch before that one ended, from the first on.
     pub epochs: Vec<EpochProof>,
+    /// Members and parameters of the first epoch.
+    pub first: Network,
     /// Signs with this replica's key and checks everyone's.
     pub scheme: Arc<dyn Scheme>,
     /// Drawn at every start of the process, never read from disk.

@@ -172,6 +172,9 @@ impl Core {
         if !block.has_values() {
             return Verdict::Faulty("a proposal without values");
         }
+        if block.bundles().filter(|bundle| bundle.proof().is_some()).count() > 1 {
+            return Verdict::Faulty("more than one proof in a block");
+        }
         let mut windows = self.view.windows.clone();
         for entry in &block.entries {
             let bundle = match entry {
@@ -201,11 +204,11 @@ impl Core {
     }
 
     pub(super) fn check_bundle(&mut self, bundle: &Bundle) -> bool {
-        self.counters.verifications += 1;
-        let checked =
-            check::bundle(bundle, &self.cluster_id, &self.membership, self.scheme.as_ref());
+        self.counters.verifications += bundle.signatures();
+        let checked = check::bundle(bundle, &self.membership, &self.trust());
         if checked.is_ok() {
             self.note_bundle(bundle);
+            self.note_proof(bundle);
         }
         checked.is_ok()
     }
@@ -328,6 +331,7 @@ impl Core {
     fn may_propose(&self) -> bool {
         let tip = self.view.tip.height;
         self.is_normal()
+            && self.is_voter()
             && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chain::{Block, EpochProof, Evidence, Network, Record};
+use crate::chain::{Block, EpochProof, Evidence, Membership, Network, Record};
 use crate::crypto::PublicKey;
 use crate::ordering::{Message, Mode, TransferStep};
 use crate::types::{Digest, Epoch, Height, LogPosition, ReplicaId, View};
@@ -185,6 +185,29 @@ pub struct CoreStatus {
     pub peers: BTreeMap<ReplicaId, PeerView>,
     /// Counted since the start.
     pub counters: Counters,
+}
+
+impl CoreStatus {
+    /// Voters in reach, this replica included if it votes, minus the quorum: below 0 nothing is ordered.
+    /// Members without a vote bring a network no closer to a decision.
+    #[must_use]
+    pub fn quorum_margin(&self, own: ReplicaId, membership: &Membership) -> i64 {
+        let up = |id: ReplicaId| id == own || self.peers.get(&id).is_some_and(|peer| peer.up);
+        let reached = membership.voters().filter(|voter| up(voter.id)).count();
+        let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        signed(reached) - signed(membership.quorum().q())
+    }
+
+    /// Whether a replica that was repaired serves keys again: it follows, with a vote or without one, and
+    /// is not behind what f + 1 of the `others` claim to have committed, of whom one is correct.
+    #[must_use]
+    pub fn has_caught_up(&self, others: usize) -> bool {
+        let mut claims: Vec<Height> = self.peers.values().map(|peer| peer.committed).collect();
+        claims.sort_unstable_by(|one, two| two.cmp(one));
+        let claimed = claims.get(others / 3).copied().unwrap_or_default();
+        let follows = matches!(self.mode, Mode::Normal | Mode::Observer) && self.has_leader;
+        follows && self.executed > Height(0) && self.executed >= claimed
+    }
 }
 
 /// A peer as its last STATUS showed it.

@@ -149,11 +149,13 @@ impl Pool {
         let mut ids: Vec<ReplicaId> = self.origins.keys().copied().collect();
         let start = ids.partition_point(|id| *id <= self.cursor);
         ids.rotate_left(start);
+        let mut proofs = 0;
         while !ids.is_empty() {
             ids.retain(|id| {
                 let Some(key) = self.next_of(*id, windows) else { return false };
                 let fits = self.get(*id, key).is_some_and(|pooled| {
                     pooled.bundle.config_change().is_none()
+                        && (proofs == 0 || pooled.bundle.proof().is_none())
                         && (taken.is_empty() || bytes + size(&pooled.bundle) <= bytes_max)
                 });
                 if !fits {
@@ -161,6 +163,7 @@ impl Pool {
                 }
                 let bundle = self.remove(*id, key, now_ms).expect("just found");
                 bytes += size(&bundle);
+                proofs += usize::from(bundle.proof().is_some());
                 let window = windows.entry(*id).or_default();
                 for seq in bundle.first_seq..bundle.end_seq() {
                     window.mark(bundle.session, seq);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::chain::{Block, Certificate, REJOIN_SHIFT, Record};
+use crate::chain::{Block, Certificate, EpochProof, REJOIN_SHIFT, Record};
 use crate::codec::Decode;
 use crate::ordering::blocks::{Blocks, NoPath, Tip};
 use crate::ordering::catch_up::CatchUp;
@@ -30,7 +30,8 @@ impl Core {
     pub fn new(config: CoreConfig) -> Self {
         let CoreConfig { cluster_id, own, network, epochs, scheme, start_nonce, .. } = config;
         let membership = network.membership.clone();
-        let epochs = Epochs::new(network, epochs);
+        let known = EpochProof::memberships(&config.first, &epochs, &cluster_id, scheme.as_ref());
+        let epochs = Epochs::new(network, epochs, known);
         let window = u64::from(membership.parameters.window);
         let genesis = Tip::genesis(config.genesis_ms);
         let header = config.recovery.as_ref().and_then(|recovery| recovery.tip.as_ref());

@@ -16,10 +16,10 @@ impl Core {
     pub(super) fn on_submit(&mut self, bundle: Bundle) {
         assert_eq!(bundle.origin, self.own, "a replica submits its own bundles");
         let key = (bundle.session, bundle.first_seq);
-        if self.quarantined
-            || !self.fence.is_cleared()
-            || check::unsigned_bundle(&bundle, &self.membership).is_err()
-        {
+        let shape = check::unsigned_bundle(&bundle, &self.membership);
+        assert_eq!(shape, Ok(()), "admission signs what may be proposed (protocol.md 9.1)");
+        let proved = check::proof(&bundle, &self.trust()).is_ok();
+        if self.quarantined || !self.fence.is_cleared() || !proved {
             return;
         }
         self.fence.known.session = self.fence.known.session.max(bundle.session);
@@ -46,7 +46,7 @@ impl Core {
             }
             return;
         }
-        if !self.may_verify(peer, 1) {
+        if !self.may_verify(peer, bundle.signatures()) {
             return;
         }
         if !self.check_bundle(&bundle) {

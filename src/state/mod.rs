@@ -8,6 +8,7 @@ mod alarm;
 pub mod auth;
 mod counters;
 mod effects;
+mod evidence;
 pub mod kv;
 mod lease;
 #[doc(hidden)]
@@ -31,7 +32,11 @@ pub use alarm::Alarms;
 pub use auth::{Access, Auth, AuthError, AuthStore};
 pub use counters::Counters;
 pub use effects::{Cause, Record};
-pub use kv::{CompactError, ContentHash, ContentPage, Event, KeyValue, Kv, RangeError, RangeResult, finish_range};
+pub use evidence::{Proof, Proofs, report_after_ms};
+pub use kv::{
+    CompactError, ContentHash, ContentPage, Event, KeyValue, Kv, RangeError, RangeResult,
+    finish_range,
+};
 pub use lease::{CLOCK_STEP_MAX_MS, GrantError, Lease, Leases, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 pub use relocate::{MovedKey, moved_keys};
 pub use restore::{KeptChunk, Restore};
@@ -76,6 +81,8 @@ pub struct State {
     pub alarms: Alarms,
     /// Users, roles and permissions.
     pub auth: Auth,
+    /// Who is proven to have broken the protocol.
+    pub proofs: Proofs,
     /// The last block, and when a checkpoint is due.
     pub counters: Counters,
     cluster_id: ClusterId,
@@ -97,6 +104,7 @@ impl State {
             sessions: Sessions::default(),
             alarms: Alarms::default(),
             auth: Auth::default(),
+            proofs: Proofs::default(),
             counters: Counters::default(),
             cluster_id: genesis.cluster_id(),
             network: Network::of(genesis),
@@ -209,6 +217,7 @@ impl State {
             (SubState::Config, self.network.root()),
             (SubState::Effects, self.effects),
             (SubState::Auth, self.auth.root()),
+            (SubState::Evidence, whole(&self.proofs.to_bytes())),
         ]
     }
 
@@ -291,6 +300,13 @@ impl State {
         self.auth.change(organisation, op, password)?;
         self.counters.changed = true;
         Ok(())
+    }
+
+    /// Writes down a proof that a replica lied; false if nothing is to be added.
+    pub(crate) fn record_proof(&mut self, digest: Digest, proof: Proof) -> bool {
+        let news = self.proofs.record(digest, proof);
+        self.counters.changed |= news;
+        news
     }
 
     /// Grants a lease; the time to live in force.

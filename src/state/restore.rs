@@ -7,7 +7,7 @@ use crate::codec::{Decode, DecodeError, Reader};
 use crate::state::kv::{Item, Kv, KvNumbers, Version};
 use crate::state::lease::Lease;
 use crate::state::snapshot::{AUTH, FORMAT, HEAD, KEYS, LEASES, RestoreError};
-use crate::state::{Alarms, Auth, Counters, Leases, Sessions, State};
+use crate::state::{Alarms, Auth, Counters, Leases, Proofs, Sessions, State};
 use crate::types::{Digest, LeaseId, Millis, Revision};
 
 /// Most leases or keys of one chunk: each takes a byte or more.
@@ -200,12 +200,14 @@ fn read_head(reader: &mut Reader, cluster_id: Digest) -> Result<Head, RestoreErr
     let clock = Millis(reader.u64("lease clock")?);
     let sessions = Sessions::decode(reader)?;
     let alarms = Alarms::decode(reader)?;
+    let proofs = Proofs::decode(reader)?;
     let stores = reader.u16("snapshot auth stores")?;
     let state = State {
         kv: Kv::restoring(numbers),
         leases: Leases::at(clock),
         sessions,
         alarms,
+        proofs,
         auth: Auth::default(),
         counters: Counters::decode(reader)?,
         network: Network::decode(reader)?,

@@ -26,7 +26,7 @@ pub(super) const KEYS: u8 = 3;
 pub(super) const AUTH: u8 = 4;
 
 /// Version of the format.
-pub(super) const FORMAT: u16 = 2;
+pub(super) const FORMAT: u16 = 3;
 
 /// Encoded bytes of a lease, and of a version and a delete beside key and value.
 const LEASE_BYTES: usize = 24;
@@ -234,6 +234,7 @@ fn head(state: &State, leases: usize, stores: usize) -> Bytes {
     let lost = planted::is(Bug::SessionsLost);
     (if lost { &none } else { &state.sessions }).encode(&mut writer);
     state.alarms.encode(&mut writer);
+    state.proofs.encode(&mut writer);
     writer.u16(u16::try_from(stores).expect("organisations have 16-bit numbers"));
     state.counters.encode(&mut writer);
     state.network.encode(&mut writer);

@@ -72,7 +72,7 @@ pub fn evidence(
     Ok(Finding {
         guilty: file.evidence.accused(),
         suspects: file.evidence.suspects(),
-        kind: file.evidence.kind(),
+        kind: file.evidence.kind().name(),
         what: what(&file.evidence, trust),
     })
 }

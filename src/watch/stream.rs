@@ -128,6 +128,17 @@ impl WatchStream {
         true
     }
 
+    /// A watcher's events from `revision` on could not be sent: it takes them again, from history.
+    pub fn go_back(&mut self, id: i64, revision: Revision) {
+        let Some(cursor) = self.watchers.get_mut(&id) else { return };
+        if cursor.synced {
+            cursor.synced = false;
+            self.synced.remove(&cursor.watch.range, id);
+            self.behind.insert(id);
+        }
+        cursor.next = revision;
+    }
+
     /// What is to be sent next, and whether there is more: then poll again once it is sent.
     pub fn poll(&mut self, store: &Store) -> (Vec<Delivery>, bool) {
         let mut deliveries = Vec::new();

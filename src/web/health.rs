@@ -62,6 +62,7 @@ fn words(error: NodeError) -> String {
         NodeError::TooManyRequests => "too many requests",
         NodeError::TooLarge => "request is too large",
         NodeError::Corrupt => "corrupt cluster",
+        NodeError::Refused(_) => "a read is not ordered",
     };
     format!("etcdserver: {text}")
 }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Web;
 use super::answer::{JSON, found, method_not_allowed};
+use crate::chain::EvidenceKind;
 use crate::node::NodeStatus;
-use crate::types::{Quorum, ReplicaId};
+use crate::types::ReplicaId;
 
 /// What `/althing/v1/status` says: this replica's own view, which it could lie about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ pub struct StatusPage {
     pub exec_root: String,
     /// Blocks behind the highest that any reachable replica says is committed.
     pub lag: u64,
-    /// Replicas in reach, this one included, minus the quorum.
+    /// Voters in reach, this one included if it votes, minus the quorum.
     pub quorum_margin: i64,
     /// Peers whose link stands.
     pub peers_up: usize,
@@ -79,7 +80,8 @@ pub struct StatusPage {
     /// Why this replica is fenced, if it is: its votes are lost.
     #[serde(default)]
     pub fenced: Option<String>,
-    /// Who is proven to have broken the protocol, by the proofs this replica keeps.
+    /// Who is proven to have broken the protocol, by what is on record and by the proofs this replica
+    /// keeps.
     #[serde(default)]
     pub proven: Vec<ProvenLiar>,
     /// Signatures made for the protocol.
@@ -92,7 +94,7 @@ pub struct StatusPage {
     pub peers: Vec<PeerStatus>,
 }
 
-/// A replica against which proofs are kept; `/evidence` has the files.
+/// A replica against which there are proofs; `/evidence` lists them and has the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvenLiar {
     /// The organisation's name.
@@ -101,8 +103,11 @@ pub struct ProvenLiar {
     pub replica: u16,
     /// What was proven, each kind once.
     pub kinds: Vec<String>,
-    /// How many proofs are kept.
+    /// How many proofs this replica keeps.
     pub proofs: usize,
+    /// How many are on record: in the replicated state, the same on every replica.
+    #[serde(default)]
+    pub recorded: usize,
 }
 
 /// Another replica, as its last STATUS showed it.
@@ -127,19 +132,29 @@ pub struct PeerStatus {
 }
 
 fn proven(web: &Web) -> Vec<ProvenLiar> {
-    let mut proven: BTreeMap<ReplicaId, (BTreeSet<&str>, usize)> = BTreeMap::new();
+    let mut proven: BTreeMap<ReplicaId, (BTreeSet<EvidenceKind>, usize, usize)> = BTreeMap::new();
     for kept in web.handle.evidence().values() {
         for accused in &kept.accused {
-            let (kinds, proofs) = proven.entry(*accused).or_default();
+            let (kinds, kept_here, _) = proven.entry(*accused).or_default();
             kinds.insert(kept.kind);
-            *proofs += 1;
+            *kept_here += 1;
         }
     }
-    let liar = |(id, (kinds, proofs)): (ReplicaId, (BTreeSet<&str>, usize))| ProvenLiar {
-        name: web.name(id),
-        replica: id.0,
-        kinds: kinds.into_iter().map(str::to_owned).collect(),
-        proofs,
+    let on_record = web.handle.read(|shared| shared.state.proofs.clone());
+    for (_, proof) in on_record.list() {
+        let (kinds, _, recorded) = proven.entry(proof.accused).or_default();
+        kinds.insert(proof.kind);
+        *recorded += 1;
+    }
+    let liar = |(id, (kinds, proofs, recorded)): (ReplicaId, _)| {
+        let kinds: BTreeSet<EvidenceKind> = kinds;
+        ProvenLiar {
+            name: web.name(id),
+            replica: id.0,
+            kinds: kinds.into_iter().map(|kind| kind.name().to_owned()).collect(),
+            proofs,
+            recorded,
+        }
     };
     proven.into_iter().map(liar).collect()
 }
@@ -151,13 +166,6 @@ pub(super) async fn status(State(web): State<Web>, method: Method) -> Response {
     let page = page(&web, &web.handle.status());
     let text = serde_json::to_string(&page).expect("plain fields have a JSON form");
     found(JSON, Body::from(text + "\n"))
-}
-
-/// How many more replicas are in reach than decide.
-fn quorum_margin(quorum: Quorum, status: &NodeStatus) -> i64 {
-    let reached = 1 + status.core.peers.values().filter(|peer| peer.up).count();
-    let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    signed(reached) - signed(quorum.q())
 }
 
 fn page(web: &Web, status: &NodeStatus) -> StatusPage {
@@ -199,7 +207,7 @@ fn page(web: &Web, status: &NodeStatus) -> StatusPage {
         executed: core.executed.0,
         exec_root: core.exec_root.to_string(),
         lag: highest.max(core.committed.0) - core.executed.0.min(core.committed.0),
-        quorum_margin: quorum_margin(quorum, status),
+        quorum_margin: core.quorum_margin(status.own, &membership),
         peers_up: peers.iter().filter(|peer| peer.up).count(),
         revision: status.revision.0,
         compact_revision: status.compact_revision.0,

@@ -90,6 +90,7 @@ impl Bench {
                 own: ReplicaId(id),
                 network: network.clone(),
                 epochs: Vec::new(),
+                first: network.clone(),
                 scheme: Arc::clone(&schemes[usize::from(id)]),
                 start_nonce: [id as u8 + 1; 32],
                 genesis_ms: Millis(UNIX_MS),

@@ -7,7 +7,7 @@ use althing::state::{KeptChunk, Snapshotter, moved_keys};
 use althing::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter, remove_old};
 use althing::storage::disk::Disk;
 use althing::storage::log::ReplayMark;
-use althing::types::{ClusterId, Digest, Height, Revision};
+use althing::types::{ClusterId, Digest, Height};
 
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
@@ -20,23 +20,19 @@ pub struct Checkpointing {
     exec_root: Digest,
     exec_roots: Vec<(Height, Digest)>,
     replay: ReplayMark,
-    /// The store's.
-    pub revision: Revision,
 }
 
 impl Checkpointing {
     /// Begins one of the state as it is.
     #[must_use]
     pub fn begin(machine: &mut Machine, header: BlockHeader, replay: ReplayMark) -> Self {
-        let window = machine.state.membership().parameters.window as usize;
         Self {
             snapshotter: Snapshotter::begin(&mut machine.state),
             writer: None,
             header,
             exec_root: machine.state.exec_root(),
-            exec_roots: machine.last_roots(window + 1),
+            exec_roots: machine.carried_roots().to_vec(),
             replay,
-            revision: machine.state.kv.revision(),
         }
     }
 

@@ -27,6 +27,7 @@ impl World {
                 Some(format!("has {} open writes", life.open.len()))
             }
             Some(life) if !life.reads.is_empty() => Some("has open reads".to_owned()),
+            Some(_) if node.has_unordered_proof() => Some("lacks a proof it keeps".to_owned()),
             Some(life) if life.machine.height() != top => {
                 Some(format!("is at {} of {top}", life.machine.height()))
             }
@@ -67,6 +68,7 @@ impl World {
             // An enumerated crash that the run did not reach.
             self.nodes[*slot].disk.keep_power();
             self.scan(*slot, top).map_err(|what| format!("at the end {slot} {what}"))?;
+            self.check_proofs(*slot).map_err(|what| format!("at the end {slot} {what}"))?;
         }
         self.power_cut(&members)
     }

@@ -49,11 +49,15 @@ pub enum Lie {
     Spammer,
     /// Frames with flipped bits.
     Garbler,
+    /// No blocks to whoever joins: fed, as a page or as a state.
+    SilentFeeder,
+    /// Other blocks to whoever joins, or proved by another certificate.
+    FalseFeeder,
 }
 
 impl Lie {
     /// All, with the name of the counter that says it happened.
-    pub const ALL: [(&'static str, Self); 16] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("lie: silent", Self::Silent),
         ("lie: slow", Self::Slow),
         ("lie: small change", Self::Disrupter),
@@ -70,7 +74,12 @@ impl Lie {
         ("lie: certificate on another block", Self::Swapper),
         ("lie: huge view", Self::Spammer),
         ("lie: garbled frame", Self::Garbler),
+        ("lie: blocks kept back", Self::SilentFeeder),
+        ("lie: other blocks fed", Self::FalseFeeder),
     ];
+
+    /// How many of them any plan may have: the others need somebody who joins.
+    pub const ANYWHERE: usize = 16;
 
     /// Its counter.
     #[must_use]
@@ -101,6 +110,8 @@ pub struct Liar {
     scheme: Arc<dyn Scheme>,
     /// Whom it does it to.
     victims: BTreeSet<ReplicaId>,
+    /// Who joins has this id or a higher one.
+    joiners: ReplicaId,
     random: Random,
     kept: Vec<Bytes>,
     /// Digests it has seen, to name the wrong one.
@@ -117,8 +128,8 @@ impl Liar {
         signs: (ClusterId, Arc<dyn Scheme>),
         mut random: Random,
     ) -> Self {
-        let others =
-            (0..u16::try_from(n).expect("few")).map(ReplicaId).filter(|other| *other != id);
+        let joiners = ReplicaId(u16::try_from(n).expect("few"));
+        let others = (0..joiners.0).map(ReplicaId).filter(|other| *other != id);
         let mut victims: BTreeSet<ReplicaId> = others.collect();
         let keep = match random.below(3) {
             0 => victims.len(),
@@ -131,7 +142,8 @@ impl Liar {
             victims.remove(&one);
         }
         let (cluster_id, scheme) = signs;
-        Self { lie, id, cluster_id, scheme, victims, random, kept: Vec::new(), digests: Vec::new() }
+        let (kept, digests) = (Vec::new(), Vec::new());
+        Self { lie, id, cluster_id, scheme, victims, joiners, random, kept, digests }
     }
 
     /// Whether it hears a message at all.
@@ -165,7 +177,9 @@ impl Liar {
     pub fn tell(&mut self, peer: ReplicaId, message: &Message) -> (Vec<Frame>, bool) {
         let honest = || vec![Frame { bytes: message.to_bytes(), late: 0 }];
         self.learn(message);
-        if !self.victims.contains(&peer) {
+        let feeds = matches!(self.lie, Lie::SilentFeeder | Lie::FalseFeeder);
+        let spared = if feeds { peer < self.joiners } else { !self.victims.contains(&peer) };
+        if spared {
             return (honest(), false);
         }
         match self.lie {
@@ -277,6 +291,20 @@ impl Liar {
             (Lie::Swapper, Message::Blocks { blocks, certificate }) => {
                 let certificate = self.swap(certificate);
                 one(Message::Blocks { blocks: blocks.clone(), certificate })
+            }
+            (Lie::SilentFeeder, Message::Blocks { .. } | Message::Chunk { .. }) => Some(Vec::new()),
+            (Lie::FalseFeeder, Message::Blocks { blocks, certificate }) => {
+                let (mut blocks, mut certificate) = (blocks.clone(), certificate.clone());
+                match self.random.below(4) {
+                    0 => certificate = self.swap(&certificate),
+                    1 => drop(blocks.pop()),
+                    2 => blocks.reverse(),
+                    _ => {
+                        let at = self.random.index(blocks.len());
+                        blocks[at] = Arc::new(self.spoil(&blocks[at]));
+                    }
+                }
+                one(Message::Blocks { blocks, certificate })
             }
             (Lie::Spammer, Message::Status(status)) => {
                 let view = View(status.view.0 + 1 + self.random.below(1 << 40));

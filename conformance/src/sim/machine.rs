@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use althing::apply::{self, Outcome};
-use althing::chain::{Block, ValueError};
+use althing::chain::{Block, ValueError, carry_root};
 use althing::state::State;
 use althing::storage::log::Placed;
 use althing::storage::values::Values;
@@ -22,20 +22,24 @@ pub struct Machine {
     /// The newest events: production too.
     pub ring: Ring,
     own: ReplicaId,
+    /// All that this process knows.
     roots: BTreeMap<Height, Digest>,
+    /// Those that a checkpoint carries.
+    carried: Vec<(Height, Digest)>,
 }
 
 impl Machine {
-    /// A state as a start found it, with the roots after its last heights.
+    /// A state as a start found it, with the roots that a checkpoint there carries.
     #[must_use]
     pub fn restored(
         state: State,
         values: Values,
         own: ReplicaId,
-        roots: BTreeMap<Height, Digest>,
+        carried: Vec<(Height, Digest)>,
     ) -> Self {
         let ring = Ring::new(state.kv.revision());
-        Self { state, values, ring, own, roots }
+        let roots = carried.iter().copied().collect();
+        Self { state, values, ring, own, roots, carried }
     }
 
     /// The last executed height.
@@ -44,11 +48,16 @@ impl Machine {
         self.state.counters.height
     }
 
-    /// Roots after the last `count` heights.
+    /// All roots that this process knows.
     #[must_use]
-    pub fn last_roots(&self, count: usize) -> Vec<(Height, Digest)> {
-        let skip = self.roots.len().saturating_sub(count);
-        self.roots.iter().skip(skip).map(|(height, root)| (*height, *root)).collect()
+    pub fn roots(&self) -> Vec<(Height, Digest)> {
+        self.roots.iter().map(|(height, root)| (*height, *root)).collect()
+    }
+
+    /// Those that a checkpoint of the state as it is carries.
+    #[must_use]
+    pub fn carried_roots(&self) -> &[(Height, Digest)] {
+        &self.carried
     }
 
     /// A block went to the log.
@@ -64,7 +73,10 @@ impl Machine {
         let refs = value_refs(block, placed);
         let mut outcome = apply::execute(&mut self.state, block, &refs, &self.values, self.own)?;
         self.ring.publish(core::mem::take(&mut outcome.events), outcome.revision);
-        self.roots.insert(block.header.height, outcome.effects.exec_root);
+        let at = (block.header.height, outcome.effects.exec_root);
+        self.roots.insert(at.0, at.1);
+        let window = self.state.membership().parameters.window;
+        carry_root(&mut self.carried, at, window, block.ends_epoch());
         Ok(outcome)
     }
 }

@@ -13,7 +13,7 @@ use althing::types::{Millis, OrgId, ReplicaId};
 
 use crate::sim::checkers::members::Roster;
 use crate::sim::checkers::verifier::quorum;
-use crate::sim::node::Lost;
+use crate::sim::node::{KeyChange, Lost};
 use crate::sim::plan::MILLI;
 use crate::sim::random::Random;
 use crate::sim::world::{Event, Local, World};
@@ -311,15 +311,29 @@ impl World {
             self.schedule_local(slot, delay, Local::Link { peer, up });
         }
         let key = members.member(id).map(|member| member.key);
-        let other_key = key.filter(|key| *key != self.nodes[slot].identity.key);
+        // Started with the key of a later epoch, it follows the chain up to there.
+        let due = members.epoch >= self.nodes[slot].key_epoch;
+        let other_key = key.filter(|key| due && *key != self.nodes[slot].identity.key);
         if let Some(key) = other_key
             && let Some(scheme) = self.changes.promised.get(&key).cloned()
         {
-            // It ends and says so; its operator starts it again with the new key.
-            self.count("started with its new key");
-            self.crash(slot);
-            (self.nodes[slot].identity.scheme, self.nodes[slot].identity.key) = (scheme, key);
+            let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+            life.ends = Some(KeyChange { end: life.appended, epoch: members.epoch, scheme, key });
         }
+        self.end_with_old_key(slot);
         Ok(())
+    }
+
+    /// A replica whose key was rotated ends, and says so, once its log holds the end of the epoch
+    /// (protocol.md 20.10); its operator starts it again with the new key.
+    pub(super) fn end_with_old_key(&mut self, slot: usize) {
+        let Some(life) = &mut self.nodes[slot].life else { return };
+        let durable = life.durable;
+        let Some(change) = life.ends.take_if(|change| change.end <= durable) else { return };
+        self.count("started with its new key");
+        self.crash(slot);
+        let node = &mut self.nodes[slot];
+        (node.identity.scheme, node.identity.key) = (change.scheme, change.key);
+        node.key_epoch = change.epoch;
     }
 }

@@ -44,6 +44,8 @@ mod node_repair;
 
 mod prune;
 
+mod proofs;
+
 use plan::Plan;
 use world::{Failure, Summary, World};
 

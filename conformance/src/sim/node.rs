@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use althing::chain::{Block, Genesis, Membership, REJOIN_SHIFT};
+use althing::chain::{Block, Genesis, Membership, Network, REJOIN_SHIFT};
 use althing::crypto::{PublicKey, Scheme};
 use althing::ordering::{Core, CoreConfig, Message, Recipients};
 use althing::storage::log::{Appender, Batch, BlockReader, LogSettings, Placed};
@@ -17,6 +17,7 @@ use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 use crate::sim::node_stable::Stable;
 use crate::sim::plan::{MILLI, Micros, Mutant};
+use crate::sim::proofs::KeptProofs;
 use crate::sim::prune::Pruning;
 use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
@@ -53,6 +54,10 @@ pub struct Life {
     pub batch: Option<Batch>,
     /// What is.
     pub durable: LogPosition,
+    /// The last record it planned.
+    pub appended: LogPosition,
+    /// Its key was rotated: it ends, and starts again with the new one.
+    pub ends: Option<KeyChange>,
     /// Messages behind their gates.
     pub waiting: Vec<Waiting>,
     /// Committed, not executed yet.
@@ -99,6 +104,18 @@ pub struct Life {
     pub shown: ((Epoch, View), Height, Height),
     /// Whether an op sent well after the end of the faults was answered in time.
     pub served: bool,
+}
+
+/// A replica's key was rotated.
+pub struct KeyChange {
+    /// Its log must be durable up to here.
+    pub end: LogPosition,
+    /// The first epoch with the new key.
+    pub epoch: Epoch,
+    /// Signs with it.
+    pub scheme: Arc<dyn Scheme>,
+    /// It.
+    pub key: PublicKey,
 }
 
 /// What all instances of a replica share with the world.
@@ -175,6 +192,8 @@ impl Local {
 pub struct Node {
     /// Which replica.
     pub identity: Identity,
+    /// The first epoch with the key it signs with.
+    pub key_epoch: Epoch,
     /// Its disk.
     pub disk: SimDisk,
     /// Starts so far: also its durable session counter.
@@ -199,6 +218,8 @@ pub struct Node {
     pub checkpoint_durable: Height,
     /// How far its wall clock is ahead, in ms.
     pub skew_ms: i64,
+    /// Proofs of misbehaviour on its disk.
+    pub proofs: KeptProofs,
     /// How its disk was lost or replaced, until it votes again.
     pub lost: Lost,
     /// An older copy of its disk.
@@ -265,6 +286,7 @@ impl Node {
             own: identity.id,
             network: machine.state.network().clone(),
             epochs,
+            first: Network::of(&identity.genesis),
             scheme: Arc::clone(&identity.scheme),
             start_nonce: nonce,
             genesis_ms: identity.genesis.created_ms,
@@ -281,6 +303,8 @@ impl Node {
             reader,
             batch: None,
             durable,
+            appended: durable,
+            ends: None,
             waiting: Vec::new(),
             to_execute: VecDeque::new(),
             placed,

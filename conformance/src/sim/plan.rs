@@ -215,7 +215,8 @@ impl Plan {
         }
         let lies = if random.chance(600) { random.index(f - plan.twins + 1) } else { 0 };
         let lies = if lies == 0 && random.chance(300) { f - plan.twins } else { lies };
-        plan.lies = (0..lies).map(|_| random.pick(&Lie::ALL).1).collect();
+        let anywhere = &Lie::ALL[..Lie::ANYWHERE];
+        plan.lies = (0..lies).map(|_| random.pick(anywhere).1).collect();
         let may_fall = n - quorum(n) - plan.twins - plan.lies.len();
         if random.chance(400) {
             plan.stay_down = random.index(may_fall + 1);
@@ -242,6 +243,9 @@ impl Plan {
             plan.rot_every = random.between(SECOND, 4 * SECOND);
         }
         plan.local_settings = random.chance(500);
+        if plan.change_every > 0 && !plan.lies.is_empty() && random.chance(400) {
+            plan.lies[0] = random.pick(&Lie::ALL[Lie::ANYWHERE..]).1;
+        }
         plan
     }
 

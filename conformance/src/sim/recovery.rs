@@ -106,8 +106,8 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
         Some(Mutant::ForgetsView) => recovery.entered = None,
         _ => {}
     }
-    let roots = recovery.exec_roots.iter().copied().collect();
-    let machine = Machine::restored(replayed.state, values, owner.own, roots);
+    let carried = recovery.exec_roots.clone();
+    let machine = Machine::restored(replayed.state, values, owner.own, carried);
     let recovery = (log.log_end > LogPosition(0)).then_some(recovery);
     Ok(Start { log, machine, recovery, placed, in_use, base: base_height, stable, blocks, epochs })
 }

@@ -2,7 +2,7 @@
 //! every step to the checkers.
 
 use althing::apply::{OpError, Reply};
-use althing::chain::{BlockHeader, Range, Record, ValueSource};
+use althing::chain::{BlockHeader, Op, Range, Record, ValueSource};
 use althing::codec::{Decode, Encode};
 use althing::ordering::{
     Alarm, Input, Message, Mode, Output, PAGE_BYTES_MAX, Recipients, ShownVotes, Standing,
@@ -177,6 +177,7 @@ impl World {
                 if honest {
                     self.proven(&evidence);
                 }
+                self.nodes[slot].proofs.keep(&evidence, self.now);
                 self.count("evidence");
                 Ok(())
             }
@@ -255,6 +256,7 @@ impl World {
             self.fences.appended(id, (life.nonce, life.since), record, self.now)?;
         }
         let placed = life.appender.append(position, record);
+        life.appended = position;
         self.nodes[slot].promises.appended(position, record);
         let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
         if let Record::CheckpointStable(certificate) = record {
@@ -429,6 +431,7 @@ impl World {
             life.open_segment = batch.end.segment;
         }
         self.step(slot, Input::Durable { position: batch.last })?;
+        self.end_with_old_key(slot);
         self.prune(slot)
     }
 
@@ -525,7 +528,8 @@ impl World {
         };
         if let Some(id) = done {
             let height = id.height;
-            life.moved = checkpoint.revision;
+            // As in the node: an event since the checkpoint began may refer to a version before it.
+            life.moved = life.machine.state.kv.revision();
             life.checkpoint = None;
             life.appender.forget_below(life.checkpoint_height);
             life.checkpoint_height = height;
@@ -640,7 +644,11 @@ impl World {
             (life.session, life.next_seq) = (session, 0);
             life.open.clear();
         }
-        if admits && life.open.len() < OPEN_MAX && !(after_faults && life.served) {
+        let wanted = admits && life.open.len() < OPEN_MAX;
+        let workload = wanted && !(after_faults && life.served);
+        let proof = if wanted { node.due_proof(self.now) } else { None };
+        let Some(life) = &mut node.life else { return Ok(()) };
+        if workload || proof.is_some() {
             let newest = life.machine.state.counters.time_ms.0;
             let numbers = Numbers {
                 session,
@@ -650,14 +658,19 @@ impl World {
             let revision = life.machine.state.kv.revision().0;
             let identity = &node.identity;
             let (cluster_id, scheme) = (&identity.cluster_id, identity.scheme.as_ref());
-            let bundle = match self.changes.take(slot) {
-                Some(change) => node.workload.change(&numbers, change, cluster_id, scheme),
+            let ordered = proof.is_some();
+            let change = || self.changes.take(slot).map(|change| Op::Config(Box::new(change)));
+            let bundle = match proof.or_else(change) {
+                Some(op) => node.workload.alone(&numbers, op, cluster_id, scheme),
                 None => node.workload.bundle(&numbers, revision, cluster_id, scheme),
             };
             for seq in bundle.first_seq..bundle.end_seq() {
                 life.open.insert(seq, self.now);
             }
             life.next_seq = bundle.end_seq();
+            if ordered {
+                self.count("proof handed in");
+            }
             self.step(slot, Input::Submit { bundle })?;
         }
         let every = if after_faults { 200 * MILLI } else { self.plan.bundle_every };
@@ -761,7 +774,7 @@ impl World {
         }
         self.replayed(slot)?;
         let Some(life) = &self.nodes[slot].life else { return Ok(()) };
-        for (height, root) in life.machine.last_roots(usize::MAX) {
+        for (height, root) in life.machine.roots() {
             let same = self.agreement.executed(height, root);
             self.within_f(same)?;
         }
@@ -885,6 +898,6 @@ fn kind_of(message: &Message) -> String {
         }
         Message::Follow { from } => format!("Follow from {from}"),
         Message::Shown(vote) => format!("Shown {:?} of {}", vote.phase, vote.signed.replica),
-        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind()),
+        Message::Evidence(evidence) => format!("Evidence {}", evidence.kind().name()),
     }
 }

@@ -2,8 +2,8 @@
 //! meet.
 
 use althing::chain::{
-    Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, ConfigChange, DeleteRange,
-    Op, Put, Range, Skeleton, Txn, Value, ValueSlot,
+    Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put,
+    Range, Skeleton, Txn, Value, ValueSlot,
 };
 use althing::crypto::Scheme;
 use althing::types::{ClusterId, LeaseId, Millis, ReplicaId, Revision};
@@ -83,12 +83,12 @@ impl Workload {
         Bundle::sign(parts, cluster_id, scheme)
     }
 
-    /// A signed bundle of one change of members or parameters.
+    /// A signed bundle of one op without values.
     #[must_use]
-    pub fn change(
+    pub fn alone(
         &self,
         numbers: &Numbers,
-        change: ConfigChange,
+        op: Op,
         cluster_id: &ClusterId,
         scheme: &dyn Scheme,
     ) -> Bundle {
@@ -97,10 +97,7 @@ impl Workload {
             session: numbers.session,
             first_seq: numbers.first_seq,
             not_after_ms: numbers.not_after_ms,
-            skeletons: vec![Skeleton {
-                author: Author::default(),
-                op: Op::Config(Box::new(change)),
-            }],
+            skeletons: vec![Skeleton { author: Author::default(), op }],
             values: Vec::new(),
         };
         Bundle::sign(parts, cluster_id, scheme)

@@ -26,6 +26,7 @@ use crate::sim::members::{Changes, SpareKey, governance_key};
 use crate::sim::network::Network;
 use crate::sim::node::{Identity, Local as Choices, Lost, Node};
 use crate::sim::plan::{MILLI, Micros, Mutant, Plan, SECOND};
+use crate::sim::proofs::KeptProofs;
 use crate::sim::random::Random;
 use crate::sim::scheme::KeyRing;
 use crate::sim::watchers::WatchClient;
@@ -277,6 +278,7 @@ fn node(plan: &Plan, identity: Identity, random: &mut Random) -> Node {
     let skew = random.below(2 * plan.skew_ms + 1).cast_signed() - plan.skew_ms.cast_signed();
     Node {
         identity,
+        key_epoch: Epoch(0),
         disk: SimDisk::default(),
         starts: 0,
         life: None,
@@ -287,6 +289,7 @@ fn node(plan: &Plan, identity: Identity, random: &mut Random) -> Node {
         links: BTreeSet::new(),
         voters: BTreeSet::new(),
         known: (Epoch(0), BTreeSet::new()),
+        proofs: KeptProofs::default(),
         lost: Lost::No,
         older: None,
         checkpoint_durable: Height(0),
@@ -714,6 +717,7 @@ impl World {
         let node = &mut self.nodes[slot];
         node.lost = if older.is_some() { Lost::Unnoticed } else { Lost::Wiped };
         node.disk = older.unwrap_or_default();
+        node.proofs = KeptProofs::default();
         node.promises.lost();
         let id = node.identity.id;
         self.ledger.forget(id);

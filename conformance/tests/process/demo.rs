@@ -116,6 +116,11 @@ fn is_caught(demo: &Demo, liar: &str) {
         assert!(list.contains(liar), "{name} keeps no proof:\n{list}");
         let status = althing(&["status", "--home", &home]);
         assert!(status.contains(&format!("{liar} is PROVEN to have lied (")), "{status}");
+        // Ordered by one of them, it stands in the state of all.
+        eventually("the proof is on record", MINUTE, || {
+            let list = althing(&["misbehaviour", "list", "--home", &home]);
+            list.lines().any(|line| line.contains(liar) && line.contains("block "))
+        });
     }
 }
 

@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 
+use althing::apply::{Reply, execute};
 use althing::chain::{
-    BlockHeader, Bundle, BundleParts, Certificate, CheckpointVote, Evidence, EvidenceError,
-    EvidenceFile, NewView, Phase, Skeleton, Trust, ViewChange, Vote,
+    BlockHeader, BlockParts, Bundle, BundleParts, Certificate, CheckpointVote, Entry, Evidence,
+    EvidenceError, EvidenceFile, EvidenceKind, NewView, Op, Phase, Skeleton, Trust, ViewChange,
+    Vote, check,
 };
 use althing::codec::{Decode, Encode};
+use althing::state::{KeptChunk, Proofs, Restore, Snapshotter, State};
 use althing::types::{Digest, Epoch, Height, Millis, ReplicaId, View};
 use bytes::Bytes;
 
-use crate::{canonical, golden, samples};
+use crate::{NoValues, canonical, golden, samples};
 
 fn vote(voter: u8, phase: Phase, view: u64, height: u64, hash: Digest) -> Vote {
     let round = (phase, Epoch(0), View(view));
@@ -182,4 +185,94 @@ fn what_a_correct_replica_signs_is_no_evidence() {
     (above.height, above.parent) = (Height(11), low.block_hash);
     let high = certificate(Phase::Commit, 3, 11, above.hash());
     assert_eq!(Evidence::fork(&low, &high, vec![above]), None, "parent and child");
+}
+
+/// The op of a proof, alone in a bundle of replica 1.
+fn ordered(proof: Bytes, first_seq: u64) -> Bundle {
+    let author = samples::bundle().skeletons[0].author.clone();
+    let parts = BundleParts {
+        origin: ReplicaId(1),
+        session: 4,
+        first_seq,
+        not_after_ms: Millis(u64::MAX),
+        skeletons: vec![Skeleton { author, op: Op::Evidence { proof } }],
+        values: Vec::new(),
+    };
+    Bundle::sign(parts, &samples::cluster_id(), &samples::key(1))
+}
+
+/// Executes one proof per block; whether each was news.
+fn record(state: &mut State, proofs: &[Bytes]) -> Vec<Option<bool>> {
+    let mut news = Vec::new();
+    for proof in proofs {
+        let height = state.counters.height.next();
+        let entries = vec![Entry::Bundle(ordered(proof.clone(), height.0))];
+        let header = BlockHeader { flags: 0, height, ..samples::header() };
+        let block = BlockParts::new(entries).into_block(header);
+        let outcome = execute(state, &block, &[vec![]], &NoValues, ReplicaId(1));
+        let replies = outcome.expect("it has no value").replies;
+        news.push(match replies.as_slice() {
+            [(_, _, Reply::Evidence { news, .. })] => Some(*news),
+            _ => None,
+        });
+    }
+    news
+}
+
+#[test]
+fn proofs_on_record_keep_their_bytes_and_survive_a_snapshot() {
+    let proofs: Vec<Bytes> = all().iter().map(|(_, evidence)| evidence.to_bytes()).collect();
+    let mut state = State::genesis(&samples::genesis());
+    let before = state.exec_root();
+    let mut given = proofs.clone();
+    given.extend([proofs[0].clone(), Bytes::from_static(b"no proof")]);
+    let news = record(&mut state, &given);
+    let (new, old, refused) = (Some(true), Some(false), None);
+    assert_eq!(news, [new, new, new, new, new, refused, old, refused], "a fork is not ordered");
+    assert_ne!(state.exec_root(), before);
+    let kinds: Vec<EvidenceKind> = state.proofs.list().map(|(_, proof)| proof.kind).collect();
+    assert_eq!(kinds.len(), 5);
+    for (_, evidence) in all() {
+        assert!(!state.proofs.lacks(&evidence), "nothing is to be ordered again");
+    }
+    let op = Op::Evidence { proof: proofs[0].clone() }.to_bytes();
+    canonical::<Op>(&op);
+    canonical::<Proofs>(&state.proofs.to_bytes());
+    golden("proofs.hex", &[("op", op), ("state", state.proofs.to_bytes())]);
+
+    let mut snapshotter = Snapshotter::begin(&mut state);
+    let mut restore = Restore::new(&samples::genesis());
+    while let Some(bytes) = snapshotter.next_chunk(&state, &NoValues).expect("no values") {
+        let chunk = KeptChunk { bytes, segment: 1 << 31, base: 0 };
+        restore.push(&chunk).expect("its own snapshot");
+    }
+    let restored = restore.finish().expect("its own snapshot");
+    assert_eq!(restored.proofs, state.proofs);
+    assert_eq!(restored.exec_root(), state.exec_root());
+}
+
+#[test]
+fn a_bundle_with_a_false_proof_or_with_one_beside_other_ops_is_refused() {
+    let memberships = [samples::membership()];
+    let (cluster_id, scheme) = (samples::cluster_id(), samples::key(0));
+    let trust = Trust { cluster_id: &cluster_id, memberships: &memberships, scheme: &scheme };
+    let judge = |bundle: &Bundle| check::bundle(bundle, &memberships[0], &trust);
+    for (name, evidence) in all() {
+        let expected = if name == "fork" { Err(check::BundleError::Evidence) } else { Ok(()) };
+        assert_eq!(judge(&ordered(evidence.to_bytes(), 0)), expected, "{name}");
+        let mut altered = evidence.to_bytes().to_vec();
+        *altered.last_mut().expect("not empty") ^= 1;
+        assert_eq!(judge(&ordered(altered.into(), 0)), Err(check::BundleError::Evidence), "{name}");
+    }
+    let alone = ordered(all()[0].1.to_bytes(), 0);
+    let beside = BundleParts {
+        origin: alone.origin,
+        session: alone.session,
+        first_seq: 0,
+        not_after_ms: alone.not_after_ms,
+        skeletons: [alone.skeletons.clone(), alone.skeletons.clone()].concat(),
+        values: Vec::new(),
+    };
+    let beside = Bundle::sign(beside, &cluster_id, &samples::key(1));
+    assert_eq!(judge(&beside), Err(check::BundleError::Evidence));
 }

@@ -370,8 +370,8 @@ fn what_founders_say_to_each_other_keeps_its_bytes() {
         (0..2_u8).map(|n| (ReplicaId(n.into()), samples::key(n).sign(&genesis.signed_bytes())));
     let agreed = Some((genesis.cluster_id(), signatures.collect()));
     let answers = [
-        Answer::Member { hello: hello.clone(), agreed: None },
-        Answer::Member { hello: hello.clone(), agreed },
+        Answer::Member { hello: Box::new(hello.clone()), agreed: None },
+        Answer::Member { hello: Box::new(hello.clone()), agreed },
         Answer::OtherCluster,
         Answer::OtherKey { network: genesis.cluster_id(), known: hello.key },
         Answer::Genesis(Bytes::from_static(b"{}")),

@@ -172,11 +172,12 @@ pub(in crate::api) fn put_of(
     }
 }
 
-/// An event as it goes out. A version before that no longer resolves is left out, as in etcd; a
-/// value of its own that does not is an error.
+/// An event as it goes out. A version before that a compaction hid is left out, as in etcd; any other
+/// value that does not resolve is an error.
 pub(in crate::api) fn event_bytes(
     event: &Event,
     with_previous: bool,
+    compacted: Revision,
     values: &dyn ValueSource,
 ) -> Result<Bytes, ValueError> {
     let (kind, kv) = match event.kind {
@@ -193,7 +194,8 @@ pub(in crate::api) fn event_bytes(
     let previous = event.prev.as_ref().filter(|_| with_previous);
     let prev_kv = match previous.map(|prev| (prev, value_of(prev, values))) {
         Some((prev, Ok(value))) => Some(key_value(prev, value)),
-        Some((_, Err(ValueError::Erased(_)))) | None => None,
+        Some((_, Err(ValueError::Erased(_)))) if event.revision <= compacted => None,
+        None => None,
         Some((_, Err(error))) => return Err(error),
     };
     let event = mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv };

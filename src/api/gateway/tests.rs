@@ -57,7 +57,8 @@ fn what_is_no_request_is_refused() {
         assert_eq!(why(text).code(), Code::InvalidArgument, "{text}");
     }
     // Nesting is bounded before it takes any stack.
-    let deep = format!("{}{}", r#"{"success":[{"requestTxn":"#.repeat(10_000), "}]}".repeat(10_000));
+    let deep =
+        format!("{}{}", r#"{"success":[{"requestTxn":"#.repeat(10_000), "}]}".repeat(10_000));
     let refused = reread("etcdserverpb.TxnRequest", &deep).expect_err("too deep");
     assert_eq!(refused.code(), Code::InvalidArgument);
 }

@@ -97,7 +97,8 @@ async fn proofs(
     for organisation in honest {
         // One that does not answer has nothing to show.
         let items = list(&table::http(home, organisation)?).await.unwrap_or_default();
-        for item in items.into_iter().filter(|item| item.accused.contains(&liar.name)) {
+        for item in items.into_iter().filter(|item| item.kept && item.accused.contains(&liar.name))
+        {
             proofs.entry(item.digest).or_default().insert(organisation.name.clone());
         }
     }

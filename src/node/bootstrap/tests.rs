@@ -170,7 +170,8 @@ fn a_member_whose_disk_was_emptied_after_it_signed_is_refused_by_name() {
     unsealed.signatures.retain(|id, _| *id == own);
     fs::write(&file, unsealed.to_json()).expect("as it was before the end");
     lives[2].crash();
-    let answer = Answer::Member { hello: start(1, 9, &lives[1].disk).founder.hello, agreed: None };
+    let answer =
+        Answer::Member { hello: Box::new(start(1, 9, &lives[1].disk).founder.hello), agreed: None };
     lives[2].hear("b", answer);
     let why = lives[2].ended.as_ref().expect("refused").to_string();
     assert!(why.contains("member b shows another key"), "{why}");
@@ -186,10 +187,10 @@ fn what_members_were_told_must_be_the_same() {
     let scheme = Ed25519::from_seed(&[2; 32]);
     let parameters = Parameters { quota_bytes: 1 << 30, ..Parameters::default() };
     other = Hello::sign(other.seed, other.name, other.client_urls, (parameters, &scheme));
-    a.hear("b", Answer::Member { hello: other, agreed: None });
+    a.hear("b", Answer::Member { hello: Box::new(other), agreed: None });
     assert!(matches!(a.ended, Some(FoundError::Parameters(_))), "{:?}", a.ended);
     a.crash();
-    a.hear("c", Answer::Member { hello: b.round.founder.hello.clone(), agreed: None });
+    a.hear("c", Answer::Member { hello: Box::new(b.round.founder.hello.clone()), agreed: None });
     assert!(matches!(a.ended, Some(FoundError::Stranger { .. })), "{:?}", a.ended);
     let key = a.round.founder.hello.key;
     let told = Question::Found { seed: Digest::ZERO, name: "a".into(), key };

@@ -230,7 +230,7 @@ fn a_rotated_key_votes_once_its_replica_signs_with_it_and_the_old_one_never_agai
     assert!(world.run_until_ordered(8000), "its votes are needed: {}", world.describe());
 }
 
-fn rotate(replica: u16, to: u16) -> ConfigAction {
+pub fn rotate(replica: u16, to: u16) -> ConfigAction {
     ConfigAction::RotateKey {
         replica: ReplicaId(replica),
         key: key(to),

@@ -1,8 +1,10 @@
 //! Lies that leave proof, and that everyone honest comes to hold it.
 
-use super::world::{World, bundle, scheme};
+use super::epochs::{change, load, reach, rotate};
+use super::world::{Options, World, bundle, key, op_bundle, scheme};
 use super::*;
-use crate::chain::{CheckpointId, CheckpointVote, Evidence};
+use crate::chain::{CheckpointId, CheckpointVote, Evidence, Op, Phase, Vote};
+use crate::codec::Encode;
 use crate::types::{Digest, Epoch};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -154,4 +156,89 @@ fn a_liar_cannot_fill_memory_with_contradictions() {
     let status = world.core(3).status();
     assert!(status.counters.evidence <= 8, "{} proofs", status.counters.evidence);
     assert!(status.counters.verifications < 200, "{}", status.counters.verifications);
+}
+
+/// Two COMMITs of replica 2 for one height, the second signed by `signer`.
+fn double_vote(height: u64, signer: u16) -> Evidence {
+    let vote = |hash: u8, signer: u16| {
+        let round = (Phase::Commit, Epoch(0), View(0));
+        let range = (Height(height), vec![Digest([hash; 32])]);
+        Vote::sign(round, ReplicaId(2), range, &CLUSTER, &scheme(signer))
+    };
+    Evidence::double_vote(&vote(1, 2), &vote(2, signer)).expect("two blocks")
+}
+
+fn op(evidence: &Evidence) -> Op {
+    Op::Evidence { proof: evidence.to_bytes() }
+}
+
+/// Scenario 16.63: whoever orders them, however often, and the accused itself.
+#[test]
+fn proofs_doubled_and_self_made_are_ordered_and_block_no_proposal() {
+    let mut world = calm(4, 3);
+    world.run_ms(50);
+    world.blame(2);
+    for id in 0..4 {
+        world.submit_op(id, op(&double_vote(90, 2)));
+        world.submit_op(id, op(&double_vote(91 + u64::from(id), 2)));
+        world.submit(id);
+    }
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let per_block = world.ordered_proofs(0);
+    assert_eq!(per_block, vec![1; 8], "one in a block, none lost");
+    assert!(world.cores().all(|core| core.status().view == View(0)), "{}", world.describe());
+    assert!(world.cores().all(|core| core.status().counters.refused_proposals == 0));
+    let honest = BTreeSet::from([0, 1, 3]);
+    assert_eq!(holders(&world, 2, "double-vote"), honest, "who accepts a proof keeps it");
+}
+
+#[test]
+fn a_false_proof_or_one_of_an_epoch_to_come_is_in_nobodys_pool_and_no_block() {
+    let mut world = calm(4, 3);
+    world.run_ms(50);
+    let round = (Phase::Commit, Epoch(1), View(0));
+    let later = |hash: u8| {
+        let range = (Height(90), vec![Digest([hash; 32])]);
+        Vote::sign(round, ReplicaId(2), range, &CLUSTER, &scheme(2))
+    };
+    let expired = Evidence::double_vote(&later(1), &later(2)).expect("two blocks");
+    let garbage = Op::Evidence { proof: vec![0; 100].into() };
+    for (at, op) in [op(&double_vote(90, 3)), op(&expired), garbage].into_iter().enumerate() {
+        world.submit_op(1, op.clone());
+        let numbers = (1, 50 + at as u64);
+        world.deliver(3, 0, Message::Bundle(op_bundle((3, key(3)), numbers, op)));
+    }
+    world.run_ms(500);
+    assert!(world.cores().all(|core| core.status().pool_bundles == 0), "{}", world.describe());
+    world.submit(2);
+    world.run_ms(500);
+    assert_eq!(world.ordered_proofs(0), Vec::<usize>::new());
+    assert_eq!(world.proofs, Vec::new());
+    assert!(world.cores().all(|core| core.status().view == View(0)), "{}", world.describe());
+}
+
+#[test]
+fn what_a_rotated_key_signed_counts_against_its_replica_in_every_later_epoch() {
+    let mut world = World::begun(4, 8, Options::default());
+    load(&mut world, 50);
+    change(&mut world, 0, rotate(2, 50), &[2]);
+    reach(&mut world, 1, 3000);
+    world.rekey(2, key(50));
+    load(&mut world, 200);
+    assert!(world.run_until_ordered(8000), "{}", world.describe());
+    world.blame(2);
+    let (told, ordered) = (double_vote(90, 2), double_vote(91, 2));
+    world.deliver(1, 3, Message::Evidence(Arc::new(told)));
+    world.run_ms(100);
+    let honest = BTreeSet::from([0, 1, 3]);
+    assert!(holders(&world, 2, "double-vote").is_superset(&BTreeSet::from([0, 3])));
+    world.submit_op(1, op(&ordered));
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    assert_eq!(world.ordered_proofs(0), vec![1]);
+    assert_eq!(holders(&world, 2, "double-vote"), honest);
+    // Two contents for one number, both under the old key, one shown only now.
+    world.deliver(2, 3, Message::Bundle(bundle(2, 1, 0, 7)));
+    world.run_ms(100);
+    let shown = holders(&world, 2, "double-bundle");
+    assert!(shown.contains(&3), "{shown:?}");
 }

@@ -169,3 +169,45 @@ fn only_a_replica_that_spoke_before_is_told_that_its_disk_is_lost() {
     assert!(world.run_until_ordered(60_000), "{}", world.describe());
     assert_eq!(world.fences(4), 1, "its disk was lost");
 }
+
+#[test]
+fn members_without_a_vote_do_not_widen_the_quorum_margin() {
+    let mut world = observed(3, Options::default());
+    let membership = world.network().membership;
+    let margin = |world: &World, id: u16| {
+        let status = world.core(id).status();
+        status.quorum_margin(ReplicaId(id), &membership)
+    };
+    let of_all = |world: &World, ids: &[u16]| ids.iter().map(|id| margin(world, *id)).collect();
+    let all: Vec<i64> = of_all(&world, &[0, 1, 2, 3, 4]);
+    assert_eq!(all, [1; 5], "four voters are linked, three decide");
+    let lose = |world: &mut World, peer: u16| {
+        for id in (0..5).filter(|id| *id != peer) {
+            world.outputs_of(id, Input::PeerDown { peer: ReplicaId(peer) });
+        }
+    };
+    lose(&mut world, 3);
+    let rest: Vec<i64> = of_all(&world, &[0, 1, 2, 4]);
+    assert_eq!(rest, [0; 4], "the observer stands in for nobody");
+    lose(&mut world, 2);
+    let rest: Vec<i64> = of_all(&world, &[0, 1, 4]);
+    assert_eq!(rest, [-1; 3], "and nothing is ordered");
+}
+
+#[test]
+fn a_repaired_observer_serves_again_once_it_has_caught_up_though_it_never_votes() {
+    let mut world = observed(5, Options::default());
+    load(&mut world, 300);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    world.kill(4);
+    world.wipe(4);
+    world.restart(4);
+    let served = |world: &World| world.core(4).status().has_caught_up(4);
+    assert!(!served(&world), "it holds nothing yet");
+    load(&mut world, 500);
+    assert!(world.run_until_ordered(20_000), "{}", world.describe());
+    world.run_ms(500);
+    assert_eq!(world.core(4).status().mode, Mode::Observer);
+    assert!(served(&world), "{}", world.describe());
+    assert!(world.core(2).status().has_caught_up(4), "like one that votes");
+}

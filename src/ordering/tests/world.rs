@@ -114,7 +114,7 @@ struct Node {
     joined: bool,
     fences: u32,
     /// Requests that wait until it admits any.
-    queued: VecDeque<Option<Box<ConfigChange>>>,
+    queued: VecDeque<Option<Op>>,
     waits_for: Vec<ReplicaId>,
     votes_sent: u32,
     may_halt: bool,
@@ -359,6 +359,7 @@ impl World {
             own: ReplicaId(id),
             network: node.state.network.clone(),
             epochs: node.epochs.clone(),
+            first: network(&self.founders),
             scheme: Arc::new(Hashed(node.key)),
             start_nonce: [node.starts; 32],
             genesis_ms: Millis(UNIX_MS),
@@ -512,7 +513,7 @@ impl World {
             if !admits {
                 return;
             }
-            let Some(change) = node.queued.pop_front() else { return };
+            let Some(op) = node.queued.pop_front() else { return };
             let rejoins = node.state.windows.get(&ReplicaId(id)).map_or(0, SessionWindow::rejoins);
             let session = rejoins << 48 | u64::from(node.starts);
             if session != node.session {
@@ -521,8 +522,8 @@ impl World {
             let first_seq = node.next_seq;
             node.next_seq += 1;
             let numbers = (session, first_seq);
-            let bundle = match change {
-                Some(change) => change_bundle((id, node.key), numbers, change),
+            let bundle = match op {
+                Some(op) => op_bundle((id, node.key), numbers, op),
                 None => keyed_bundle((id, node.key), session, first_seq, now),
             };
             self.submitted.push((id, session, first_seq));
@@ -603,11 +604,26 @@ impl World {
 
     /// Submits a change of members or parameters through `id`.
     pub fn submit_change(&mut self, id: u16, change: ConfigChange) {
+        self.submit_op(id, Op::Config(Box::new(change)));
+    }
+
+    /// Submits an op without values, alone in its bundle.
+    pub fn submit_op(&mut self, id: u16, op: Op) {
         if self.is_up(id) {
             let node = &mut self.nodes[id as usize];
-            node.queued.push_back(Some(Box::new(change)));
+            node.queued.push_back(Some(op));
             self.admit(id);
         }
+    }
+
+    /// The proofs that were ordered, block by block, as replica `id` has them in its log.
+    pub fn ordered_proofs(&self, id: u16) -> Vec<usize> {
+        let blocks = self.nodes[id as usize].records.iter().filter_map(|record| match record {
+            Record::Block(block) => Some(block),
+            _ => None,
+        });
+        let proofs = |block: &Arc<Block>| block.bundles().filter_map(Bundle::proof).count();
+        blocks.map(proofs).filter(|count| *count > 0).collect()
     }
 
     pub fn read(&mut self, id: u16) {
@@ -823,7 +839,7 @@ impl World {
             Output::Evidence(evidence) => {
                 for accused in evidence.accused() {
                     assert!(self.lies(accused), "{accused} is correct");
-                    self.proofs.push((id, accused, evidence.kind()));
+                    self.proofs.push((id, accused, evidence.kind().name()));
                 }
             }
             Output::Alarm(alarm) => self.alarm(id, alarm),
@@ -1158,17 +1174,13 @@ fn network(founders: &Founders) -> Network {
     })
 }
 
-fn change_bundle(
-    (id, key): (u16, PublicKey),
-    numbers: (u64, u64),
-    change: Box<ConfigChange>,
-) -> Bundle {
+pub fn op_bundle((id, key): (u16, PublicKey), numbers: (u64, u64), op: Op) -> Bundle {
     let parts = BundleParts {
         origin: ReplicaId(id),
         session: numbers.0,
         first_seq: numbers.1,
         not_after_ms: Millis(u64::MAX),
-        skeletons: vec![Skeleton { author: Author::default(), op: Op::Config(change) }],
+        skeletons: vec![Skeleton { author: Author::default(), op }],
         values: Vec::new(),
     };
     Bundle::sign(parts, &CLUSTER, &Hashed(key))

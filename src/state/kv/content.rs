@@ -1,5 +1,6 @@
-//! One digest over all that reads can see: what HashKV answers with. It is made a page of keys at a
-//! time, so that no block waits for it, and is the same on every replica, swept, restored or neither.
+//! One digest over the keys and values of a revision: what HashKV answers with. It is made a page of keys
+//! at a time, so that no block waits for it, and is the same on every replica, whatever was compacted,
+//! swept or restored there.
 
 use core::ops::ControlFlow;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use crate::chain::{ValueError, ValueRef, ValueSource};
 use crate::codec::Writer;
 use crate::crypto::{Context, hash};
-use crate::state::kv::{Item, Kv, RangeError};
+use crate::state::kv::{Item, Kv, RangeError, Version};
 use crate::types::{Digest, Revision};
 
 /// Keys of a page: few in tests, so that there are several.
@@ -16,10 +17,10 @@ const PAGE_KEYS: usize = if cfg!(test) { 7 } else { 256 };
 /// Bytes of values behind which a page ends, with the key that reached them.
 const PAGE_BYTES: u64 = 1 << 20;
 
-/// What one thing visible of a key says of itself, and its value.
-type Part = (Vec<u8>, Option<ValueRef>);
+/// What a version says of itself with its key, and its value.
+type Part = (Vec<u8>, ValueRef);
 
-/// Keys with all that is visible of them, values by reference.
+/// Keys with their versions at the revision, values by reference.
 #[derive(Debug)]
 pub struct ContentPage {
     parts: Vec<Part>,
@@ -27,7 +28,7 @@ pub struct ContentPage {
     last: Option<Bytes>,
 }
 
-/// A digest in the making, over keys and versions visible at one revision under one compact revision.
+/// A digest in the making, over all keys as they were at one revision.
 #[derive(Debug)]
 pub struct ContentHash {
     compact: Revision,
@@ -62,7 +63,7 @@ impl ContentHash {
         self.at
     }
 
-    /// The compact revision it began under.
+    /// The compact revision when it began: the digest does not depend on it.
     #[must_use]
     pub fn compact_revision(&self) -> Revision {
         self.compact
@@ -71,19 +72,21 @@ impl ContentHash {
     /// The next keys of the same store; None when all are in.
     ///
     /// # Errors
-    /// The store was compacted since the beginning: what was visible then may be gone.
+    /// The revision was compacted meanwhile.
     pub fn page(&self, kv: &Kv) -> Result<Option<ContentPage>, RangeError> {
-        if kv.compact_revision() != self.compact {
+        let Some(next) = &self.next else { return Ok(None) };
+        if self.at < kv.compact_revision() {
             return Err(RangeError::Compacted);
         }
-        let Some(next) = &self.next else { return Ok(None) };
         let mut page = ContentPage { parts: Vec::new(), last: None };
         let (mut keys, mut bytes) = (0, 0);
-        kv.visit_items(next, self.compact, self.at, &mut |key, items| {
+        // Keys count that have nothing to show: no block waits for a search among them.
+        kv.visit_keys(next, self.at, self.at, &mut |key, items| {
             keys += 1;
-            let lengths = items.iter().filter_map(Item::value).map(|value| u64::from(value.length));
-            bytes += lengths.sum::<u64>();
-            page.parts.extend(items.iter().map(|item| part(key, item)));
+            if let Some(Item::Put { version, .. }) = items.last() {
+                bytes += u64::from(version.value.length);
+                page.parts.push(part(key, version));
+            }
             if keys < PAGE_KEYS && bytes < PAGE_BYTES {
                 return ControlFlow::Continue(());
             }
@@ -101,20 +104,13 @@ impl ContentHash {
     pub fn add(&mut self, page: ContentPage, values: &dyn ValueSource) -> Result<(), ValueError> {
         let mut digest = self.digest;
         for (head, value) in &page.parts {
-            let value = value.map(|value| values.read(value)).transpose()?;
-            let bytes = value.map_or_else(Bytes::new, |value| value.bytes);
-            digest = hash(&Context::CONTENT, &[&digest.0, head, &bytes]);
+            let value = values.read(*value)?;
+            digest = hash(&Context::CONTENT, &[&digest.0, head, &value.bytes]);
         }
         self.digest = digest;
         // The key behind the last one: itself with a zero byte.
         self.next = page.last.map(|last| [&last[..], &[0]].concat().into());
         Ok(())
-    }
-
-    /// Whether all pages are in.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.next.is_none()
     }
 
     /// The first 32 bits, when all pages are in.
@@ -131,22 +127,13 @@ pub(in crate::state) fn first_word(digest: &Digest) -> u32 {
 }
 
 /// Its own length stands in front of everything of variable length, the value's included.
-fn part(key: &[u8], item: &Item) -> Part {
+fn part(key: &[u8], version: &Version) -> Part {
     let mut writer = Writer::new();
     writer.bytes(key);
-    match item {
-        Item::Put { version, .. } => {
-            writer.u8(1);
-            writer.i64(version.modified.0);
-            writer.i64(version.create.0);
-            writer.i64(version.version);
-            writer.i64(version.lease.0);
-            writer.u32(version.value.length);
-        }
-        Item::Delete { revision, .. } => {
-            writer.u8(2);
-            writer.i64(revision.0);
-        }
-    }
-    (writer.as_slice().to_vec(), item.value())
+    writer.i64(version.modified.0);
+    writer.i64(version.create.0);
+    writer.i64(version.version);
+    writer.i64(version.lease.0);
+    writer.u32(version.value.length);
+    (writer.as_slice().to_vec(), version.value)
 }

@@ -49,12 +49,22 @@ impl Kv {
         cut: Revision,
         visit: &mut VisitItems<'_>,
     ) {
+        self.visit_keys(from, compact, cut, &mut |key, items| {
+            if items.is_empty() { ControlFlow::Continue(()) } else { visit(key, items) }
+        });
+    }
+
+    /// Likewise with every key, also one of which nothing is visible.
+    pub(in crate::state) fn visit_keys(
+        &self,
+        from: &[u8],
+        compact: Revision,
+        cut: Revision,
+        visit: &mut VisitItems<'_>,
+    ) {
         let bounds = (Bound::Included(from), Bound::Unbounded);
         let mut gone = self.deleted.range::<[u8], _>(bounds).peekable();
-        let mut one = |key: &[u8], now: Version| {
-            let items = self.items(key, now, compact, cut);
-            if items.is_empty() { ControlFlow::Continue(()) } else { visit(key, items) }
-        };
+        let mut one = |key: &[u8], now: Version| visit(key, self.items(key, now, compact, cut));
         let absent = |link: u32| Version { link, ..Version::default() };
         let mut stopped = false;
         self.index.scan(Span::From(from), &mut |key, version| {

@@ -4,7 +4,7 @@
 //! the next commit certificate at or above it and the parents' hashes down from there, never from the
 //! order of records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -84,6 +84,9 @@ pub struct BlockReader {
     end: Placed,
     /// Height of each segment's first block.
     first_heights: BTreeMap<u32, Height>,
+    /// Segments in front of the end that hold no block. They may hold certificates, also that of the
+    /// last block of an epoch, which no later one proves.
+    blockless: BTreeSet<u32>,
     indexed: BTreeMap<u32, SegmentIndex>,
     uses: u64,
 }
@@ -93,7 +96,8 @@ impl BlockReader {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, settings: LogSettings, end: Placed) -> Self {
         let (first_heights, indexed) = (BTreeMap::new(), BTreeMap::new());
-        Self { disk, settings, end, first_heights, indexed, uses: 0 }
+        let blockless = BTreeSet::new();
+        Self { disk, settings, end, first_heights, blockless, indexed, uses: 0 }
     }
 
     /// More of the log is durable: [`super::Batch::end`].
@@ -127,6 +131,7 @@ impl BlockReader {
     pub fn removed(&mut self, segment: u32) {
         self.indexed.remove(&segment);
         self.first_heights.remove(&segment);
+        self.blockless.remove(&segment);
     }
 
     /// All records of a sealed segment, for the index.
@@ -213,7 +218,9 @@ impl BlockReader {
         let mut below: Option<(Height, Placed)> = None;
         let mut above: Option<(Height, Placed)> = None;
         let first = self.candidates(from)?.first().copied();
-        let numbers: Vec<u32> = self.known_segments()?;
+        let mut numbers = self.known_segments()?;
+        numbers.extend(&self.blockless);
+        numbers.sort_unstable();
         for segment in numbers.into_iter().filter(|number| Some(*number) >= first) {
             // No certificate in a later segment is nearer than what was found.
             let start = self.first_heights.get(&segment).copied().unwrap_or_default();
@@ -285,7 +292,8 @@ impl BlockReader {
             };
             let last = self.end.segment;
             for segment in present.into_iter().filter(|segment| *segment <= last) {
-                if !self.first_heights.contains_key(&segment) {
+                let sealed = segment < last && self.blockless.contains(&segment);
+                if !sealed && !self.first_heights.contains_key(&segment) {
                     self.note_first_height(segment)?;
                 }
             }
@@ -300,10 +308,12 @@ impl BlockReader {
             if tag == TAG_BLOCK {
                 let (height, ..) = block_summary(&mut reader, &head)?;
                 self.first_heights.insert(segment, height);
-                break;
+                self.blockless.remove(&segment);
+                return Ok(());
             }
             reader.skip(&head);
         }
+        self.blockless.insert(segment);
         Ok(())
     }
 

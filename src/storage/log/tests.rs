@@ -388,6 +388,31 @@ fn committed_blocks_are_found_by_height_among_abandoned_ones() {
     assert_eq!(page.blocks, chain[3..5], "what those stand on");
 }
 
+#[test]
+fn a_certificate_in_a_segment_without_blocks_is_found() {
+    let chain = chain_of(2);
+    for sealed in [false, true] {
+        let disk = Arc::new(MemoryDisk::default());
+        let (mut recovered, _) = open(&disk).expect("a new log");
+        let end = recovered.appender.end();
+        let mut reader = BlockReader::new(Arc::clone(&disk) as _, settings(), end);
+        // A checkpoint of the block before turned the segment over between the two.
+        append(&mut recovered.appender, &disk, &[vec![Record::Block(chain[0].clone())]]);
+        recovered.appender.rotate();
+        append(&mut recovered.appender, &disk, &[vec![commit(&chain[0])]]);
+        if sealed {
+            recovered.appender.rotate();
+            let next = vec![Record::Block(chain[1].clone()), commit(&chain[1])];
+            append(&mut recovered.appender, &disk, &[next]);
+        }
+        reader.advance(recovered.appender.end());
+        let page = reader.read_blocks(Height(1), Height(1), 1 << 20).expect("read").expect("held");
+        assert_eq!(page.blocks, chain[..1]);
+        assert_eq!(page.certificate.block_hash, chain[0].hash(), "its own, not a later one's");
+        assert_eq!(reader.first_height(), Ok(Some(Height(1))));
+    }
+}
+
 /// Bytes a disk writes as one.
 const SECTOR: usize = 512;
 
