@@ -254,6 +254,7 @@ fn genesis() -> Genesis {
         created_ms: Millis(0),
         members: members.collect(),
         parameters: Parameters { quota_bytes: 1 << 40, ..Parameters::default() },
+        initial: None,
     }
 }
 

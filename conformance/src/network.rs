@@ -56,23 +56,35 @@ pub fn althing(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// What a network begins with.
+enum Founding<'a> {
+    Empty,
+    Demo,
+    On(&'a Path),
+}
+
 impl Network {
     /// Performs the ceremony for `count` organisations and starts all replicas.
     pub fn start(count: usize) -> Network {
-        Self::begin(count, false, None)
+        Self::begin(count, &Founding::Empty, None)
+    }
+
+    /// The same with what a snapshot of etcd holds as the first state.
+    pub fn start_from(count: usize, snapshot: &Path) -> Network {
+        Self::begin(count, &Founding::On(snapshot), None)
     }
 
     /// The same, as `althing demo` does: replicas lie when told to ([`Replica::lie`]).
     pub fn start_demo(count: usize) -> Network {
-        Self::begin(count, true, None)
+        Self::begin(count, &Founding::Demo, None)
     }
 
     /// The same with a proxy in front of every replica: see [`Network::links`].
     pub fn start_behind_proxies(count: usize) -> Network {
-        Self::begin(count, false, Some(Links::open(count)))
+        Self::begin(count, &Founding::Empty, Some(Links::open(count)))
     }
 
-    fn begin(count: usize, demo: bool, links: Option<Links>) -> Network {
+    fn begin(count: usize, founding: &Founding<'_>, links: Option<Links>) -> Network {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let replicas = ORGANISATIONS[..count].iter().enumerate().map(|(at, name)| {
             let (peer, listens) = links.as_ref().map(|links| links.addresses(at)).unzip();
@@ -80,7 +92,7 @@ impl Network {
         });
         let replicas = replicas.collect();
         let mut network = Network { directory, replicas, links };
-        network.found(demo);
+        network.found(founding);
         for index in 0..count {
             network.launch(index);
         }
@@ -96,15 +108,22 @@ impl Network {
     }
 
     /// The genesis, assembled from public files, signed in each home, sealed.
-    fn found(&self, demo: bool) {
+    fn found(&self, founding: &Founding<'_>) {
         let path = |file: &str| self.directory.path().join(file).display().to_string();
         let genesis = path("genesis.json");
         let publics: Vec<String> = self.replicas.iter().map(Replica::public_file).collect();
         let publics: Vec<&str> = publics.iter().map(String::as_str).collect();
-        if demo {
-            assemble_demo(&publics, &genesis);
-        } else {
-            althing(&[&["genesis", "assemble"], &publics[..], &["-o", &genesis]].concat());
+        let assemble = [&["genesis", "assemble"], &publics[..], &["-o", &genesis]].concat();
+        match founding {
+            Founding::Empty => drop(althing(&assemble)),
+            Founding::Demo => assemble_demo(&publics, &genesis),
+            Founding::On(snapshot) => {
+                for replica in &self.replicas {
+                    std::fs::copy(snapshot, replica.home.join("initial.db")).expect("a copy");
+                }
+                let snapshot = snapshot.display().to_string();
+                althing(&[&assemble[..], &["--from-snapshot", &snapshot]].concat());
+            }
         }
         let mut signatures = Vec::new();
         for replica in &self.replicas {

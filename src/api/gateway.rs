@@ -109,23 +109,9 @@ pub(super) fn routes(api: Arc<Api>, services: Router) -> Router {
         // As it was called before etcd 3.4.
         .route("/v3beta/{*path}", any(answer))
         .with_state(gateway)
-        .layer(axum::middleware::map_response(allow_origins))
-}
-
-/// etcd's default: any page may ask (addCORSHeader).
-async fn allow_origins(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    let mut add = |name, value| headers.insert(name, HeaderValue::from_static(value));
-    add(header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE");
-    add(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    add(header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization");
-    response
 }
 
 async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    if request.method() == Method::OPTIONS {
-        return Response::new(Body::empty());
-    }
     let identity = request.extensions().get::<ClientIdentity>().cloned();
     if gateway.mistakes_a_name(identity.as_ref()) {
         let mut response = Response::new(Body::from(NO_COMMON_NAME));

@@ -3,7 +3,7 @@ use crate::codec::{Encode, Writer};
 use crate::crypto::{
     Context, PublicKey, Signature, SignedKind, hash, signed_bytes, verify_ed25519,
 };
-use crate::types::{ClusterId, Epoch, Millis, OrgId, ReplicaId};
+use crate::types::{ClusterId, Digest, Epoch, Millis, OrgId, ReplicaId};
 
 /// Who the replicas belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Genesis {
     pub members: Vec<GenesisMember>,
     /// In force from the first block.
     pub parameters: Parameters,
+    /// Of the etcd snapshot that the first state is read from; none for an empty one.
+    pub initial: Option<Digest>,
 }
 
 impl Genesis {
@@ -96,7 +98,7 @@ impl Genesis {
 
 impl Encode for Genesis {
     fn encode(&self, writer: &mut Writer) {
-        writer.u16(1);
+        writer.u16(if self.initial.is_some() { 2 } else { 1 });
         writer.u8(self.ownership as u8);
         writer.bool(self.demo);
         writer.raw(&self.salt);
@@ -114,5 +116,8 @@ impl Encode for Genesis {
             writer.bytes(member.peer_address.as_bytes());
         }
         self.parameters.encode(writer);
+        if let Some(digest) = &self.initial {
+            writer.digest(digest);
+        }
     }
 }

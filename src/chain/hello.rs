@@ -66,6 +66,7 @@ impl InitialCluster {
             created_ms: Millis(0),
             members,
             parameters: hellos.values().next()?.parameters.clone(),
+            initial: None,
         })
     }
 }

@@ -6,6 +6,9 @@ use crate::types::{ClusterId, Digest, Height};
 /// The format of manifests.
 pub const MANIFEST_VERSION: u16 = 2;
 
+/// The format of what is in the chunks; who reads one that is newer reads it wrongly.
+pub const CHUNK_FORMAT: u16 = 3;
+
 /// Longest chunk: 1 MiB, or one value if that alone is larger.
 pub const CHUNK_BYTES_MAX: usize = 6 << 20;
 

@@ -49,7 +49,9 @@ pub use evidence_op::{EVIDENCE_OP_BYTES_MAX, EvidenceKind};
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
 pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
-pub use manifest::{CHUNK_BYTES_MAX, ChunkEntry, MANIFEST_VERSION, Manifest, carry_root};
+pub use manifest::{
+    CHUNK_BYTES_MAX, CHUNK_FORMAT, ChunkEntry, MANIFEST_VERSION, Manifest, carry_root,
+};
 pub use network::{Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,

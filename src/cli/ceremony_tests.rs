@@ -36,7 +36,7 @@ impl Scene {
 
     fn assemble(&self, names: &[&str]) -> anyhow::Result<()> {
         let files: Vec<PathBuf> = names.iter().map(|n| self.home(n).public_file(n)).collect();
-        assemble_files(&files, &self.path("genesis.json"))
+        assemble_files(&files, &self.path("genesis.json"), None)
     }
 
     fn sign(&self, name: &str) -> anyhow::Result<()> {
@@ -145,7 +145,7 @@ fn a_genesis_is_not_assembled_over_another() {
     let why = format!("{:#}", {
         let twice =
             [scene.home("acme").public_file("acme"), scene.home("acme").public_file("acme")];
-        assemble_files(&twice, &scene.path("other.json")).expect_err("twice the same")
+        assemble_files(&twice, &scene.path("other.json"), None).expect_err("twice the same")
     });
     assert!(why.contains("appears twice"), "{why}");
 }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::auto_compaction;
 use super::serve::Prepared;
 use crate::chain::Ownership;
-use crate::config::{ClientSettings, ListenUrl, TokenSettings};
+use crate::config::{ClientSettings, Home, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
 use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
 use crate::observe::Metrics;
@@ -51,6 +51,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         genesis: prepared.genesis.genesis.clone(),
         founded: Some(prepared.genesis.clone()),
         own: prepared.own,
+        initial: prepared.settings.home.as_ref().map(|home| Home::at(home).initial_state()),
         known: prepared.known.clone(),
         scheme,
         data_directory: prepared.settings.data_dir.clone(),

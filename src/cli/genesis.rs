@@ -10,6 +10,7 @@ use crate::config::{
     GenesisFile, Home, PublicFile, SecretSeed, SignatureFile, assemble, create_new, replace,
 };
 use crate::crypto::Scheme;
+use crate::node::InitialSnapshot;
 use crate::types::Millis;
 
 /// The file that starts a network.
@@ -23,6 +24,9 @@ pub(super) enum Genesis {
         /// Where to write the genesis.
         #[arg(short, long)]
         output: PathBuf,
+        /// Start with the keys, revisions and leases of this file of `etcdctl snapshot save`.
+        #[arg(long, value_name = "FILE")]
+        from_snapshot: Option<PathBuf>,
     },
     /// Agree to a genesis with this organisation's replica key.
     Sign {
@@ -55,7 +59,9 @@ pub(super) enum Genesis {
 
 pub(super) fn run(command: Genesis) -> Result<(), Failure> {
     match command {
-        Genesis::Assemble { public, output } => assemble_files(&public, &output)?,
+        Genesis::Assemble { public, output, from_snapshot } => {
+            assemble_files(&public, &output, from_snapshot.as_deref())?;
+        }
         Genesis::Sign { genesis, home, output, allow_loose_permissions } => {
             sign(&genesis, &Home::at(home), &output, allow_loose_permissions)?;
         }
@@ -69,10 +75,13 @@ fn read(path: &Path) -> anyhow::Result<GenesisFile> {
     GenesisFile::read(path).with_context(|| path.display().to_string())
 }
 
-fn assemble_files(paths: &[PathBuf], output: &Path) -> anyhow::Result<()> {
+fn assemble_files(paths: &[PathBuf], output: &Path, snapshot: Option<&Path>) -> anyhow::Result<()> {
     let read = |path: &PathBuf| PublicFile::read(path).with_context(|| path.display().to_string());
     let files = paths.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let file = assemble(files, draw_salt()?, now(), false)?;
+    let mut file = assemble(files, draw_salt()?, now(), false)?;
+    if let Some(path) = snapshot {
+        found_on(&mut file, path)?;
+    }
     create_new(output, file.to_json().as_bytes(), 0o644)?;
     print(&file);
     say!(
@@ -80,6 +89,32 @@ fn assemble_files(paths: &[PathBuf], output: &Path) -> anyhow::Result<()> {
          this file, then runs `althing genesis sign {} --home HOME -o NAME.sig`.",
         output.display()
     );
+    Ok(())
+}
+
+/// The network starts with what a snapshot of etcd holds.
+fn found_on(file: &mut GenesisFile, path: &Path) -> anyhow::Result<()> {
+    let shown = || path.display().to_string();
+    let snapshot = InitialSnapshot::open(path).with_context(shown)?;
+    let found = snapshot.check(&file.genesis).with_context(shown)?;
+    file.genesis.initial = Some(found.digest);
+    say!("snapshot    revision {}, {} keys, {} leases", found.revision, found.keys, found.leases);
+    say!("Users and roles are not taken over: each organisation adds its own.");
+    Ok(())
+}
+
+/// Who agrees has the very file that the genesis names.
+fn check_initial(genesis: &crate::chain::Genesis, home: &Home) -> anyhow::Result<()> {
+    let Some(wanted) = genesis.initial else { return Ok(()) };
+    let path = home.initial_state();
+    let shown = || format!("the genesis names a snapshot, which belongs into {}", path.display());
+    let found = InitialSnapshot::open(&path).with_context(shown)?.digest();
+    if found != wanted {
+        bail!(
+            "{} is another snapshot than the genesis names: {found}, not {wanted}",
+            path.display()
+        );
+    }
     Ok(())
 }
 
@@ -109,6 +144,7 @@ fn sign(genesis: &Path, home: &Home, output: &Path, loose: bool) -> anyhow::Resu
             public.display()
         );
     }
+    check_initial(&file.genesis, home)?;
     let signature = SignatureFile {
         name,
         cluster_id: file.genesis.cluster_id(),
@@ -141,6 +177,9 @@ fn print(file: &GenesisFile) {
     let quorum = file.quorum();
     let genesis = &file.genesis;
     say!("cluster id  {}", genesis.cluster_id());
+    if let Some(digest) = genesis.initial {
+        say!("first state the snapshot {digest}, in every home as initial.db");
+    }
     say!("n = {}, f = {}, q = {}", quorum.n(), quorum.f(), quorum.q());
     say!("{}", promise(quorum.n(), quorum.f()));
     for member in &genesis.members {

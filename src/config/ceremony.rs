@@ -134,6 +134,7 @@ pub fn assemble(
         created_ms,
         members,
         parameters: Parameters::default(),
+        initial: None,
     };
     check(&genesis)?;
     Ok(GenesisFile { genesis, signatures: BTreeMap::new() })

@@ -151,6 +151,8 @@ struct GenesisJson {
     created_ms: u64,
     members: Vec<MemberJson>,
     parameters: ParametersJson,
+    #[serde(rename = "initial_state", default, skip_serializing_if = "Option::is_none")]
+    initial: Option<String>,
     #[serde(default)]
     signatures: BTreeMap<String, String>,
 }
@@ -245,6 +247,8 @@ impl GenesisFile {
             OwnershipJson::One => Ownership::One,
             OwnershipJson::Many => Ownership::Many,
         };
+        let initial = json.initial.as_ref().map(|text| hex(text, "initial_state")).transpose()?;
+        let initial = initial.map(Digest);
         let genesis = Genesis {
             ownership,
             demo: json.demo,
@@ -252,6 +256,7 @@ impl GenesisFile {
             created_ms: Millis(json.created_ms),
             members,
             parameters: json.parameters.into(),
+            initial,
         };
         check(&genesis)?;
         let computed = genesis.cluster_id();
@@ -333,6 +338,7 @@ impl GenesisFile {
             created_ms: genesis.created_ms.0,
             members: genesis.members.iter().map(member_json).collect(),
             parameters: (&genesis.parameters).into(),
+            initial: genesis.initial.map(|digest| digest.to_string()),
             signatures: signatures.iter().map(|(id, s)| (name_of(id), to_hex(&s.0))).collect(),
         };
         pretty(&json)

@@ -52,6 +52,12 @@ impl Home {
         self.file("epochs.json")
     }
 
+    /// The snapshot of etcd that the network was founded on, if it was.
+    #[must_use]
+    pub fn initial_state(&self) -> PathBuf {
+        self.file("initial.db")
+    }
+
     /// Acts for the organisation; belongs offline.
     #[must_use]
     pub fn governance_key(&self) -> PathBuf {

@@ -28,6 +28,8 @@ impl Context {
     pub const STATUS: Self = Self::named("althing v1 status");
     /// The genesis; its hash is the cluster id.
     pub const GENESIS: Self = Self::named("althing v1 genesis");
+    /// The file that a network's first state is read from, and the salts of its values.
+    pub const INITIAL_STATE: Self = Self::named("althing v1 initial-state");
     /// What the members of a network of one owner were told before there was a network.
     pub const INITIAL_CLUSTER: Self = Self::named("althing v1 initial-cluster");
     /// What such a member says of itself.

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::chain::{EpochProof, Network, dialled};
 use crate::crypto::{PublicKey, Scheme};
 use crate::net::{PeerAddress, PeerNet};
+use crate::node::bulk::SendFrame;
 use crate::node::halt::{EXIT_HALTED, EXIT_REMOVED, halt};
 use crate::node::run::Replica;
 use crate::tls::PeerTable;
@@ -70,6 +71,16 @@ fn addresses(network: &Network) -> BTreeMap<ReplicaId, PeerAddress> {
         key: member.key,
     });
     address.map(|address| (address.id, address)).collect()
+}
+
+/// Sends over these links; without any, into nothing.
+pub(super) fn frame_sender(net: Option<Links>) -> SendFrame {
+    Arc::new(move |peer, frame, lane| {
+        if let Some(Links { net, .. }) = &net {
+            // A frame that finds no room is lost like one on the wire: the protocol sends again.
+            let _queued = net.send(peer, frame, lane);
+        }
+    })
 }
 
 /// What this replica's own place in a network is.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::chain::{Genesis, Record};
+use crate::node::initial::initial_state;
 use crate::node::quarantine::{NoDisk, damaged_log};
 use crate::node::recover::{Base, Replay, Replayed};
 use crate::node::repair;
@@ -104,14 +105,18 @@ fn open_whole(
 ) -> Result<Opened, OpenError> {
     let settings = settings(config);
     let values = SharedValues::new(Values::new(disk.clone()));
-    let state = State::genesis(&config.genesis);
-    let genesis_root = state.exec_root();
-    let (mut mark, mut in_use) = (ReplayMark::start(), Vec::new());
-    let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
     let restored = match restored {
         Some(restored) => Some(restored),
         None => restore(disk, &config.genesis)?,
     };
+    let (state, mut in_use) = match &restored {
+        Some(_) => (State::genesis(&config.genesis), Vec::new()),
+        None => initial_state(&config.genesis, config.initial.as_deref(), disk)
+            .map_err(|why| OpenError::Refused(StartError::Data(why)))?,
+    };
+    let genesis_root = state.exec_root();
+    let mut mark = ReplayMark::start();
+    let mut base = Base { state, header: None, exec_roots: vec![(Height(0), genesis_root)] };
     let held = checkpoint::candidates(disk.as_ref(), &config.genesis.cluster_id())?.whole;
     let held: Vec<Height> = held.iter().map(|one| one.manifest.height).collect();
     let mut checkpoints = Vec::new();

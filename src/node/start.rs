@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub founded: Option<GenesisFile>,
     /// This replica.
     pub own: ReplicaId,
+    /// Where the snapshot lies that the genesis may name as the first state.
+    pub initial: Option<PathBuf>,
     /// The newest network known beside the data directory's: who joins finds its peers in it.
     pub known: Option<Network>,
     /// Signs with its key.

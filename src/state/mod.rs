@@ -9,6 +9,7 @@ pub mod auth;
 mod counters;
 mod effects;
 mod evidence;
+mod import;
 pub mod kv;
 mod lease;
 #[doc(hidden)]
@@ -33,6 +34,7 @@ pub use auth::{Access, Auth, AuthError, AuthStore};
 pub use counters::Counters;
 pub use effects::{Cause, Record};
 pub use evidence::{Proof, Proofs, report_after_ms};
+pub use import::{Import, ImportRefused, Imported};
 pub use kv::{
     CompactError, ContentHash, ContentPage, Event, KeyValue, Kv, RangeError, RangeResult,
     finish_range,

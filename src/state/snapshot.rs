@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Value, ValueError, ValueRef, ValueSource};
+use crate::chain::{CHUNK_FORMAT, Value, ValueError, ValueRef, ValueSource};
 use crate::codec::{Encode, Writer};
 use crate::planted::{self, Bug};
 use crate::state::State;
@@ -26,7 +26,7 @@ pub(super) const KEYS: u8 = 3;
 pub(super) const AUTH: u8 = 4;
 
 /// Version of the format.
-pub(super) const FORMAT: u16 = 3;
+pub(super) const FORMAT: u16 = CHUNK_FORMAT;
 
 /// Encoded bytes of a lease, and of a version and a delete beside key and value.
 const LEASE_BYTES: usize = 24;

@@ -41,6 +41,7 @@ pub fn genesis() -> Genesis {
         created_ms: Millis(0),
         members,
         parameters: Parameters { quota_bytes: 100_000, ..Parameters::default() },
+        initial: None,
     }
 }
 

@@ -120,7 +120,12 @@ impl PeerTls {
     /// The certificate that peers are shown.
     #[must_use]
     pub fn facts(&self) -> Option<CertificateFacts> {
-        facts(None, &self.current().certificate)
+        let issued = self.current();
+        let mut facts = facts(None, &issued.certificate)?;
+        // The voucher's time counts; the certificate around it names none.
+        let until_ms = issued.renew_from_ms.saturating_add(LIFETIME_MS / 2);
+        facts.not_after_seconds = i64::try_from(until_ms / 1000).unwrap_or(i64::MAX);
+        Some(facts)
     }
 
     /// For accepted connections; any member but this replica itself may come.

@@ -76,10 +76,12 @@ fn host<B>(request: &Request<B>) -> &str {
 /// etcd's words.
 fn unknown_host(host: &str) -> String {
     format!(
-        "\netcd received your request, but the Host header was unrecognized.\n\nTo fix this, choose one \
-         of the following options:\n- Enable TLS, then any HTTPS request will be allowed.\n- Add the \
-         hostname you want to use to the whitelist in settings.\n  - e.g. etcd --host-whitelist \
-         {host:?}\n\nThis requirement has been added to help prevent \"DNS Rebinding\" attacks \
+        "\netcd received your request, but the Host header was unrecognized.\n\n\
+         To fix this, choose one of the following options:\n\
+         - Enable TLS, then any HTTPS request will be allowed.\n\
+         - Add the hostname you want to use to the whitelist in settings.\n  \
+         - e.g. etcd --host-whitelist {host:?}\n\n\
+         This requirement has been added to help prevent \"DNS Rebinding\" attacks \
          (CVE-2018-5702).\n"
     )
 }

@@ -344,6 +344,7 @@ impl World {
                 tenure_blocks: plan.tenure_blocks,
                 ..Parameters::default()
             },
+            initial: None,
         });
         let cluster_id = genesis.cluster_id();
         let genesis_root = State::genesis(&genesis).exec_root();

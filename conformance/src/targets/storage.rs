@@ -150,6 +150,7 @@ impl Sample {
             created_ms: Millis(0),
             members: vec![member],
             parameters: Parameters::default(),
+            initial: None,
         };
         let cluster_id = genesis.cluster_id();
         let (mut values, mut refs, mut kept) = (Vec::new(), Vec::new(), Kept::default());

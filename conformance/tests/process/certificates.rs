@@ -77,10 +77,10 @@ fn an_expired_certificate_stops_no_ordering_and_is_shown() {
         assert!(output.status.success(), "{said}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let table = status(&other.home(), false);
+    let table = status(other.home(), false);
     assert!(table.contains("DAYS LEFT") && table.contains("client-server.crt"), "{table}");
     assert!(table.contains("made by the process"), "peers are shown one, too:\n{table}");
-    let json = status(&other.home(), true);
+    let json = status(other.home(), true);
     let rows: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let uses: Vec<_> =
         rows.as_array().expect("rows").iter().map(|row| row["use"].clone()).collect();

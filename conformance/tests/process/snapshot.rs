@@ -127,15 +127,8 @@ fn stdin(text: &str) -> fs::File {
     file
 }
 
-/// A stock etcd on what `etcdutl snapshot restore` made of a file.
-fn restored(file: &Path, home: &Path) -> (Process, Server) {
-    let data = home.join("restored");
-    done(
-        peers::command("etcdutl")
-            .args(["snapshot", "restore"])
-            .arg(file)
-            .arg(format!("--data-dir={}", data.display())),
-    );
+/// A stock etcd on a data directory.
+fn stock(data: &Path, home: &Path) -> (Process, Server) {
     let client = format!("http://127.0.0.1:{}", peers::free_port());
     let peer = format!("http://127.0.0.1:{}", peers::free_port());
     let mut command = peers::command("etcd");
@@ -147,8 +140,20 @@ fn restored(file: &Path, home: &Path) -> (Process, Server) {
     ]);
     let process = Process::start("etcd", command, &home.join("etcd.log"));
     let server = Server { endpoint: client, flags: Vec::new() };
-    eventually("the restored etcd answers", MINUTE, || run(&mut server.ctl(&["get", "a"])).0);
+    eventually("the stock etcd answers", MINUTE, || run(&mut server.ctl(&["get", "a"])).0);
     (process, server)
+}
+
+/// A stock etcd on what `etcdutl snapshot restore` made of a file.
+fn restored(file: &Path, home: &Path) -> (Process, Server) {
+    let data = home.join("restored");
+    done(
+        peers::command("etcdutl")
+            .args(["snapshot", "restore"])
+            .arg(file)
+            .arg(format!("--data-dir={}", data.display())),
+    );
+    stock(&data, home)
 }
 
 fn save(server: &Server, file: &Path) {
@@ -234,4 +239,40 @@ fn every_change_is_told(network: &Network, file: &Path) {
     told(flipped(find(b"manifest") + 8 + 50), "is not the one the replicas signed");
     told(whole[..whole.len() / 2].to_vec(), "cut off");
     told(flipped(whole.len() - 1), "the appended checksum is another one");
+}
+
+#[test]
+fn a_network_starts_with_what_a_stock_etcd_held() {
+    if !wanted("a_network_starts_with_what_a_stock_etcd_held") {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let (process, etcd) = stock(&home.path().join("data"), home.path());
+    etcd.write();
+    let file = home.path().join("etcd.db");
+    save(&etcd, &file);
+    let before = etcd.seen();
+    drop(process);
+
+    let mut network = Network::start_from(4, &file);
+    for replica in &network.replicas {
+        assert_eq!(Server::of(replica).seen(), before, "{}", replica.name);
+    }
+    done(&mut Server::of(&network.replicas[0]).ctl(&["put", "/registry/pods/03", "new"]));
+    // Without a checkpoint of its own it reads the file again.
+    network.kill(3);
+    network.restart(3);
+    super::roots_become_equal(&network);
+    let server = Server::of(&network.replicas[2]);
+    let saved = in_home(&network, "saved.db");
+    save(&server, &saved);
+    let (success, text) = verify(&saved, &network);
+    assert!(success, "{text}");
+    let (_process, etcd) = restored(&saved, network.directory());
+    assert_eq!(etcd.seen(), server.seen());
+    // An empty disk: the state comes from the others, the file or both.
+    network.kill(1);
+    fs::remove_dir_all(network.replicas[1].home().join("data")).expect("it is lost");
+    network.restart(1);
+    super::roots_become_equal(&network);
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use althing::apply::Reply;
 use althing::chain::{
     Answer, CertificateError, CheckpointCertificate, CheckpointVote, ConfigChange, EpochProof,
-    Hello, Network, Op, Phase, Question, Record, Value, ValueError, ValueRef, ValueSource,
+    Genesis, Hello, Network, Op, Phase, Question, Record, Value, ValueError, ValueRef, ValueSource,
     possession_bytes,
 };
 use althing::codec::{Decode, Encode};
@@ -90,12 +90,14 @@ fn canonical<T: Encode + Decode>(bytes: &Bytes) {
 #[test]
 fn genesis_and_membership_keep_their_bytes() {
     let genesis = samples::genesis();
+    let imported = Genesis { initial: Some(Digest([77; 32])), ..genesis.clone() };
     golden(
         "genesis.hex",
         &[
             ("bytes", genesis.to_bytes()),
             ("cluster_id", digest_item(genesis.cluster_id())),
             ("signed", Bytes::copy_from_slice(&genesis.signed_bytes())),
+            ("bytes_with_initial_state", imported.to_bytes()),
         ],
     );
     let membership = samples::membership();

@@ -46,6 +46,7 @@ pub fn genesis() -> Genesis {
         created_ms: Millis(1_790_000_000_000),
         members,
         parameters: Parameters::default(),
+        initial: None,
     }
 }
 

@@ -1171,6 +1171,7 @@ fn network(founders: &Founders) -> Network {
         created_ms: Millis(UNIX_MS),
         members: (0..founders.n).map(member).collect(),
         parameters: founders.parameters.clone(),
+        initial: None,
     })
 }
 

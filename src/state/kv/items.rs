@@ -186,6 +186,18 @@ impl Kv {
         }
     }
 
+    /// A delete from before the compact revision leaves nothing of the key.
+    pub(in crate::state) fn restore_gone(&mut self, key: &Bytes) {
+        if let Some(old) = self.index.remove(key) {
+            self.live_bytes -= live_charge(key, &old);
+        }
+    }
+
+    /// Everything is in that was not restored from this store's own numbers: counts what is hidden.
+    pub(in crate::state) fn count_hidden(&mut self) {
+        self.hidden_bytes = self.history.charged_until(self.compact_revision).unwrap_or(0);
+    }
+
     /// All live keys with a lease.
     pub(in crate::state) fn leased_keys(&self) -> Vec<(Bytes, LeaseId)> {
         let mut keys = Vec::new();

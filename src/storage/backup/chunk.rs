@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chain::{AuthOp, Parameters, Permission, Value};
+use crate::chain::{AuthOp, CHUNK_FORMAT, Parameters, Permission, Value};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::types::{Digest, Millis, OrgId};
 
@@ -10,9 +10,6 @@ pub(super) const HEAD: u8 = 1;
 pub(super) const LEASES: u8 = 2;
 pub(super) const KEYS: u8 = 3;
 pub(super) const AUTH: u8 = 4;
-
-/// The format of chunks that is read here.
-const FORMAT: u16 = 2;
 
 const ITEMS_MAX: usize = 8 << 20;
 const NAMES_MAX: usize = 256 << 10;
@@ -31,7 +28,7 @@ impl Head {
     /// Reads the first chunk's beginning.
     pub fn read(chunk: &Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(chunk.clone());
-        if reader.u8("chunk kind")? != HEAD || reader.u16("snapshot format")? != FORMAT {
+        if reader.u8("chunk kind")? != HEAD || reader.u16("snapshot format")? != CHUNK_FORMAT {
             return Err(DecodeError::Invalid("snapshot format"));
         }
         let cluster_id = reader.digest("snapshot network")?;

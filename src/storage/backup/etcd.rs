@@ -132,6 +132,22 @@ pub(super) fn read_key_value(bytes: &Bytes) -> Option<KeyValue> {
     Some(found)
 }
 
+/// Id and granted seconds of a leasepb.Lease; what is left of them is not taken over.
+pub(super) fn read_lease(bytes: &Bytes) -> Option<(i64, i64)> {
+    let (mut id, mut ttl_seconds, mut at) = (0, 0, 0);
+    while at < bytes.len() {
+        let tag = varint(bytes, &mut at)?;
+        let number = i64::from_le_bytes(varint(bytes, &mut at)?.to_le_bytes());
+        match tag {
+            0x08 => id = number,
+            0x10 => ttl_seconds = number,
+            0x18 => {}
+            _ => return None,
+        }
+    }
+    Some((id, ttl_seconds))
+}
+
 /// All buckets of etcd's schema but `key`.
 ///
 /// There is no member and no raft in them: `etcdutl snapshot restore` takes what is there of both away

@@ -6,6 +6,7 @@ mod check;
 mod chunk;
 mod etcd;
 mod export;
+mod import;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::storage::disk::{Disk, DiskError, DiskFile, Open};
 
 pub use check::{Backup, Content};
 pub use export::Export;
+pub use import::{Change, EtcdSnapshot, ImportError, Put};
 
 /// The bucket that etcd does not know.
 const BUCKET: &[u8] = b"althing";

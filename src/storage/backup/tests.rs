@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::{CheckpointId, ChunkEntry, Value};
+use crate::chain::{CHUNK_FORMAT, CheckpointId, ChunkEntry, Value};
 use crate::codec::{Encode, Writer};
 use crate::storage::backup::chunk::{AUTH, HEAD, Item, LEASES, keys_chunk};
 use crate::storage::bbolt::Database;
@@ -26,7 +26,7 @@ struct Model {
 fn head(model: &Model, leases: usize) -> Bytes {
     let mut writer = Writer::new();
     writer.u8(HEAD);
-    writer.u16(2);
+    writer.u16(CHUNK_FORMAT);
     writer.digest(&Digest([5; 32]));
     writer.i64(model.revision);
     writer.i64(model.compact);

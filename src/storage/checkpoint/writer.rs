@@ -91,6 +91,15 @@ impl CheckpointWriter {
         self.file.as_ref().map_or(Ok(()), |file| file.sync())
     }
 
+    /// Makes the chunks durable without a checkpoint: they hold values that a first state refers to.
+    ///
+    /// # Errors
+    /// As [`CheckpointWriter::push`].
+    pub fn sync_files(mut self) -> Result<(), DiskError> {
+        self.sync()?;
+        self.disk.sync_directory(CHECKPOINT_DIRECTORY)
+    }
+
     /// Makes the checkpoint exist: all is durable when this returns.
     ///
     /// # Errors

@@ -84,9 +84,11 @@ pub struct BlockReader {
     end: Placed,
     /// Height of each segment's first block.
     first_heights: BTreeMap<u32, Height>,
-    /// Segments in front of the end that hold no block. They may hold certificates, also that of the
-    /// last block of an epoch, which no later one proves.
+    /// Sealed segments that hold no block. They may hold certificates, also that of the last block of an
+    /// epoch, which no later one proves.
     blockless: BTreeSet<u32>,
+    /// The open segment, while it holds none.
+    open_blockless: Option<u32>,
     indexed: BTreeMap<u32, SegmentIndex>,
     uses: u64,
 }
@@ -96,8 +98,8 @@ impl BlockReader {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, settings: LogSettings, end: Placed) -> Self {
         let (first_heights, indexed) = (BTreeMap::new(), BTreeMap::new());
-        let blockless = BTreeSet::new();
-        Self { disk, settings, end, first_heights, blockless, indexed, uses: 0 }
+        let (blockless, open_blockless) = (BTreeSet::new(), None);
+        Self { disk, settings, end, first_heights, blockless, open_blockless, indexed, uses: 0 }
     }
 
     /// More of the log is durable: [`super::Batch::end`].
@@ -219,7 +221,7 @@ impl BlockReader {
         let mut above: Option<(Height, Placed)> = None;
         let first = self.candidates(from)?.first().copied();
         let mut numbers = self.known_segments()?;
-        numbers.extend(&self.blockless);
+        numbers.extend(self.blockless.iter().chain(&self.open_blockless));
         numbers.sort_unstable();
         for segment in numbers.into_iter().filter(|number| Some(*number) >= first) {
             // No certificate in a later segment is nearer than what was found.
@@ -291,9 +293,10 @@ impl BlockReader {
                 other => other?,
             };
             let last = self.end.segment;
+            self.open_blockless = None;
             for segment in present.into_iter().filter(|segment| *segment <= last) {
-                let sealed = segment < last && self.blockless.contains(&segment);
-                if !sealed && !self.first_heights.contains_key(&segment) {
+                let known = self.first_heights.contains_key(&segment);
+                if !known && !self.blockless.contains(&segment) {
                     self.note_first_height(segment)?;
                 }
             }
@@ -308,12 +311,15 @@ impl BlockReader {
             if tag == TAG_BLOCK {
                 let (height, ..) = block_summary(&mut reader, &head)?;
                 self.first_heights.insert(segment, height);
-                self.blockless.remove(&segment);
                 return Ok(());
             }
             reader.skip(&head);
         }
-        self.blockless.insert(segment);
+        if segment < self.end.segment {
+            self.blockless.insert(segment);
+        } else {
+            self.open_blockless = Some(segment);
+        }
         Ok(())
     }
 
