@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use conformance::client;
+use conformance::differences::known;
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 
@@ -84,6 +85,7 @@ impl Generator {
             0..=59 => self.store(who),
             60..=69 if self.kind == Kind::Users => vec![self.change_of_users(who)],
             70..=73 if self.kind == Kind::Users => vec![self.login()],
+            74..=79 if self.kind == Kind::Users => self.short_watch(who),
             74..=79 => match self.watch(who) {
                 // What a watcher was not yet shown when it is canceled, it is not shown: a race.
                 cancel @ Step::Watch { action: WatchAction::Cancel(_), .. } => {
@@ -300,6 +302,21 @@ impl Generator {
             _ => WatchAction::Create(self.watch_create()),
         };
         Step::Watch { who, stream, action }
+    }
+
+    /// Over before users change: who then may not read any more is treated otherwise on purpose.
+    fn short_watch(&mut self, who: Option<usize>) -> Vec<Step> {
+        let _ = known(
+            "a watcher whose user loses the right, or that had no user when users were switched on",
+        );
+        let stream = usize::try_from(self.random.below(3)).expect("small");
+        let who = who.map(|_| stream);
+        let create = WatchAction::Create(format!("{} watch_id:9", self.interval()));
+        vec![
+            Step::Watch { who, stream, action: create },
+            Step::Settle,
+            Step::Watch { who, stream, action: WatchAction::Cancel(9) },
+        ]
     }
 
     fn watch_create(&mut self) -> String {
