@@ -88,7 +88,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "HashKV at the compacted revision: `compact_revision`",
         "the one before, once the compaction has ended",
         "the present one",
-        "",
+        "the same at any moment and on every replica",
     ),
     row(
         "Downgrade",
@@ -114,7 +114,12 @@ pub const DIFFERENCES: &[Difference] = &[
         "the two most common are Go's (\"unexpected EOF\", \"invalid character ... looking for beginning of value\"), others our own; status and code are equal",
         "the library",
     ),
-    row("REST: a stream whose first line is no JSON", "no answer", "400", ""),
+    row(
+        "REST: a stream whose first line is no JSON",
+        "no answer",
+        "400",
+        "who is told nothing waits for ever",
+    ),
     row("REST: a field given twice", "400", "the last one counts", "the library"),
     row(
         "REST: websockets",
