@@ -3,8 +3,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::genesis_error::GenesisError;
 use super::genesis_file::{
-    GenesisError, GenesisFile, check, check_member, check_version, hex, keys, pretty, read_bounded,
+    GenesisFile, check, check_member, check_version, hex, keys, pretty, read_bounded,
     to_hex,
 };
 use crate::chain::{Genesis, GenesisMember, Ownership, Parameters};

@@ -13,6 +13,7 @@ mod flag_table;
 mod flags;
 #[cfg(test)]
 mod flags_doc;
+mod genesis_error;
 mod genesis_file;
 mod home;
 mod log;
@@ -26,7 +27,8 @@ pub use client_tls::ClientTls;
 pub use files::{FileError, create_new, make_private_directory, replace};
 pub use flag_table::{FLAGS, Flag, Kind, Scope, Section, flag};
 pub use flags::{FlagError, Given, Source, Values, help};
-pub use genesis_file::{GenesisError, GenesisFile, to_hex, valid_name};
+pub use genesis_error::GenesisError;
+pub use genesis_file::{GenesisFile, to_hex, valid_name};
 pub use home::{Home, KeyError, SecretSeed};
 pub use log::{LogOutput, LogRotation, LogSettings};
 pub use one_owner::{hello, initial_cluster, one_owner, voted_differences};

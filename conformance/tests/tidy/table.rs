@@ -317,7 +317,7 @@ pub const MODULE_RATCHET: &[(&str, usize)] = &[
     ("chain", 6_300),
     ("ordering", 7_830),
     ("state", 5_020),
-    ("storage", 7_040),
+    ("storage", 7_050),
     ("observe", 560),
     ("tls", 1_160),
     ("net", 1_330),

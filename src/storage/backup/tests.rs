@@ -188,7 +188,8 @@ proptest! {
         let content = backup.check(&proof.manifest).expect("its own content");
         let versions: usize = model.keys.values().map(Vec::len).sum();
         prop_assert_eq!(content.versions, versions as u64);
-        prop_assert_eq!((content.revision, content.compact_revision), (model.revision, model.compact));
+        let revisions = (content.revision, content.compact_revision);
+        prop_assert_eq!(revisions, (model.revision, model.compact));
     }
 
     /// etcd finds every version under its revision, in order, each place once.
@@ -219,7 +220,8 @@ proptest! {
         let chunks = model.chunks(5);
         let proof = proof_of(&chunks);
         let mut file = exported(&chunks, Some(proof.clone()));
-        let whole = Backup::open(opened(file.clone())).and_then(|backup| backup.check(&proof.manifest));
+        let whole = Backup::open(opened(file.clone()));
+        let whole = whole.and_then(|backup| backup.check(&proof.manifest));
         let at = at.index(file.len());
         file[at] ^= 1 << bit;
         if let Ok(backup) = Backup::open(opened(file))

@@ -95,7 +95,10 @@ proptest! {
     #[test]
     fn changed_bytes_never_panic_and_never_hang(
         buckets in buckets(),
-        changes in proptest::collection::vec((any::<prop::sample::Index>(), 0..256_usize, any::<u8>()), 1..40),
+        changes in proptest::collection::vec(
+            (any::<prop::sample::Index>(), 0..256_usize, any::<u8>()),
+            1..40,
+        ),
         numbers in proptest::collection::vec((any::<prop::sample::Index>(), 0..40_u64), 0..10),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
