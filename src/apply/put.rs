@@ -25,7 +25,8 @@ impl Step<'_> {
     }
 
     /// Writes. Total: in a transaction whose own deletes took the key away that `ignore_value` needs
-    /// (no honest front lets one pass: "duplicate key"), it writes nothing.
+    /// (etcd's check for duplicates, and so ours, does not see a delete from a key on; etcd then
+    /// panics), it writes nothing.
     pub(super) fn put(&mut self, put: &Put) -> Done<Reply> {
         let keeps = put.value.is_none() || put.ignore_lease;
         let old = if keeps { self.state.kv.get(&put.key) } else { None };

@@ -34,3 +34,10 @@ pub fn is_strictly_refused(error: &prost::DecodeError) -> bool {
     let _ = known("a field of another wire type than its own");
     error.to_string().contains("wire type")
 }
+
+/// Whether etcd has ended in a panic, and the program with it.
+pub fn is_the_end_of_etcd(answer: &str) -> bool {
+    let _ = known("`ignore_value`, `ignore_lease` for a key that the same transaction has deleted");
+    answer.starts_with("error Unknown \"transport error")
+        || answer.contains("error trying to connect")
+}

@@ -85,8 +85,12 @@ fn compose(kind: Kind, seed: u64, count: u64) -> (Vec<Step>, Vec<String>) {
     let mut operations = 0;
     while operations < count {
         for step in pending.drain(..) {
+            let answer = player.play(&step);
+            if differences::is_the_end_of_etcd(&answer) {
+                return (steps, answers);
+            }
             operations += step.operations();
-            answers.push(player.play(&step));
+            answers.push(answer);
             steps.push(step);
         }
         generator.revision = player.revision;
