@@ -51,7 +51,7 @@ pub enum BackupError {
     Database(DatabaseError),
     /// A value cannot be read.
     Value(String),
-    /// Something in [`BUCKET`] does not decode.
+    /// Something in the bucket `althing` does not decode.
     Decode(&'static str, DecodeError),
     /// Who took the file went away.
     Stopped,
