@@ -66,8 +66,8 @@ fn all_replicas_hash_the_same_content_to_the_same_number() {
     call(&network, 2, "KV/Compact", "revision:30");
     settled(&network, 42, 30);
     call(&network, 3, "Maintenance/Defragment", "");
+    network.terminate(1);
     network.restart(1);
-    network.wait_until_ready(1);
     settled(&network, 42, 30);
     for replica in &network.replicas {
         assert_eq!(hash_kv(replica, 0), (before, 30), "{}", replica.name);
