@@ -120,12 +120,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "400",
         "who is told nothing waits for ever",
     ),
-    row(
-        "REST: a field given twice",
-        "400",
-        "the last one counts",
-        "the library",
-    ),
+    row("REST: a field given twice", "400", "the last one counts", "the library"),
     row(
         "REST: websockets",
         "there",
@@ -174,12 +169,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "needs `pub-key` too, but for HMAC; no ES512",
         "the library",
     ),
-    row(
-        "Authenticate with JWT",
-        "ordered by raft",
-        "not ordered",
-        "the token proves itself",
-    ),
+    row("Authenticate with JWT", "ordered by raft", "not ordered", "the token proves itself"),
     row(
         "RangeStream while users or roles change",
         "refused at its end",
@@ -204,12 +194,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "tonic's; the code is the same",
         "the library",
     ),
-    row(
-        "keys of `LeaseTimeToLive`",
-        "in the order of a Go map",
-        "sorted",
-        "same on every replica",
-    ),
+    row("keys of `LeaseTimeToLive`", "in the order of a Go map", "sorted", "same on every replica"),
     row(
         "a watch cut off by a compaction",
         "keeps its id, and the whole stream from progress, until the client cancels it too",
@@ -240,12 +225,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "plain, then TLS 1.3 between pinned keys",
         "keys are pinned by the genesis, not by a CA",
     ),
-    row(
-        "peer URLs `unix://`",
-        "there",
-        "the start ends with a message",
-        "replicas meet by TCP",
-    ),
+    row("peer URLs `unix://`", "there", "the start ends with a message", "replicas meet by TCP"),
     row(
         "`--cipher-suites`",
         "any that Go knows",
@@ -276,12 +256,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "the start ends with a message",
         "a network is not taken from its members by one of them",
     ),
-    row(
-        "`--quota-backend-bytes` below 0",
-        "no quota",
-        "1 PiB",
-        "every network has one",
-    ),
+    row("`--quota-backend-bytes` below 0", "no quota", "1 PiB", "every network has one"),
     row(
         "`--log-rotation-config-json`",
         "`maxage` and `maxbackups` together; names `NAME-TIME.EXT`",
