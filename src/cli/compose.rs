@@ -168,6 +168,7 @@ fn client_tls(client: &ClientSettings) -> anyhow::Result<Option<Arc<ListenerTls>
             ClientAuthentication::None
         },
         allowed_hostnames: client.tls.allowed_hostnames.clone(),
+        allowed_common_names: client.tls.allowed_common_names.clone(),
         cipher_suites: client.tls.cipher_suites.clone(),
         versions: match (client.tls.tls12, client.tls.tls13) {
             (true, false) => Versions::Tls12,

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::genesis_error::GenesisError;
 use super::genesis_file::{
-    GenesisFile, check, check_member, check_version, hex, keys, pretty, read_bounded,
-    to_hex,
+    GenesisFile, check, check_member, check_version, hex, keys, pretty, read_bounded, to_hex,
 };
 use crate::chain::{Genesis, GenesisMember, Ownership, Parameters};
 use crate::crypto::{PublicKey, Signature};

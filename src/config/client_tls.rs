@@ -23,6 +23,8 @@ pub struct ClientTls {
     pub revoked: Option<PathBuf>,
     /// A client's certificate names one of these hosts; empty for any.
     pub allowed_hostnames: Vec<String>,
+    /// A client's certificate has one of these common names; empty for any.
+    pub allowed_common_names: Vec<String>,
     /// TLS 1.2 suites by their IANA names; empty for the usual ones.
     pub cipher_suites: Vec<String>,
     /// TLS 1.2 is offered.
@@ -81,6 +83,11 @@ pub(super) fn client_tls(
         return invalid("--client-cert-auth needs --trusted-ca-file, the CA of the clients");
     }
     let (tls12, tls13) = versions(values)?;
+    let allowed_hostnames = values.list("client-cert-allowed-hostname");
+    let allowed_common_names = values.list("client-cert-allowed-cn");
+    if !allowed_hostnames.is_empty() && !allowed_common_names.is_empty() {
+        return invalid("AllowedCNs and AllowedHostnames are mutually exclusive");
+    }
     Ok(ClientTls {
         client_certificate_required: required || trusted_ca.is_some(),
         common_name_is_user: required,
@@ -89,7 +96,8 @@ pub(super) fn client_tls(
         trusted_ca,
         revoked: path("client-crl-file"),
         automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
-        allowed_hostnames: values.list("client-cert-allowed-hostname"),
+        allowed_hostnames,
+        allowed_common_names,
         cipher_suites: cipher_suites(values, tls12, warnings)?,
         tls12,
         tls13,

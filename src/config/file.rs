@@ -17,6 +17,7 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("client-cert-auth", "client-cert-auth"),
             ("trusted-ca-file", "trusted-ca-file"),
             ("auto-tls", "auto-tls"),
+            ("allowed-cn", "client-cert-allowed-cn"),
             ("allowed-hostname", "client-cert-allowed-hostname"),
         ],
     ),
@@ -72,6 +73,7 @@ const NOT_IN_FILE: &[&str] = &[
     "client-cert-file",
     "client-key-file",
     "client-crl-file",
+    "client-cert-allowed-cn",
     "client-cert-allowed-hostname",
     "trusted-ca-file",
     "auto-tls",
@@ -221,6 +223,7 @@ discovery:
 client-transport-security:
   cert-file: /pki/server.crt
   client-cert-auth: true
+  allowed-cn: [apiserver]
 peer-transport-security:
   allowed-hostname: [a, b]
 quota-backend-byte: 1
@@ -233,6 +236,7 @@ quota-backend-byte: 1
         assert_eq!(values.text("cert-file"), Some("/pki/server.crt"));
         assert!(values.switch("client-cert-auth") && !values.switch("strict-reconfig-check"));
         assert_eq!(values.text("peer-cert-allowed-hostname"), Some("a,b"));
+        assert_eq!(values.text("client-cert-allowed-cn"), Some("apiserver"));
         assert_eq!(values.text("discovery"), None);
         let warnings = values.warnings.join("\n");
         assert_eq!(values.warnings.len(), 3, "{warnings}");

@@ -321,6 +321,8 @@ pub static FLAGS: &[Flag] = &[
     own("home", Text, "", Local, "This organisation's directory: keys, certificates, genesis."),
     own("allow-loose-permissions", Switch, "false", Local,
         "Takes key files that others could read."),
+    own("client-cert-allowed-cn", List, "", Local,
+        "Common names a client certificate must carry one of; etcd has it in its file alone."),
     own("history-retention", Duration, "720h", Local,
         "Blocks older than this, by block time, leave the log once they are pruned; 0 keeps all."),
 ];

@@ -95,4 +95,3 @@ pub enum GenesisError {
     #[error("{0}")]
     Invalid(String),
 }
-

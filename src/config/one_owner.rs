@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use super::genesis_file::{GenesisError, GenesisFile, check};
+use super::genesis_error::GenesisError;
+use super::genesis_file::{GenesisFile, check};
 use super::settings::{Bootstrap, Settings};
 use super::urls::ListenUrl;
 use crate::chain::{Hello, InitialCluster, Parameters};

@@ -153,6 +153,12 @@ impl Transfer {
         of_peer.filter(|(_, asked)| !asked.answered && now_ms < asked.until_ms + LATE_MS).count()
     }
 
+    /// Whether a peer was asked in vain, as far as one can tell by now.
+    fn is_late(&self, peer: ReplicaId, now_ms: u64) -> bool {
+        let mut of_peer = self.asked.range((peer, 0)..=(peer, u32::MAX));
+        of_peer.any(|(_, asked)| !asked.answered && now_ms >= asked.until_ms)
+    }
+
     /// Chunks that somebody was asked for and may still send in time.
     fn under_way(&self, now_ms: u64) -> BTreeSet<u32> {
         let waiting = |asked: &Asked| !asked.answered && now_ms < asked.until_ms;
@@ -236,8 +242,13 @@ impl Core {
     fn ask_manifest(&mut self, target: &CheckpointCertificate) {
         let Phase::Manifest(root, asked) = &self.transfer.phase else { return };
         let root = *root;
-        if asked.is_some_and(|(_, until_ms)| self.now_ms < until_ms) {
-            return;
+        if let Some((peer, until_ms)) = *asked {
+            if self.now_ms < until_ms {
+                return;
+            }
+            if self.is_outdated(root, target) {
+                self.transfer.lacking.insert(peer);
+            }
         }
         let Some(peer) = self.transfer_sources().first().copied() else {
             return self.reconsider(root, target);
@@ -245,6 +256,12 @@ impl Core {
         let until_ms = self.now_ms + ANSWER_MS;
         self.transfer.phase = Phase::Manifest(root, Some((peer, until_ms)));
         self.tell(peer, Message::GetManifest { root });
+    }
+
+    /// Whether a correct replica has moved on to a newer checkpoint, as all will: who is late then is
+    /// waited for no longer, for a liar that never answers would keep this transfer for ever (18.3).
+    fn is_outdated(&self, root: Digest, target: &CheckpointCertificate) -> bool {
+        target.id.manifest_root != root && self.transfer.lacking.len() > self.quorum.f()
     }
 
     /// Nobody is left to ask: a newer checkpoint is taken, or the same again after a pause.
@@ -331,10 +348,13 @@ impl Core {
 
     /// Keeps every source busy with the lowest chunks that nobody has been asked for in time.
     fn ask_chunks(&mut self, target: &CheckpointCertificate) {
-        let sources = self.transfer_sources();
+        let mut sources = self.transfer_sources();
         let now_ms = self.now_ms;
         let Phase::Chunks(download) = &self.transfer.phase else { return };
         let root = download.root;
+        if self.is_outdated(root, target) {
+            sources.retain(|id| !self.transfer.is_late(*id, now_ms));
+        }
         if sources.is_empty() {
             return self.reconsider(root, target);
         }

@@ -10,6 +10,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use super::listener::common_name;
+
 /// Certificates that are revoked, by serial number alone, as in etcd (`client/pkg/transport`, checkCRL):
 /// whoever names the file vouches for it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(super) struct ClientVerifier {
     pub revoked: Revoked,
     /// The certificate is valid for one of them; empty for any.
     pub hostnames: Vec<ServerName<'static>>,
+    /// The certificate has one of these common names; empty for any.
+    pub common_names: Vec<String>,
 }
 
 impl fmt::Debug for ClientVerifier {
@@ -57,6 +61,15 @@ impl ClientVerifier {
             return Ok(());
         }
         Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+    }
+
+    fn check_common_name(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let found = common_name(leaf);
+        let named = |name: &String| found.as_deref() == Some(name.as_str());
+        if self.common_names.is_empty() || self.common_names.iter().any(named) {
+            return Ok(());
+        }
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
     }
 }
 
@@ -84,6 +97,7 @@ impl ClientCertVerifier for ClientVerifier {
             return Err(Error::InvalidCertificate(CertificateError::Revoked));
         }
         self.check_hostname(leaf)?;
+        self.check_common_name(leaf)?;
         Ok(verified)
     }
 

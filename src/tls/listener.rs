@@ -44,6 +44,8 @@ pub struct ListenerFiles {
     pub client_authentication: ClientAuthentication,
     /// `--client-cert-allowed-hostname`; empty for any.
     pub allowed_hostnames: Vec<String>,
+    /// `--client-cert-allowed-cn`; empty for any.
+    pub allowed_common_names: Vec<String>,
     /// `--cipher-suites`, which concern TLS 1.2 alone; empty for the usual ones.
     pub cipher_suites: Vec<String>,
     /// `--tls-min-version`, `--tls-max-version`.
@@ -109,7 +111,7 @@ impl ClientIdentity {
 }
 
 /// The last common name, as Go's `Subject.CommonName` has it: etcd's users are called so.
-fn common_name(certificate: &[u8]) -> Option<Arc<str>> {
+pub(super) fn common_name(certificate: &[u8]) -> Option<Arc<str>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let name = parsed.subject().iter_common_name().last()?.as_str().ok()?;
     (!name.is_empty()).then(|| Arc::from(name))
@@ -270,7 +272,12 @@ fn client_verifier(
         ServerName::try_from(name.clone()).map_err(|_| TlsFileError::Hostname(name.clone()))
     };
     let hostnames = files.allowed_hostnames.iter().map(hostname).collect::<Result<_, _>>()?;
-    Ok(Some(Arc::new(ClientVerifier { chains, revoked, hostnames })))
+    Ok(Some(Arc::new(ClientVerifier {
+        chains,
+        revoked,
+        hostnames,
+        common_names: files.allowed_common_names.clone(),
+    })))
 }
 
 /// The files behind a client's side, for the commands that ask a replica.

@@ -223,6 +223,15 @@ async fn revoked_clients_and_those_of_other_hosts_are_refused() {
         let met = meet(&server, authority.client(Some("good"))).await;
         assert_eq!(met.is_ok(), allowed, "{name}: {met:?}");
     }
+    for (name, allowed) in [("good", true), ("bad", false)] {
+        let files = ListenerFiles {
+            allowed_common_names: vec![name.to_owned()],
+            ..authority.files(ClientAuthentication::Required)
+        };
+        let server = ListenerTls::load(files).expect("TLS");
+        let met = meet(&server, authority.client(Some("good"))).await;
+        assert_eq!(met.is_ok(), allowed, "{name}: {met:?}");
+    }
 }
 
 #[tokio::test]
