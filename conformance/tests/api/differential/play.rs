@@ -273,8 +273,6 @@ impl Watches {
         let start = request.split("start_revision:").nth(1).map_or(0, |rest| {
             rest.split(' ').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
         });
-        // A new watcher may have history to show.
-        self.progress = 0;
         self.stream.send(&format!("create_request{{{request}}}"));
         let Some(reply) = self.await_control("created", None) else {
             return "nothing".to_owned();
@@ -285,6 +283,8 @@ impl Watches {
         if refused {
             return created;
         }
+        // From here on: it may have history to show. Progress told before is no promise about it.
+        self.progress = 0;
         self.live.insert(id, start);
         self.cut.remove(&id);
         if start <= 0 || start >= compacted {
