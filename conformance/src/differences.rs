@@ -81,8 +81,11 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         "Hash, HashKV: the number",
         "crc32c over the pages of its file",
-        "32 bits of a keyed blake3 digest: HashKV over all keys and values as they are at the revision, whatever is compacted, Hash over the state's roots of keys, leases, alarms, members and users",
-        "equal on all replicas with the same content, before and after a checkpoint, a restart or state transfer; there is no bbolt file",
+        "32 bits of a keyed blake3 digest: HashKV over all keys and values as they are at the \
+         revision, whatever is compacted, Hash over the state's roots of keys, leases, alarms, \
+         members and users",
+        "equal on all replicas with the same content, before and after a checkpoint, a restart \
+         or state transfer; there is no bbolt file",
     ),
     row(
         "HashKV at the compacted revision: `compact_revision`",
@@ -111,7 +114,8 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         "REST: texts about malformed JSON",
         "Go's",
-        "the two most common are Go's (\"unexpected EOF\", \"invalid character ... looking for beginning of value\"), others our own; status and code are equal",
+        "the two most common are Go's (\"unexpected EOF\", \"invalid character ... looking for \
+         beginning of value\"), others our own; status and code are equal",
         "the library",
     ),
     row(
@@ -229,7 +233,8 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         "`--cipher-suites`",
         "any that Go knows",
-        "those with forward secrecy and authenticated encryption; others are left out with a warning, none left is an error",
+        "those with forward secrecy and authenticated encryption; others are left out with a \
+         warning, none left is an error",
         "the library has no others",
     ),
     row(
