@@ -404,8 +404,7 @@ fn replica(
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let (others, voters) = (Vec::new(), Vec::new());
-    let demo = config.genesis.demo;
-    let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
+    let liar = config.genesis.demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
         members: Members {
             own: config.own,
@@ -418,6 +417,7 @@ fn replica(
             linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),
+        place: core.place(),
         core,
         admission: Admission::new(config.own, cluster_id, scheme, opened.session),
         pending: Pending::default(),

@@ -81,6 +81,42 @@ fn of_three_two_go_on_and_one_reads_what_it_has() {
     (0..3).for_each(|at| get(&network, at, "fourth"));
 }
 
+/// As etcd's own tests wait for a leader: a linearizable read, then all must name one that is there.
+#[test]
+fn once_the_primary_has_stopped_nobody_names_it() {
+    if !peers::available("process::founding", &["althing"]) {
+        return;
+    }
+    let mut network = Founded::start(3);
+    let ask = |network: &Founded, at: usize| {
+        let status = network.client(at).call("Maintenance/Status", "").expect("a status");
+        let id = |path| field(&status, path).as_u64().expect("an id");
+        (id("leader"), id("header.member_id"))
+    };
+    for round in 0..6 {
+        let leads = |at: &usize| matches!(ask(&network, *at), (leader, own) if leader == own);
+        let mut first = None;
+        eventually("one leads", MINUTE, || {
+            first = (0..3).find(leads);
+            first.is_some()
+        });
+        let first = first.expect("found above");
+        let gone = ask(&network, first).1;
+        network.terminate(first);
+        let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
+        eventually("a read", MINUTE, || {
+            let patience = Duration::from_secs(3);
+            network.client(others[0]).call_within("KV/Range", "key:'any'", patience).is_ok()
+        });
+        // Two are left, and both were needed for the read.
+        for at in &others {
+            let (leader, _) = ask(&network, *at);
+            assert!(leader != 0 && leader != gone, "round {round}: m{at} names {leader:x}");
+        }
+        network.launch_all();
+    }
+}
+
 #[test]
 fn who_crashes_or_loses_its_disk_while_the_network_is_founded_comes_in_or_is_refused() {
     if !peers::available("process::founding", &["althing", "etcdctl"]) {
