@@ -15,7 +15,7 @@ use crate::config::{
     self, GenesisFile, Home, ListenUrl, SecretSeed, Settings, help, voted_differences,
 };
 use crate::node;
-use crate::observe::{LogFormat, LogOutput, LogSettings, Rotation, start_logging};
+use crate::observe::{LogFormat, LogOutput, LogSettings, LoggingError, Rotation, start_logging};
 use crate::types::ReplicaId;
 
 pub(super) const FLAGS_TITLE: &str = "\nFlags of `althing serve`, etcd's included:";
@@ -75,7 +75,11 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
         .collect();
     let settings = Settings::parse(arguments, &environment)
         .map_err(|error| if error.is_usage() { Failure::usage(error) } else { error.into() })?;
-    start_logging(&log_settings(&settings))?;
+    start_logging(&log_settings(&settings)).map_err(|error| match error {
+        // etcd panics over it, and Go's panics end with 2.
+        LoggingError::Filter { .. } => Failure::usage(error),
+        error => error.into(),
+    })?;
     let mut prepared = prepare(settings)?;
     prepared.check_unsafe()?;
     for warning in &prepared.settings.warnings {

@@ -66,20 +66,28 @@ const TLS12_SUITES: [&str; 6] = [
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
 
+/// As in etcd, what is missing is an error only if a listener is `secure`.
 pub(super) fn client_tls(
     values: &Values,
+    secure: bool,
     warnings: &mut Vec<String>,
 ) -> Result<ClientTls, SettingsError> {
     let path = |name| values.text(name).map(PathBuf::from);
-    let (certificate, key) = (path("cert-file"), path("key-file"));
+    let (mut certificate, mut key) = (path("cert-file"), path("key-file"));
     if certificate.is_some() != key.is_some() {
-        return invalid("--cert-file and --key-file belong together: both or none");
+        let why = "--cert-file and --key-file belong together: both or none";
+        if secure {
+            return invalid(why);
+        }
+        warnings.push(format!("{why}; no listener's scheme is https, so it has no effect"));
+        (certificate, key) = (None, None);
     }
     let trusted_ca = path("trusted-ca-file");
     let automatic = values.switch("auto-tls") && certificate.is_none();
     let years = values.number("self-signed-cert-validity").unwrap_or(1).clamp(1, 100);
     let required = values.switch("client-cert-auth");
-    if required && trusted_ca.is_none() && !automatic && values.text("home").is_none() {
+    let without_ca = trusted_ca.is_none() && !automatic && values.text("home").is_none();
+    if required && secure && without_ca {
         return invalid("--client-cert-auth needs --trusted-ca-file, the CA of the clients");
     }
     let (tls12, tls13) = versions(values)?;

@@ -299,8 +299,10 @@ fn check_scopes(values: &Values) -> Result<Vec<String>, SettingsError> {
 
 fn urls(values: &Values, name: &'static str) -> Result<Vec<ListenUrl>, SettingsError> {
     let text = values.text(name).unwrap_or("");
+    // Its flag takes a URL that cannot be bound; its checks, a moment later, do not.
+    let later = |why: &UrlError| matches!(why, UrlError::NoHost(_) | UrlError::Port(_));
     ListenUrl::parse_list(text).map_err(|why| match values.source(name) {
-        Some(Source::CommandLine) => SettingsError::UrlFlag(name, why),
+        Some(Source::CommandLine) if !later(&why) => SettingsError::UrlFlag(name, why),
         _ => SettingsError::Url(name, why),
     })
 }
@@ -344,9 +346,10 @@ fn client(
         );
     }
     let listen_urls = or_default(given, listen_name, genesis)?;
-    let tls = client_tls(values, warnings)?;
     let (listen_http, listen_metrics) =
         (listen(values, "listen-client-http-urls")?, listen(values, "listen-metrics-urls")?);
+    let mut all = listen_urls.iter().chain(&listen_http).chain(&listen_metrics);
+    let tls = client_tls(values, genesis || all.any(|url| url.tls), warnings)?;
     let certified = tls.certificate.is_some() || tls.automatic_years.is_some() || genesis;
     for url in listen_urls.iter().chain(&listen_http).chain(&listen_metrics) {
         if url.tls && !certified {

@@ -85,8 +85,8 @@ fn what_cannot_work_is_refused_with_its_reason() {
         (format!("{client}=http://example:1"), "expected IP in URL for binding"),
         (format!("{client}=https://127.0.0.1:1"), "must be provided for client url"),
         (format!("{client}=127.0.0.1:1"), "does not begin with http://"),
-        ("--cert-file=a".to_owned(), "both or none"),
-        ("--client-cert-auth".to_owned(), "needs --trusted-ca-file"),
+        (format!("{client}=https://127.0.0.1:1 --cert-file=a"), "both or none"),
+        (format!("{client}=https://127.0.0.1:1 --client-cert-auth"), "needs --trusted-ca-file"),
         ("--discovery=http://d".to_owned(), "--discovery is not supported"),
         ("--cipher-suites=TLS_NOTHING".to_owned(), "unexpected TLS cipher suite"),
         ("--cipher-suites=TLS_RSA_WITH_RC4_128_SHA".to_owned(), "names none that is offered"),
@@ -151,6 +151,10 @@ fn a_wrong_flag_ends_with_etcds_code() {
         ("name", false),
         ("--heartbeat-interval=0", false),
         ("--tls-min-version=TLS1.1", false),
+        ("--listen-client-urls=http://:2379", false),
+        ("--advertise-client-urls=http://:2379", false),
+        ("--listen-peer-urls=http://127.0.0.1:123456", false),
+        ("--listen-peer-urls=http://127.0.0.1:x", true),
     ] {
         assert_eq!(parse(flags).expect_err(flags).is_usage(), usage, "{flags}");
     }
