@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::api::errors::Refusal;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::{Api, identity, validate};
-use crate::chain::{ConfigAction, ConfigError, Network, Ownership};
+use crate::chain::{ConfigAction, ConfigError, Network, Ownership, peer_urls};
 use crate::node::{NodeStatus, OwnedError};
 use crate::types::ReplicaId;
 
@@ -46,7 +46,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         self.owned(&request, "althing member add")?;
         let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let peer_address = validate::peer_urls(&peer_ur_ls)?;
-        self.may_add(is_learner)?;
+        self.may_add(&peer_address, is_learner)?;
         let action = ConfigAction::Reserve { peer_address, voting: !is_learner };
         let added = self.change(action).await?;
         let (header, members) = self.result();
@@ -134,10 +134,11 @@ impl ClusterService {
         Err(Refusal::Timeout)
     }
 
-    /// etcd's mayAddMember, and its limit of learners.
-    fn may_add(&self, learner: bool) -> Result<(), Refusal> {
+    /// etcd's mayAddMember, and its limit of learners, which is looked at after the URLs.
+    fn may_add(&self, peer_address: &str, learner: bool) -> Result<(), Refusal> {
         let (settings, handle) = (&self.0.settings, &self.0.handle);
-        let seats = Seats::of(&handle.network(), &handle.status());
+        let network = handle.network();
+        let seats = Seats::of(&network, &handle.status());
         if settings.strict_reconfiguration {
             let after = seats.voters + 1;
             // A network of one may always grow, for that is how a lost one is made whole again.
@@ -148,6 +149,13 @@ impl ClusterService {
             if seats.voters > 1 && seats.connected < majority(after) {
                 return Err(Refusal::Unhealthy);
             }
+        }
+        let taken = network.addresses.values().map(|member| &member.peer_address);
+        let unstarted = network.reserved.iter().filter(|(id, _)| network.awaits(**id));
+        let taken = taken.chain(unstarted.map(|(_, reserved)| &reserved.peer_address));
+        let taken: Vec<String> = taken.flat_map(|address| peer_urls(address)).collect();
+        if peer_urls(peer_address).iter().any(|url| taken.contains(url)) {
+            return Err(Refusal::PeerUrlExist);
         }
         if learner && seats.learners >= settings.learners_max {
             return Err(Refusal::TooManyLearners);
