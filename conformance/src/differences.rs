@@ -279,8 +279,7 @@ pub fn known(topic: &str) -> &'static Difference {
 /// The section of the page.
 pub fn section() -> String {
     let mut text = String::from(
-        "## Differences\nFrom `conformance/src/differences.rs`; `ALTHING_RECORD=1 cargo test -p conformance \
-         --test api every_difference` writes it anew.\n\n| topic | etcd | Althing | why |\n\
+        "## Differences\nFrom `conformance/src/differences.rs`.\n\n| topic | etcd | Althing | why |\n\
          | --- | --- | --- | --- |\n",
     );
     for row in DIFFERENCES {

@@ -1,4 +1,5 @@
-//! A network of one owner as child processes: members started by etcd's flags alone.
+//! A network of one owner as child processes: members started by etcd's flags alone. With the same flags
+//! etcd is the oracle.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::proxy::Links;
 
 /// Members that found, or have founded, a network.
 pub struct Founded {
+    program: String,
     home: TempDir,
     /// By place; a name is `m0`, `m1`, ...
     pub members: Vec<Founder>,
@@ -57,7 +59,8 @@ impl Founded {
 
     fn with(count: usize, links: Option<Links>) -> Founded {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let mut founded = Founded { home, members: Vec::new(), links };
+        let program = "althing".to_owned();
+        let mut founded = Founded { program, home, members: Vec::new(), links };
         for at in 0..count {
             let address = || format!("127.0.0.1:{}", peers::free_port());
             let (dialled, listens) = match &founded.links {
@@ -92,6 +95,14 @@ impl Founded {
         founded
     }
 
+    /// The same of another program: a real etcd.
+    pub fn start_program(program: &str, count: usize) -> Founded {
+        let mut founded = Self::places(count);
+        program.clone_into(&mut founded.program);
+        founded.launch_all();
+        founded
+    }
+
     /// Starts those that do not run, and waits until all answer.
     pub fn launch_all(&mut self) {
         let places = 0..self.members.len();
@@ -121,7 +132,7 @@ impl Founded {
         let cluster = self.initial_cluster();
         let member = &mut self.members[at];
         assert!(!member.runs(), "{} runs already", member.name);
-        let mut command = peers::command("althing");
+        let mut command = peers::command(&self.program);
         command
             .arg(format!("--name={}", member.name))
             .arg(format!("--data-dir={}", member.data.display()))
