@@ -10,8 +10,8 @@ use anyhow::Context;
 use axum::Router;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::auto_compaction;
 use super::serve::Prepared;
+use super::{auto_compaction, voted_flags};
 use crate::chain::Ownership;
 use crate::config::{ClientSettings, Home, ListenUrl, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
@@ -266,6 +266,7 @@ async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let serving = async {
+        voted_flags::apply(&prepared.settings, handle).await;
         say_when_ready(prepared, handle).await;
         let compaction = auto_compaction::run(handle, prepared.settings.auto_compaction);
         tokio::join!(handle.report_proofs(), compaction);

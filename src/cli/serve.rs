@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use super::epoch::EpochFile;
 use super::output::{Failure, say};
 use super::{compose, drop_in, version};
-use crate::chain::{Address, Network, Ownership};
+use crate::chain::{Address, Genesis, Network, Ownership};
 use crate::config::{
     self, GenesisFile, Home, ListenUrl, SecretSeed, Settings, help, voted_differences,
 };
@@ -117,7 +117,7 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             let secret = own_secret(&home, known.as_ref(), settings.allow_loose_permissions)?;
             let (own, member) = own_address(known.as_ref(), &read, &secret)?;
             from_genesis(&mut settings, &member, &home)?;
-            warn_of_voted(&mut settings, &read);
+            warn_of_voted(&mut settings, &read.genesis, known.as_ref());
             let prepared = Prepared { settings, genesis: read, own, known, secret, peers: None };
             return Ok(warn_of_small(prepared));
         }
@@ -252,11 +252,12 @@ fn listeners(urls: &[String]) -> anyhow::Result<Vec<ListenUrl>> {
     urls.iter().map(listener).collect()
 }
 
-fn warn_of_voted(settings: &mut Settings, file: &GenesisFile) {
-    if file.genesis.ownership == Ownership::One {
+fn warn_of_voted(settings: &mut Settings, genesis: &Genesis, known: Option<&Network>) {
+    if genesis.ownership == Ownership::One {
         return;
     }
-    for flag in voted_differences(settings, &file.genesis.parameters) {
+    let in_force = known.map_or(&genesis.parameters, |network| &network.membership.parameters);
+    for flag in voted_differences(settings, in_force) {
         settings.warnings.push(format!(
             "--{flag} differs from the network's value, which counts; organisations change it by \
              `althing config set`"

@@ -31,7 +31,7 @@ pub use genesis_error::GenesisError;
 pub use genesis_file::{GenesisFile, to_hex, valid_name};
 pub use home::{Home, KeyError, SecretSeed};
 pub use log::{LogOutput, LogRotation, LogSettings};
-pub use one_owner::{hello, initial_cluster, one_owner, voted_differences};
+pub use one_owner::{hello, initial_cluster, one_owner, voted, voted_differences};
 pub use settings::{
     AutoCompaction, Bootstrap, ClientSettings, PeerSettings, Settings, SettingsError,
 };

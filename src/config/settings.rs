@@ -7,6 +7,7 @@ use super::flag_table::{Scope, flag};
 use super::flags::{FlagError, Source, Values, go_bool};
 use super::log::{LogSettings, log};
 use super::urls::{ListenUrl, UrlError};
+use crate::chain::Parameters;
 
 /// Everything `serve` needs to know, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,9 +230,8 @@ impl Settings {
 
 /// Below 0 etcd has no quota; here it is the largest a network may have.
 fn quota(values: &Values) -> Option<u64> {
-    const QUOTA_BYTES_MAX: u64 = 1 << 50;
     let given = values.integer("quota-backend-bytes").filter(|bytes| *bytes != 0)?;
-    Some(u64::try_from(given).unwrap_or(QUOTA_BYTES_MAX))
+    Some(u64::try_from(given).unwrap_or(Parameters::QUOTA_BYTES_MAX))
 }
 
 /// etcd's gates; what they switch is built differently here, but a wrong name stays an error.

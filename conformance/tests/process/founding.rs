@@ -135,3 +135,33 @@ fn members_behind_proxies_are_found_where_they_say() {
     put(&network, 2, "key");
     (0..3).for_each(|at| get(&network, at, "key"));
 }
+
+#[test]
+fn a_larger_quota_at_one_members_restart_is_the_networks() {
+    if !peers::available("process::founding", &["althing", "etcdctl"]) {
+        return;
+    }
+    let mut network = Founded::places(3);
+    for at in 0..3 {
+        network.launch(at, &["--quota-backend-bytes=100000"]);
+    }
+    (0..3).for_each(|at| network.wait_until_ready(at));
+    let big = "x".repeat(60_000);
+    let put = |network: &Founded, at: usize| network.etcdctl(at, &["put", "big", &big]);
+    eventually("there is no more space", MINUTE, || {
+        put(&network, 0).is_err_and(|why| why.contains("mvcc: database space exceeded"))
+    });
+    network.terminate(1);
+    network.launch(1, &["--quota-backend-bytes=10000000"]);
+    network.wait_until_ready(1);
+    let alarm = network.etcdctl(0, &["alarm", "disarm"]).expect("an answer");
+    assert!(alarm.contains("alarm:NOSPACE"), "{alarm}");
+    for at in 0..3 {
+        assert_eq!(put(&network, at), Ok("OK".to_owned()), "through m{at}");
+    }
+    // Without the flag a member takes what the network has.
+    network.terminate(2);
+    network.launch(2, &[]);
+    network.wait_until_ready(2);
+    assert_eq!(put(&network, 2), Ok("OK".to_owned()));
+}
