@@ -11,7 +11,7 @@ use crate::api::pb::etcdserverpb::{
     AlarmMember, AlarmType, DowngradeInfo, Member, ResponseHeader, StatusResponse,
 };
 use crate::chain::{AlarmKind, Network, peer_urls};
-use crate::node::{Handle, NodeStatus};
+use crate::node::{Handle, NodeStatus, STORAGE_VERSION};
 use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
 
 /// The release whose behaviour this server shows. kube-apiserver decides by it what it may ask for
@@ -22,9 +22,6 @@ pub const ETCD_VERSION: &str = "3.7.3";
 pub(super) fn minor_version() -> &'static str {
     ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _patch)| minor)
 }
-
-/// The storage version etcd 3.7 reports.
-const STORAGE_VERSION: &str = "3.7.0";
 
 /// etcd's 64-bit cluster id: the first bytes of the genesis hash.
 pub fn cluster_id(network: &ClusterId) -> u64 {

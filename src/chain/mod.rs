@@ -22,6 +22,7 @@ mod hello;
 mod manifest;
 mod network;
 mod op;
+mod question;
 mod record;
 mod session;
 mod state_leaf;
@@ -48,15 +49,18 @@ pub use evidence_check::NewViewFault;
 pub use evidence_op::{EVIDENCE_OP_BYTES_MAX, EvidenceKind};
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
-pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
+pub use hello::{Hello, InitialCluster};
 pub use manifest::{
     CHUNK_BYTES_MAX, CHUNK_FORMAT, ChunkEntry, MANIFEST_VERSION, Manifest, carry_root,
 };
-pub use network::{Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved};
+pub use network::{
+    Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved, dialled, peer_urls,
+};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,
 };
+pub use question::{Answer, Question};
 pub use record::Record;
 pub use session::{REJOIN_INTERVAL_MS, REJOIN_SHIFT, SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};
