@@ -1,6 +1,7 @@
 //! What is ordered: the types of the hash-chained log, their one encoding, and the checks that bytes
 //! alone decide. Nothing here asks the state, the clock or another replica.
 
+mod administrators;
 mod auth_op;
 mod author;
 mod block;
@@ -31,6 +32,7 @@ mod transition;
 mod value;
 mod view_change;
 
+pub use administrators::Administrators;
 pub use auth_op::{AuthOp, Permission, PermissionKind};
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};

@@ -100,6 +100,14 @@ impl Network {
         self.reserved.contains_key(&id) && self.membership.member(id).is_none()
     }
 
+    /// Whether a member follows and does not vote, as etcd's clients see it: one that was added to vote is
+    /// no learner to them, though it has to catch up first.
+    #[must_use]
+    pub fn is_learner(&self, id: ReplicaId) -> bool {
+        let promised = self.reserved.get(&id).is_some_and(|reserved| reserved.voting);
+        self.addresses.contains_key(&id) && self.membership.voter(id).is_none() && !promised
+    }
+
     /// Where a member is found, or will be.
     #[must_use]
     pub fn peer_address(&self, id: ReplicaId) -> Option<&str> {

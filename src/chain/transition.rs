@@ -249,6 +249,12 @@ impl Network {
         Ok(())
     }
 
+    /// Whether a member has one of these peer URLs, or will.
+    #[must_use]
+    pub fn has_peer_url(&self, peer_address: &str) -> bool {
+        self.check_peer_address(None, peer_address).is_err()
+    }
+
     /// Peer URLs that no other member has.
     fn check_peer_address(
         &self,

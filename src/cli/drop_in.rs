@@ -79,9 +79,7 @@ pub(super) fn start(settings: &mut Settings) -> anyhow::Result<Start> {
     } else {
         None
     };
-    if settings.client.tls.automatic_years.is_some() {
-        automatic_tls(settings, &home)?;
-    }
+    automatic_tls(settings, &home)?;
     match signed {
         Some(file) if file.check_sealed().is_ok() || has_log => {
             file.check_sealed()?;
@@ -221,21 +219,38 @@ pub(super) fn compare_with(settings: &mut Settings, file: &GenesisFile, name: &s
     }
 }
 
-/// `--auto-tls`: a certificate of its own, made once.
+/// `--auto-tls` and `--peer-auto-tls`: certificates of its own, each made once.
 fn automatic_tls(settings: &mut Settings, home: &Home) -> anyhow::Result<()> {
-    let (certificate, key): (PathBuf, PathBuf) = (home.server_certificate(), home.server_key());
-    if !certificate.exists() || !key.exists() {
-        let urls = settings.client.listen.iter().map(|url| url.host.clone());
-        let advertised = settings.client.advertise.iter();
-        let advertised = advertised.filter_map(|url| Some(ListenUrl::parse(url).ok()?.host));
-        let hosts: Vec<String> = urls.chain(advertised).collect();
-        let years = settings.client.tls.automatic_years.unwrap_or(1);
-        let pair = certificates::self_signed(&settings.name, &hosts, years)?;
-        crate::config::replace(&key, pair.key.as_bytes(), 0o600)?;
-        crate::config::replace(&certificate, pair.certificate.as_bytes(), 0o644)?;
+    let Settings { name, client, peer, .. } = settings;
+    if client.tls.automatic {
+        let files = (home.server_certificate(), home.server_key());
+        let hosts = hosts(&client.listen, &client.advertise);
+        made_once(&files, (name, &hosts, client.tls.self_signed_years))?;
+        (client.tls.certificate, client.tls.key) = (Some(files.0), Some(files.1));
     }
-    settings.client.tls.certificate = Some(certificate);
-    settings.client.tls.key = Some(key);
+    if peer.tls.automatic {
+        let files = (home.file("peer.crt"), home.file("peer.key"));
+        let hosts = hosts(&peer.listen, &peer.advertise);
+        made_once(&files, (name, &hosts, client.tls.self_signed_years))?;
+        peer.tls.certificate = Some(files);
+    }
+    Ok(())
+}
+
+fn hosts(listen: &[ListenUrl], advertise: &[String]) -> Vec<String> {
+    let advertised = advertise.iter().filter_map(|url| Some(ListenUrl::parse(url).ok()?.host));
+    listen.iter().map(|url| url.host.clone()).chain(advertised).collect()
+}
+
+fn made_once(
+    (certificate, key): &(PathBuf, PathBuf),
+    (name, hosts, years): (&str, &[String], u16),
+) -> anyhow::Result<()> {
+    if !certificate.exists() || !key.exists() {
+        let pair = certificates::self_signed(name, hosts, years)?;
+        crate::config::replace(key, pair.key.as_bytes(), 0o600)?;
+        crate::config::replace(certificate, pair.certificate.as_bytes(), 0o644)?;
+    }
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn apply(settings: &Settings, handle: &Handle) {
             return;
         }
         let wanted = ConfigAction::Parameters(voted(settings, in_force));
-        match handle.change_owned(wanted).await {
+        match handle.change_owned(handle.own_author("voted flags"), wanted).await {
             Ok(_) => tracing::info!(event = "voted_flags", flags, "the network's from now on"),
             Err(OwnedError::Config(error @ ConfigError::Parameter(_))) => {
                 tracing::warn!(event = "voted_flags", flags, %error, "no effect");
