@@ -17,8 +17,10 @@ pub struct ClientTls {
     /// A certificate's common name is the user's. Set by `--client-cert-auth`, not by a CA alone, as in
     /// etcd.
     pub common_name_is_user: bool,
-    /// Make a certificate at start, valid this many years.
-    pub automatic_years: Option<u16>,
+    /// Make a certificate at start.
+    pub automatic: bool,
+    /// So long a certificate made at start is valid, for peers too.
+    pub self_signed_years: u16,
     /// Certificates of clients that are no longer trusted.
     pub revoked: Option<PathBuf>,
     /// A client's certificate names one of these hosts; empty for any.
@@ -103,7 +105,8 @@ pub(super) fn client_tls(
         key,
         trusted_ca,
         revoked: path("client-crl-file"),
-        automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
+        automatic,
+        self_signed_years: u16::try_from(years).expect("at most 100"),
         allowed_hostnames,
         allowed_common_names,
         cipher_suites: cipher_suites(values, tls12, warnings)?,

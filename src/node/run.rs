@@ -384,7 +384,8 @@ impl Replica {
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
                 let network = outcome.network.map(Box::new);
-                self.step(Input::Executed { effects, next_expiry, network });
+                let administrators = outcome.administrators;
+                self.step(Input::Executed { effects, next_expiry, network, administrators });
                 if outcome.checkpoint_wanted {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }

@@ -1,7 +1,6 @@
 //! Brings a replica up: data directory, recovery, threads, links.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
-use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
+use crate::net::{Exchange, FrameLimits, PeerListener, PeerNet, PeerNetConfig};
 use crate::node::admit::{Admission, fresh_nonce};
 use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
@@ -46,7 +45,7 @@ use crate::ordering::{Core, CoreConfig, Message};
 use crate::state::State;
 use crate::storage::disk::Disk;
 use crate::storage::log::{BlockReader, Placed};
-use crate::tls::{PeerTable, PeerTls};
+use crate::tls::{ExchangeTls, PeerTable, PeerTls};
 use crate::types::ReplicaId;
 use crate::watch::Ring;
 
@@ -75,7 +74,9 @@ pub struct NodeConfig {
     /// Nothing is acknowledged before it is on disk. False is for tests of one replica alone.
     pub waits_for_disk: bool,
     /// Bound sockets for peers; empty in a network of one.
-    pub peer_listeners: Vec<TcpListener>,
+    pub peer_listeners: Vec<PeerListener>,
+    /// How strangers are met at https peer URLs.
+    pub exchange: Arc<ExchangeTls>,
     /// Blocks older than this, in block time, leave the log; 0 for none.
     pub history_retention_ms: u64,
     /// Where links run.
@@ -143,9 +144,11 @@ fn links(
         listeners.push(listener.try_clone().map_err(|error| network(&error))?);
     }
     let founded = config.founded.as_ref();
+    let answerer =
+        founded.and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later)));
+    let exchange = |answerer| Exchange { answerer, tls: Arc::clone(&config.exchange) };
     let net_config = PeerNetConfig {
-        strangers: founded
-            .and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later))),
+        strangers: answerer.map(exchange),
         tls: Arc::new(tls),
         listeners,
         peers: Vec::new(),
@@ -375,6 +378,7 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         epochs: board.epochs.clone(),
         certified: board.certified.subscribe(),
         backups: Arc::new(Semaphore::new(1)),
+        exchange: Arc::clone(&config.exchange),
         net,
     };
     Handle { inner: Arc::new(inner) }

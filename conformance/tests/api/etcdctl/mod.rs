@@ -64,7 +64,9 @@ fn etcdctl_checks_the_scale_of_data() {
 #[test]
 fn etcdctl_prints_the_same_of_several_members() {
     side_by_side("several", |program, commands| {
-        let network = Founded::start_program(program, 3);
+        let program = if program == "etcd" { "etcd" } else { "althing" };
+        let mut network = Founded::of(program, 3);
+        network.launch_all();
         let urls: Vec<&str> = network.members.iter().map(|one| one.client_url.as_str()).collect();
         Session::new(Target::given(program, &urls.join(","), None)).run(commands)
     });
