@@ -238,8 +238,8 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         "`--peer-*` TLS flags",
         "for all that members say to each other",
-        "where members find each other at https peer URLs, and when one is let in; links are TLS 1.3 between pinned keys at \
-         http URLs too",
+        "where members find each other at https peer URLs, and when one is let in; links are TLS \
+         1.3 between pinned keys at http URLs too",
         "keys are pinned by the genesis: no certificate's end stops ordering",
     ),
     row(
