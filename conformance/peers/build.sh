@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Go peers once and prints the directories they are in, joined by ':'.
-#   conformance/peers/build.sh [etcd] [kube] [benchmark] [common]
+#   conformance/peers/build.sh [etcd] [kube] [benchmark] [common] [robustness]
 # A directory is named by what it was built from (go.mod, go.sum, own sources, Go version), so a
 # second run finds it, and another clone with other pins does not disturb it.
 set -euo pipefail
@@ -26,6 +26,10 @@ build_benchmark() { # destination
 
 build_common() { # destination
   go test -c -p 2 -tags e2e -trimpath -o "$1/common.test" go.etcd.io/etcd/tests/v3/common
+}
+
+build_robustness() { # destination
+  go build -p 2 -trimpath -o "$1/robustness" .
 }
 
 build_kube() { # destination

@@ -96,6 +96,9 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let api = &self.0;
+        if !request.get_ref().serializable && api.is_learner() {
+            return Err(Refusal::NotSupportedForLearner.into());
+        }
         identity::admit(api, &request)?;
         let caller = Caller::of(&request);
         let request = request.into_inner();

@@ -257,6 +257,7 @@ impl<'a> Replay<'a> {
             exec_roots: self.exec_roots,
             windows: self.state.sessions.windows().clone(),
             next_expiry: self.state.next_expiry(),
+            administrators: self.state.administrators(),
             stable: self.stable.values().next_back().cloned(),
             checkpoints: Vec::new(),
             erased: Height(0),

@@ -100,7 +100,8 @@ impl Core {
                 assert!(position <= self.log.end, "only what was appended becomes durable");
                 self.log.durable = self.log.durable.max(position);
             }
-            Input::Executed { effects, next_expiry, network } => {
+            Input::Executed { effects, next_expiry, network, administrators } => {
+                self.epochs.administrators = administrators;
                 self.on_executed(effects, next_expiry, network);
             }
             Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),

@@ -490,7 +490,8 @@ impl World {
         if next_expiry.is_some() {
             self.count("leases exist");
         }
-        self.step(slot, Input::Executed { effects, next_expiry, network })?;
+        let administrators = outcome.administrators;
+        self.step(slot, Input::Executed { effects, next_expiry, network, administrators })?;
         if more {
             self.execute_next(slot);
         }

@@ -1,9 +1,12 @@
-//! Fuzz targets (faults.md 4.5) that concern peers, log, checkpoints, certificates and `step`: one function
-//! each, that panics when something is wrong. `conformance/fuzz` drives them by coverage, the property
-//! tests by chance.
+//! Fuzz targets (faults.md 4.5): one function each, that panics when something is wrong. `conformance/fuzz`
+//! drives them by coverage, the property tests by chance.
 
 mod certificate;
+mod chain;
+mod naive;
+mod rights;
 mod storage;
+mod transactions;
 #[cfg(feature = "server")]
 mod surface;
 
@@ -12,9 +15,11 @@ use althing::ordering::Message;
 use bytes::Bytes;
 
 pub use certificate::cert_verify;
+pub use rights::rbac_diff;
 pub use storage::{checkpoint_install, log_open, log_torn, transfer_session};
 #[cfg(feature = "server")]
 pub use surface::{auth_token_parse, config_parse};
+pub use transactions::txn_apply_diff;
 
 use crate::core_search::bench::Bench;
 
@@ -37,6 +42,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_torn", log_torn),
     ("checkpoint_install", checkpoint_install),
     ("transfer_session", transfer_session),
+    ("txn_apply_diff", txn_apply_diff),
+    ("rbac_diff", rbac_diff),
 ];
 
 /// Bytes read as a row of decisions; zeros when they are used up.
