@@ -104,7 +104,10 @@ fn members_come_and_go_as_in_etcd() {
     });
     let learner = |network: &Founded| add(&network.members[3].peer_url, true);
     assert_eq!(pair.agree("Cluster/MemberAdd", learner), "OK");
-    pair.agree("Cluster/MemberAdd", learner);
+    // Within one second etcd would make the same id of the same URL again, and complain of that.
+    std::thread::sleep(Duration::from_secs(2));
+    let again = pair.agree("Cluster/MemberAdd", learner);
+    assert!(again.contains("Peer URLs already exists"), "{again}");
     pair.agree("Cluster/MemberAdd", |_| add("http://127.0.0.1:1", true));
     pair.agree("Cluster/MemberPromote", |network| format!("ID:{}", id(network, 3)));
     let removed = id(&pair.etcd, 3);
@@ -131,11 +134,6 @@ fn members_come_and_go_as_in_etcd() {
         "OK"
     );
     std::thread::sleep(HEALTHY);
-    pair.agree("Cluster/MemberRemove", |network| format!("ID:{}", id(network, 1)));
-
-    // Two that were added to vote and do not come.
-    assert_eq!(pair.agree("Cluster/MemberAdd", |_| add("http://127.0.0.1:1", false)), "OK");
-    pair.agree("Cluster/MemberAdd", |_| add("http://127.0.0.1:2", false));
     pair.agree("Cluster/MemberRemove", |network| format!("ID:{}", id(network, 1)));
 }
 
