@@ -6,6 +6,7 @@
 # Ends with a line "test result: ..." of all cases; the whole output is in DIR/output.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/lib.sh"
 on=althing pattern=. keep=
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -17,15 +18,6 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 
-peer() { # program
-  local directory
-  for directory in ${ALTHING_PEERS_BIN//:/ }; do
-    if [[ -x $directory/$1 ]]; then echo "$directory/$1"; return; fi
-  done
-  echo "$1 is in none of ALTHING_PEERS_BIN=$ALTHING_PEERS_BIN" >&2
-  exit 1
-}
-
 work=$(mktemp -d "${TMPDIR:-/tmp}/common-suite.XXXXXX")
 trap '[[ -n $keep ]] || rm -rf "$work"' EXIT
 mkdir "$work/bin" "$work/common"
@@ -33,10 +25,8 @@ fixtures=$(cd "$here/../peers/common" && GOWORK=off go list -m -f '{{.Dir}}' go.
 cp -r "$fixtures" "$work/fixtures" && chmod -R u+w "$work/fixtures"
 ln -s "$(peer etcdctl)" "$(peer etcdutl)" "$work/bin/"
 skip=()
-if [[ $on == etcd ]]; then
-  ln -s "$(peer etcd)" "$work/bin/etcd"
-else
-  ln -s "$(readlink -f "${ALTHING_BIN:?names the program to judge}")" "$work/bin/etcd"
+ln -s "$(judged "$on")" "$work/bin/etcd"
+if [[ $on != etcd ]]; then
   left_out=$(sed -n 's/^\(Test[^ ]*\) .*/\1/p' "$here/common.skip" | sed 's#[^/][^/]*#^&$#g' | paste -sd'|')
   [[ -z $left_out ]] || skip=(-test.skip "$left_out")
 fi

@@ -5,19 +5,10 @@
 # ALTHING_BIN is the program judged; ALTHING_PEERS_BIN holds etcdctl, and etcd for --on etcd.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/lib.sh"
 on=althing
 [[ ${1:-} != --on ]] || on=$2
-peer() { # program
-  local directory
-  for directory in ${ALTHING_PEERS_BIN//:/ }; do
-    if [[ -x $directory/$1 ]]; then echo "$directory/$1"; return; fi
-  done
-  echo "$1 is in none of ALTHING_PEERS_BIN=$ALTHING_PEERS_BIN" >&2
-  exit 1
-}
-program=${ALTHING_BIN:-}
-[[ $on != etcd ]] || program=$(peer etcd)
-program=$(readlink -f "${program:?names the program to judge}")
+program=$(judged "$on")
 
 target=${CARGO_TARGET_DIR:-$here/../../target}/etcd_client
 mkdir -p "$target" && target=$(cd "$target" && pwd)

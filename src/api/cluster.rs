@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::api::errors::Refusal;
+use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::{Api, identity, validate};
-use crate::chain::{ConfigAction, ConfigError, Network, Ownership};
+use crate::chain::{Author, ConfigAction, ConfigError, Network, Ownership};
 use crate::node::{NodeStatus, OwnedError};
 use crate::types::ReplicaId;
 
@@ -43,12 +44,13 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        self.owned(&request, "althing member add")?;
+        let caller = self.owned(&request, "althing member add")?;
+        let author = self.0.author(&caller).await?;
         let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let peer_address = validate::peer_urls(&peer_ur_ls)?;
-        self.may_add(is_learner)?;
+        self.may_add(is_learner, &peer_address)?;
         let action = ConfigAction::Reserve { peer_address, voting: !is_learner };
-        let added = self.change(action).await?;
+        let added = self.change(author, action).await?;
         let (header, members) = self.result();
         let id = added.map(|replica| self.0.names.member(replica));
         let member = members.iter().find(|member| Some(member.id) == id).cloned();
@@ -59,11 +61,13 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        self.owned(&request, "althing member remove")?;
+        let caller = self.owned(&request, "althing member remove")?;
+        let author = self.0.author(&caller).await?;
         let id = request.into_inner().id;
         self.may_remove(id)?;
         let replica = self.replica(id)?;
-        self.change(ConfigAction::Remove { replica, accept_smaller_f: true }).await?;
+        let action = ConfigAction::Remove { replica, accept_smaller_f: true };
+        self.change(author, action).await?;
         let (header, members) = self.result();
         Ok(Response::new(pb::MemberRemoveResponse { header, members }))
     }
@@ -72,11 +76,12 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        self.owned(&request, "althing member replace")?;
+        let caller = self.owned(&request, "althing member replace")?;
+        let author = self.0.author(&caller).await?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let replica = self.replica(id)?;
         let peer_address = validate::peer_urls(&peer_ur_ls)?;
-        self.change(ConfigAction::Move { replica, peer_address }).await?;
+        self.change(author, ConfigAction::Move { replica, peer_address }).await?;
         let (header, members) = self.result();
         Ok(Response::new(pb::MemberUpdateResponse { header, members }))
     }
@@ -85,21 +90,23 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        self.owned(&request, "althing member promote")?;
+        let caller = self.owned(&request, "althing member promote")?;
+        let author = self.0.author(&caller).await?;
         let replica = self.replica(request.into_inner().id)?;
         self.may_promote(replica)?;
-        self.change(ConfigAction::Promote { replica }).await?;
+        self.change(author, ConfigAction::Promote { replica }).await?;
         let (header, members) = self.result();
         Ok(Response::new(pb::MemberPromoteResponse { header, members }))
     }
 }
 
 impl ClusterService {
-    /// Whether members change here: where organisations share a network no single client may.
-    fn owned<T>(&self, request: &Request<T>, command: &str) -> Result<(), Status> {
+    /// In whose name members change here; where organisations share a network no single client may.
+    /// Whether this one may is apply's to say, on every replica (protocol.md 22.8).
+    fn owned<T>(&self, request: &Request<T>, command: &str) -> Result<Caller, Status> {
         identity::admit(&self.0, request)?;
         match self.0.handle.genesis().ownership {
-            Ownership::One => Ok(()),
+            Ownership::One => Ok(Caller::of(request)),
             Ownership::Many => Err(Status::permission_denied(format!(
                 "etcdserver: permission denied: members of this network change by their \
                  organisations' signatures; see `{command} --help`"
@@ -119,9 +126,13 @@ impl ClusterService {
     }
 
     /// Orders a change; again, if another one came first.
-    async fn change(&self, action: ConfigAction) -> Result<Option<ReplicaId>, Refusal> {
+    async fn change(
+        &self,
+        author: Author,
+        action: ConfigAction,
+    ) -> Result<Option<ReplicaId>, Refusal> {
         for _ in 0..STALE_MAX {
-            match self.0.handle.change_owned(action.clone()).await {
+            match self.0.handle.change_owned(author.clone(), action.clone()).await {
                 Ok(added) => return Ok(added),
                 Err(OwnedError::Config(ConfigError::Stale)) => {}
                 // As in etcd, who asks for what is so already is answered as if it were done now.
@@ -134,10 +145,12 @@ impl ClusterService {
         Err(Refusal::Timeout)
     }
 
-    /// etcd's mayAddMember, and its limit of learners.
-    fn may_add(&self, learner: bool) -> Result<(), Refusal> {
+    /// etcd's mayAddMember, and its limit of learners, which it looks at behind the URLs
+    /// (`membership/cluster.go`, ValidateConfigurationChange).
+    fn may_add(&self, learner: bool, peer_address: &str) -> Result<(), Refusal> {
         let (settings, handle) = (&self.0.settings, &self.0.handle);
-        let seats = Seats::of(&handle.network(), &handle.status());
+        let network = handle.network();
+        let seats = Seats::of(&network, &handle.status());
         if settings.strict_reconfiguration {
             let after = seats.voters + 1;
             // A network of one may always grow, for that is how a lost one is made whole again.
@@ -148,6 +161,9 @@ impl ClusterService {
             if seats.voters > 1 && seats.connected < majority(after) {
                 return Err(Refusal::Unhealthy);
             }
+        }
+        if network.has_peer_url(peer_address) {
+            return Err(Refusal::PeerUrlExist);
         }
         if learner && seats.learners >= settings.learners_max {
             return Err(Refusal::TooManyLearners);
@@ -181,15 +197,14 @@ impl ClusterService {
         Ok(())
     }
 
-    /// etcd's mayPromoteMember; whether a learner has caught up is asked of its last STATUS.
+    /// etcd's mayPromoteMember, which asks of voters too whether they have caught up; that is asked of the last
+    /// STATUS, and a learner must be there.
     fn may_promote(&self, replica: ReplicaId) -> Result<(), Refusal> {
         let (settings, handle) = (&self.0.settings, &self.0.handle);
         let (network, status) = (handle.network(), handle.status());
-        if votes(&network, replica) {
-            return Err(Refusal::MemberNotLearner);
-        }
+        let voter = votes(&network, replica);
         let executed = match status.core.peers.get(&replica) {
-            Some(peer) if peer.up => peer.executed.0,
+            Some(peer) if peer.up || voter => peer.executed.0,
             _ if replica == status.own => status.core.executed.0,
             _ => return Err(Refusal::LearnerNotReady),
         };
@@ -201,7 +216,7 @@ impl ClusterService {
         if settings.strict_reconfiguration && seats.started + 1 < majority(seats.voters + 1) {
             return Err(Refusal::MemberNotEnoughStarted);
         }
-        Ok(())
+        if voter { Err(Refusal::MemberNotLearner) } else { Ok(()) }
     }
 }
 

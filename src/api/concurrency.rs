@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
-use crate::api::Api;
 use crate::api::errors::Refusal;
 use crate::api::identity::Caller;
 use crate::api::kv::KvService;
@@ -20,6 +19,7 @@ use crate::api::pb::etcdserverpb::lease_server::Lease;
 use crate::api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::api::pb::etcdserverpb::request_op::Request as Operation;
 use crate::api::pb::mvccpb;
+use crate::api::{Api, identity};
 use crate::chain::Range;
 use crate::types::Revision;
 use crate::watch::KeyRange;
@@ -36,10 +36,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A caller's message, and what he may ask under its name.
-    pub(super) fn of<T>(api: &Arc<Api>, request: Request<T>) -> (Self, T) {
+    /// A caller's message, and the session to do it in.
+    ///
+    /// # Errors
+    /// Those of [`identity::admit`].
+    pub(super) fn admit<T>(api: &Arc<Api>, request: Request<T>) -> Result<(Self, T), Status> {
+        identity::admit(api, &request)?;
         let (metadata, extensions, message) = request.into_parts();
-        (Self { api: Arc::clone(api), metadata, extensions }, message)
+        Ok((Self { api: Arc::clone(api), metadata, extensions }, message))
     }
 
     pub(super) fn api(&self) -> &Arc<Api> {
@@ -156,6 +160,11 @@ where
 /// etcd hands the errors of its inner client on as they are, and gRPC knows no code for them.
 pub(super) fn unmapped(status: Status) -> Status {
     Status::unknown(status.message())
+}
+
+/// What the keys of all who want the lock, or the office, of a name begin with.
+pub(super) fn prefix_of(name: &[u8]) -> Vec<u8> {
+    [name, b"/"].concat()
 }
 
 /// The key of a lease under a prefix: Go's `%x` of the number.

@@ -11,7 +11,7 @@ use crate::api::pb::etcdserverpb::{
     AlarmMember, AlarmType, DowngradeInfo, Member, ResponseHeader, StatusResponse,
 };
 use crate::chain::{AlarmKind, Network, peer_urls};
-use crate::node::{Handle, NodeStatus};
+use crate::node::{Handle, NodeStatus, STORAGE_VERSION};
 use crate::types::{ClusterId, Epoch, ReplicaId, Revision, View};
 
 /// The release whose behaviour this server shows. kube-apiserver decides by it what it may ask for
@@ -22,9 +22,6 @@ pub const ETCD_VERSION: &str = "3.7.3";
 pub(super) fn minor_version() -> &'static str {
     ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _patch)| minor)
 }
-
-/// The storage version etcd 3.7 reports.
-const STORAGE_VERSION: &str = "3.7.0";
 
 /// etcd's 64-bit cluster id: the first bytes of the genesis hash.
 pub fn cluster_id(network: &ClusterId) -> u64 {
@@ -113,7 +110,7 @@ impl Names {
             raft_applied_index: status.core.executed.0,
             errors,
             db_size_in_use: bytes,
-            is_learner: network.membership.voter(status.own).is_none(),
+            is_learner: network.is_learner(status.own),
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: i64::try_from(network.membership.parameters.quota_bytes)
                 .unwrap_or(i64::MAX),
@@ -140,9 +137,7 @@ impl Names {
             name: address.name.clone(),
             peer_ur_ls: peer_urls(&address.peer_address),
             client_ur_ls: address.client_urls.clone(),
-            // One that was added to vote is no learner to etcd's clients, though it has to catch up first.
-            is_learner: !member.voting
-                && !network.reserved.get(&member.id).is_some_and(|reserved| reserved.voting),
+            is_learner: network.is_learner(member.id),
         });
         let unstarted = network.reserved.iter().filter(|(id, _)| network.awaits(**id));
         let unstarted = unstarted.map(|(id, reserved)| Member {

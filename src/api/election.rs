@@ -11,8 +11,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::api::Api;
 use crate::api::concurrency::{
-    Session, created_at, found, get, key_of, outliving, put, revision_of, under, unmapped,
+    Session, created_at, found, get, key_of, outliving, prefix_of, put, revision_of, under,
+    unmapped,
 };
 use crate::api::follow::{Change, Follower};
 use crate::api::pb::etcdserverpb as etcd;
@@ -20,7 +22,6 @@ use crate::api::pb::etcdserverpb::range_request::SortOrder;
 use crate::api::pb::etcdserverpb::request_op::Request as Operation;
 use crate::api::pb::mvccpb::KeyValue;
 use crate::api::pb::v3electionpb as pb;
-use crate::api::{Api, identity};
 
 /// The service.
 pub(super) struct ElectionService(pub(super) Arc<Api>);
@@ -33,8 +34,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, message) = Session::of(&self.0, request);
+        let (session, message) = Session::admit(&self.0, request)?;
         let response = outliving(|gone| async move { campaign(&session, message, &gone).await });
         Ok(Response::new(response.await?))
     }
@@ -43,8 +43,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, pb::ProclaimRequest { leader, value }) = Session::of(&self.0, request);
+        let (session, pb::ProclaimRequest { leader, value }) = Session::admit(&self.0, request)?;
         let pb::LeaderKey { key, rev, lease, .. } = leader.ok_or_else(no_leader_key)?;
         let lease = session.lease(lease).await?;
         let header = proclaim(&session, (&key, rev), lease, value).await?;
@@ -55,8 +54,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, message) = Session::of(&self.0, request);
+        let (session, message) = Session::admit(&self.0, request)?;
         let oldest = under(&prefix_of(&message.name), SortOrder::Ascend);
         let etcd::RangeResponse { header, kvs, .. } = session.range(oldest).await?;
         let kv = kvs.into_iter().next().ok_or_else(|| Status::unknown("election: no leader"))?;
@@ -67,8 +65,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Leaders>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, message) = Session::of(&self.0, request);
+        let (session, message) = Session::admit(&self.0, request)?;
         // One leader waits to be taken, the next is looked for behind it.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -86,8 +83,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, pb::ResignRequest { leader }) = Session::of(&self.0, request);
+        let (session, pb::ResignRequest { leader }) = Session::admit(&self.0, request)?;
         let pb::LeaderKey { key, rev, lease, .. } = leader.ok_or_else(no_leader_key)?;
         session.lease(lease).await?;
         let header = resign(&session, &key, rev).await?;
@@ -97,10 +93,6 @@ impl pb::election_server::Election for ElectionService {
 
 fn no_leader_key() -> Status {
     Status::unknown("\"leader\" field must be provided")
-}
-
-fn prefix_of(name: &[u8]) -> Vec<u8> {
-    [name, b"/"].concat()
 }
 
 async fn campaign(

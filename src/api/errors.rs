@@ -348,6 +348,7 @@ impl From<ConfigError> for Refusal {
             | ConfigError::TooManyMembers
             | ConfigError::Parameter(_)
             | ConfigError::Governed
+            | ConfigError::NoAdministrator
             | ConfigError::Hello
             | ConfigError::NoChange
             | ConfigError::ReplicaSignature => Self::PermissionDenied,

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::api::Api;
 use crate::api::concurrency::{
-    Session, created_at, first, found, get, key_of, outliving, put, revision_of, under,
+    Session, created_at, first, found, get, key_of, outliving, prefix_of, put, revision_of, under,
 };
 use crate::api::pb::etcdserverpb as etcd;
 use crate::api::pb::etcdserverpb::range_request::SortOrder;
 use crate::api::pb::v3lockpb as pb;
-use crate::api::{Api, identity};
 
 /// The service.
 pub(super) struct LockService(pub(super) Arc<Api>);
@@ -24,8 +24,7 @@ impl pb::lock_server::Lock for LockService {
         &self,
         request: Request<pb::LockRequest>,
     ) -> Result<Response<pb::LockResponse>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, message) = Session::of(&self.0, request);
+        let (session, message) = Session::admit(&self.0, request)?;
         let response = outliving(|gone| async move { lock(&session, message, &gone).await });
         Ok(Response::new(response.await?))
     }
@@ -34,8 +33,7 @@ impl pb::lock_server::Lock for LockService {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
-        identity::admit(&self.0, &request)?;
-        let (session, message) = Session::of(&self.0, request);
+        let (session, message) = Session::admit(&self.0, request)?;
         let header = session.delete(message.key).await?.header;
         Ok(Response::new(pb::UnlockResponse { header }))
     }
@@ -47,7 +45,7 @@ async fn lock(
     gone: &CancellationToken,
 ) -> Result<pb::LockResponse, Status> {
     let lease = session.lease(request.lease).await?;
-    let prefix = [&request.name[..], b"/"].concat();
+    let prefix = prefix_of(&request.name);
     let key = key_of(&prefix, lease);
     let oldest = || first(under(&prefix, SortOrder::Ascend));
     let taken = session

@@ -61,6 +61,10 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let wanted = alarm_kind(alarm).ok_or_else(unknown)?;
         let action = match Wanted::try_from(action).map_err(|_| unknown())? {
             Wanted::Get => {
+                // etcd orders it. Quarantine is told of by a replica that orders nothing.
+                if !api.handle.is_quarantined() {
+                    api.barrier().await?;
+                }
                 let alarms = api.alarms().into_iter();
                 let alarms = alarms.filter(|(_, kind)| [*kind, AlarmKind::Any].contains(&wanted));
                 return Ok(Response::new(pb::AlarmResponse {

@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::api::Api;
+use crate::api::errors::Refusal;
 use crate::api::identity::Caller;
 use crate::apply::permission::Need;
 
@@ -76,6 +77,10 @@ const METHODS: &[(&str, Need)] = &[
 /// Services that tell nothing of the store.
 const OPEN: [&str; 1] = ["grpc.health.v1."];
 
+/// What a learner answers (`v3rpc/interceptor.go`, isRPCSupportedForLearner); of ranges the handler takes
+/// the serializable ones.
+const FOR_LEARNERS: [&str; 3] = ["KV/Range", "Maintenance/Status", "Maintenance/Snapshot"];
+
 /// The path of every method served, for those who count calls.
 #[must_use]
 pub fn method_paths() -> Vec<String> {
@@ -86,20 +91,38 @@ pub fn method_paths() -> Vec<String> {
     METHODS.iter().map(|(name, _)| path(name)).chain(health).collect()
 }
 
-fn need(path: &str) -> Need {
+/// A method's name as in the table, none for a page: that has no package in front of a service.
+fn method_of(path: &str) -> Option<&str> {
     let path = path.trim_start_matches('/');
-    // A page has no package in front of a service.
     let is_method = path.split_once('/').is_some_and(|(service, _)| service.contains('.'));
-    if !is_method || OPEN.iter().any(|service| path.starts_with(service)) {
+    is_method.then(|| path.strip_prefix("etcdserverpb.").unwrap_or(path))
+}
+
+fn is_open(method: &str) -> bool {
+    OPEN.iter().any(|service| method.starts_with(service))
+}
+
+fn need(path: &str) -> Need {
+    let Some(method) = method_of(path).filter(|method| !is_open(method)) else {
         return Need::Nothing;
-    }
-    let method = path.strip_prefix("etcdserverpb.").unwrap_or(path);
+    };
     let row = METHODS.iter().find(|(name, _)| *name == method);
     row.map_or(Need::Root, |(_, need)| *need)
 }
 
+/// Whether a learner refuses a method; what is none is answered as elsewhere.
+fn is_refused_by_learners(path: &str) -> bool {
+    method_of(path).is_some_and(|method| {
+        let known = is_open(method) || METHODS.iter().any(|(name, _)| *name == method);
+        known && !FOR_LEARNERS.contains(&method)
+    })
+}
+
 /// Refuses who may not call this method.
 pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if is_refused_by_learners(request.uri().path()) && api.is_learner() {
+        return tonic::Status::from(Refusal::NotSupportedForLearner).into_http();
+    }
     let need = need(request.uri().path());
     if need != Need::Nothing && api.needs_users() {
         let caller = Caller::from_parts(request.headers(), request.extensions());
@@ -145,6 +168,17 @@ mod tests {
         contract.sort();
         table.sort();
         assert_eq!(table, contract);
+    }
+
+    #[test]
+    fn a_learner_answers_what_etcds_does() {
+        let answered = |path: &&str| !is_refused_by_learners(path);
+        let all = method_paths();
+        let answers: Vec<&str> = all.iter().map(String::as_str).filter(answered).collect();
+        let expected = ["KV/Range", "Maintenance/Status", "Maintenance/Snapshot"];
+        assert_eq!(answers, expected.map(|name| format!("/etcdserverpb.{name}")));
+        assert!(!is_refused_by_learners("/althing/v1/status"));
+        assert!(!is_refused_by_learners("/etcdserverpb.KV/Erase"), "unknown, to all alike");
     }
 
     #[test]

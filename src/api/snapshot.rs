@@ -16,16 +16,13 @@ use crate::api::identity::{self, Caller};
 use crate::api::pb::etcdserverpb as pb;
 use crate::apply::Reply;
 use crate::chain::Op;
-use crate::node::Backup;
+use crate::node::{Backup, STORAGE_VERSION};
 
 /// etcd's snapshotSendBufferSize.
 const BLOB_BYTES: usize = 32 << 10;
 
 /// Blobs made before the client takes them.
 const BLOBS_AHEAD: usize = 8;
-
-/// Schema version of the file, in every answer.
-const STORAGE_VERSION: &str = "3.7.0";
 
 /// A caller that sets this header wants a file that carries its proof, even if it is a minute old.
 const CERTIFIED_HEADER: &str = "althing-certified";

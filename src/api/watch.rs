@@ -60,9 +60,6 @@ impl pb::watch_server::Watch for WatchService {
     }
 }
 
-/// Values move once per checkpoint; more often in a row they are gone.
-const ROUNDS_BACK_MAX: u32 = 3;
-
 struct Session {
     api: Arc<Api>,
     requires_leader: bool,
@@ -79,8 +76,6 @@ struct Session {
     outbox: VecDeque<pb::WatchResponse>,
     /// A watcher's events could not be sent because their values had just moved: it takes them again.
     went_back: bool,
-    /// In how many rounds in a row.
-    rounds_back: u32,
     ticks: Interval,
 }
 
@@ -108,7 +103,6 @@ impl Session {
             dirty: false,
             outbox: VecDeque::new(),
             went_back: false,
-            rounds_back: 0,
             ticks,
         }
     }
@@ -301,7 +295,6 @@ impl Session {
                 }
             }
         }
-        self.rounds_back = if self.went_back { self.rounds_back + 1 } else { 0 };
         Ok(true)
     }
 
@@ -340,10 +333,9 @@ impl Session {
             }
             Ok(events) => self.outbox.push_back(pb::WatchResponse { events, ..response }),
             Err(ValueError::Erased(_))
-                if first >= compacted && self.rounds_back < ROUNDS_BACK_MAX =>
+                if first >= compacted && self.stream.go_back(watch_id, first) =>
             {
                 // Pruning came in between: the state's history knows the value's new place.
-                self.stream.go_back(watch_id, first);
                 (self.went_back, self.dirty) = (true, true);
                 return Ok(false);
             }

@@ -9,6 +9,8 @@ mod config;
 mod evidence;
 mod guard;
 mod outcome;
+#[cfg(test)]
+mod owned_tests;
 pub mod permission;
 mod put;
 mod reply;
@@ -141,6 +143,7 @@ pub fn execute(
         events,
         revision: state.kv.revision(),
         next_expiry: state.next_expiry(),
+        administrators: state.administrators(),
         network: (state.membership().epoch > epoch).then(|| state.network().clone()),
         checkpoint_wanted,
     })

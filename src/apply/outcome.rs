@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use crate::apply::Reply;
-use crate::chain::{Effects, Network};
+use crate::chain::{Administrators, Effects, Network};
 use crate::state::Event;
 use crate::types::{Digest, Millis, OrgId, Revision};
 
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub next_expiry: Option<Millis>,
     /// The network of the epoch that begins behind this block, if it ends one.
     pub network: Option<Network>,
+    /// Who may change members behind this block.
+    pub administrators: Administrators,
     /// Whether every replica makes a checkpoint of the state behind this block.
     pub checkpoint_wanted: bool,
 }

@@ -67,6 +67,9 @@ impl<'a> Subject<'a> {
             Op::Range(range) => self.read(range),
             Op::Txn(txn) => self.txn(txn),
             Op::LeaseRevoke { id } | Op::LeaseKeepAlive { id } => self.lease(*id, Access::Write),
+            Op::Config(change) if change.needs_administrator(self.state.network()) => {
+                self.meets(Need::Root)
+            }
             _ => Ok(()),
         }
     }
@@ -151,8 +154,8 @@ pub fn need(op: &Op) -> Need {
         // And by the keys of the lease.
         Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseKeepAlive { .. } => Need::User,
         Op::Compact { .. } | Op::Alarm { .. } | Op::CheckpointNow => Need::Root,
-        // Proves itself, signed by the organisations' governance keys; one owner's replica that is asked
-        // for it asks for root before, as etcd does (protocol.md 22.6).
+        // Proves itself, signed by the organisations' governance keys; or, in a network of one owner, by
+        // what is changed (protocol.md 22.8).
         Op::Config(_) => Need::Nothing,
         // Proves itself, signed by the accused.
         Op::Evidence { .. } => Need::Nothing,

@@ -196,6 +196,19 @@ impl ConfigChange {
         }
     }
 
+    /// Whether it counts only if an administrator asks for it: in a network of one owner all that does not
+    /// follow from a member's having been added, or from its flags (protocol.md 22.8).
+    #[must_use]
+    pub fn needs_administrator(&self, network: &Network) -> bool {
+        let promised = |replica| network.reserved.get(replica).is_some_and(|one| one.voting);
+        let follows = match &self.action {
+            ConfigAction::Admit { .. } | ConfigAction::Parameters(_) => true,
+            ConfigAction::Promote { replica } => promised(replica),
+            _ => false,
+        };
+        network.ownership == Ownership::One && !follows
+    }
+
     /// Whether the replica keys that take part signed: possession of a new one, the promoted
     /// learner's attestation. What `apply` cannot ask; acceptance does (protocol.md 20.3).
     #[must_use]

@@ -51,6 +51,8 @@ pub enum ConfigError {
     Parameter(&'static str),
     /// Only a network of one owner changes so.
     Governed,
+    /// Who asks is no user with the role root, which a network of one owner asks for.
+    NoAdministrator,
     /// What a new member says of itself is not its key's word, or is about another network.
     Hello,
     /// Everything is as asked for already.
@@ -112,6 +114,9 @@ impl fmt::Display for ConfigError {
             Self::Governed => f.write_str(
                 "members of this network change by their organisations' signatures alone",
             ),
+            Self::NoAdministrator => {
+                f.write_str("only a user with the role root changes the members of this network")
+            }
             Self::Hello => f.write_str(
                 "what the new member says of itself is not signed by its key for this network",
             ),

@@ -43,6 +43,9 @@ pub struct Parameters {
 impl Parameters {
     /// Longest key: bounds a trie's depth (state.md 0.1).
     pub const KEY_BYTES_MAX: usize = 1024;
+
+    /// Largest quota a network may have: what etcd's "none" becomes.
+    pub const QUOTA_BYTES_MAX: u64 = 1 << 50;
 }
 
 impl Default for Parameters {

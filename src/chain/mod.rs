@@ -1,6 +1,7 @@
 //! What is ordered: the types of the hash-chained log, their one encoding, and the checks that bytes
 //! alone decide. Nothing here asks the state, the clock or another replica.
 
+mod administrators;
 mod auth_op;
 mod author;
 mod block;
@@ -22,6 +23,7 @@ mod hello;
 mod manifest;
 mod network;
 mod op;
+mod question;
 mod record;
 mod session;
 mod state_leaf;
@@ -30,6 +32,7 @@ mod transition;
 mod value;
 mod view_change;
 
+pub use administrators::Administrators;
 pub use auth_op::{AuthOp, Permission, PermissionKind};
 pub use author::Author;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockParts, Entry, Rejoin};
@@ -48,15 +51,18 @@ pub use evidence_check::NewViewFault;
 pub use evidence_op::{EVIDENCE_OP_BYTES_MAX, EvidenceKind};
 pub use genesis::{Genesis, GenesisMember, Ownership};
 pub use header::{BlockHeader, HEADER_BYTES, flags};
-pub use hello::{Answer, Hello, InitialCluster, Question, dialled, peer_urls};
+pub use hello::{Hello, InitialCluster};
 pub use manifest::{
     CHUNK_BYTES_MAX, CHUNK_FORMAT, ChunkEntry, MANIFEST_VERSION, Manifest, carry_root,
 };
-pub use network::{Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved};
+pub use network::{
+    Address, Network, Organisation, PEER_ADDRESS_BYTES_MAX, Reserved, dialled, peer_urls,
+};
 pub use op::{
     AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range,
     SortOrder, SortTarget, Txn,
 };
+pub use question::{Answer, Question};
 pub use record::Record;
 pub use session::{REJOIN_INTERVAL_MS, REJOIN_SHIFT, SESSION_WINDOW, SessionWindow};
 pub use state_leaf::{StateLeaf, SubState, exec_root};

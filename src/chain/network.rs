@@ -100,6 +100,14 @@ impl Network {
         self.reserved.contains_key(&id) && self.membership.member(id).is_none()
     }
 
+    /// Whether a member follows and does not vote, as etcd's clients see it: one that was added to vote is
+    /// no learner to them, though it has to catch up first.
+    #[must_use]
+    pub fn is_learner(&self, id: ReplicaId) -> bool {
+        let promised = self.reserved.get(&id).is_some_and(|reserved| reserved.voting);
+        self.addresses.contains_key(&id) && self.membership.voter(id).is_none() && !promised
+    }
+
     /// Where a member is found, or will be.
     #[must_use]
     pub fn peer_address(&self, id: ReplicaId) -> Option<&str> {
@@ -277,4 +285,33 @@ fn ascending<K: Ord, V>(
 ) -> Result<(), DecodeError> {
     let rises = known.last_key_value().is_none_or(|(last, _)| *last < id);
     if rises { Ok(()) } else { Err(DecodeError::Invalid(what)) }
+}
+
+/// The URLs in a peer address: of networks of one owner it is a list of URLs, of others host:port.
+#[must_use]
+pub fn peer_urls(address: &str) -> Vec<String> {
+    let url = |part: &str| match part.contains("://") {
+        true => part.to_owned(),
+        false => format!("https://{part}"),
+    };
+    address.split(',').map(url).collect()
+}
+
+/// What to dial, host:port each, in the order of [`peer_urls`].
+#[must_use]
+pub fn dialled(address: &str) -> Vec<String> {
+    let host = |part: &str| part.split_once("://").map_or(part, |(_, rest)| rest).to_owned();
+    address.split(',').map(host).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_address_is_one_or_several_urls_or_host_and_port() {
+        assert_eq!(peer_urls("a:1"), ["https://a:1"]);
+        assert_eq!(peer_urls("http://a:1,https://[::1]:2"), ["http://a:1", "https://[::1]:2"]);
+        assert_eq!(dialled("http://a:1,https://[::1]:2"), ["a:1", "[::1]:2"]);
+    }
 }

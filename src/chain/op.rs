@@ -75,7 +75,7 @@ pub enum AlarmAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum AlarmKind {
-    /// All of them; only with [`AlarmAction::Deactivate`].
+    /// etcd's NONE: nobody raises it; who asks for it is told of all.
     Any = 0,
     /// The quota is used up.
     NoSpace = 1,

@@ -249,6 +249,12 @@ impl Network {
         Ok(())
     }
 
+    /// Whether a member has one of these peer URLs, or will.
+    #[must_use]
+    pub fn has_peer_url(&self, peer_address: &str) -> bool {
+        self.check_peer_address(None, peer_address).is_err()
+    }
+
     /// Peer URLs that no other member has.
     fn check_peer_address(
         &self,
@@ -356,7 +362,7 @@ fn check_parameters(parameters: &Parameters) -> Result<(), ConfigError> {
         ("view_timeout_ms", (100..=8_000).contains(&parameters.view_timeout_ms)),
         ("request_bytes_max", (1..=4 << 20).contains(&parameters.request_bytes_max)),
         ("txn_ops_max", (1..=4096).contains(&parameters.txn_ops_max)),
-        ("quota_bytes", (1..=1 << 50).contains(&parameters.quota_bytes)),
+        ("quota_bytes", (1..=Parameters::QUOTA_BYTES_MAX).contains(&parameters.quota_bytes)),
         ("checkpoint_log_bytes", (1 << 16..=1 << 40).contains(&parameters.checkpoint_log_bytes)),
         ("tenure_blocks", (1..=1 << 30).contains(&parameters.tenure_blocks)),
         ("checkpoint_state_factor", (1..=64).contains(&parameters.checkpoint_state_factor)),

@@ -11,7 +11,7 @@ use crate::web::CertificatePage;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Cert {
-    /// Show subject, serial number and days left of every certificate in force.
+    /// Show subject, serial number and days left of every certificate and revocation list in force.
     Status(Status),
 }
 
@@ -42,9 +42,11 @@ pub(super) fn run(Cert::Status(status): &Cert) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["USE", "SUBJECT", "SERIAL", "DAYS LEFT", "FILE"]);
     for row in &page {
-        let left = row.not_after_seconds.saturating_sub(now).div_euclid(DAY_SECONDS);
-        let left =
-            if row.not_after_seconds < now { "expired".to_owned() } else { left.to_string() };
+        let left = match row.not_after_seconds {
+            i64::MAX => "-".to_owned(),
+            until if until < now => "expired".to_owned(),
+            until => until.saturating_sub(now).div_euclid(DAY_SECONDS).to_string(),
+        };
         let file = row.file.as_deref().unwrap_or("made by the process");
         table.add_row([row.r#use.as_str(), &row.subject, &row.serial, &left, file]);
     }

@@ -1,7 +1,6 @@
 //! Joins node, API and web on the listeners that the settings name, until the process is told to
 //! end.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +9,17 @@ use anyhow::Context;
 use axum::Router;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::auto_compaction;
 use super::serve::Prepared;
+use super::{auto_compaction, voted_flags};
 use crate::chain::Ownership;
-use crate::config::{ClientSettings, Home, ListenUrl, TokenSettings};
+use crate::config::{ClientSettings, ClientTls, Home, ListenUrl, Settings, TokenSettings};
 use crate::crypto::{PublicKey, Scheme};
+use crate::net::PeerListener;
 use crate::node::{Handle, Node, NodeConfig, vote_when_ready};
-use crate::observe::Metrics;
-use crate::tls::{ClientAuthentication, ListenerFiles, ListenerTls, Versions};
+use crate::observe::table::CLIENT_CERTIFICATE_EXPIRY;
+use crate::tls::{
+    ClientAuthentication, ExchangeFiles, ExchangeTls, ListenerFiles, ListenerTls, Versions,
+};
 use crate::web::{self, Access, Limits, Listener, Server, Socket, bind, bind_unix};
 use crate::{api, types};
 
@@ -43,7 +45,10 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         None if prepared.alone() => lone_peers(&prepared),
         None => bind_peers(&prepared.settings.peer.listen)?,
     };
-    Metrics::install()?;
+    let exchange = match prepared.exchange.take() {
+        Some(loaded) => loaded,
+        None => exchange(&prepared.settings)?,
+    };
     let members = &prepared.genesis.genesis.members;
     let keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
     let scheme: Arc<dyn Scheme> = Arc::new(prepared.secret.signer().with_points(&keys));
@@ -56,6 +61,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         scheme,
         data_directory: prepared.settings.data_dir.clone(),
         peer_listeners: peers,
+        exchange,
         runtime: runtime.handle().clone(),
         history_retention_ms: prepared.settings.history_retention_ms,
         waits_for_disk: !prepared.settings.unsafe_no_fsync,
@@ -81,7 +87,7 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
 
 /// Where a network of one listens for members that are added later. One of organisations grows by a new
 /// start; one owner's may go without, as long as nobody is added.
-fn lone_peers(prepared: &Prepared) -> Vec<TcpListener> {
+fn lone_peers(prepared: &Prepared) -> Vec<PeerListener> {
     if prepared.genesis.genesis.ownership == Ownership::Many {
         return Vec::new();
     }
@@ -143,13 +149,41 @@ fn bind_all(urls: &[ListenUrl]) -> anyhow::Result<Bound> {
     Ok(bound)
 }
 
-pub(super) fn bind_peers(urls: &[ListenUrl]) -> anyhow::Result<Vec<TcpListener>> {
+pub(super) fn bind_peers(urls: &[ListenUrl]) -> anyhow::Result<Vec<PeerListener>> {
     let mut bound = Vec::new();
     for url in urls {
         let port = url.port.with_context(|| format!("{url}: peers meet by TCP alone"))?;
-        bound.extend(bind(&url.host, port)?);
+        let sockets = bind(&url.host, port)?.into_iter();
+        bound.extend(sockets.map(|socket| PeerListener { socket, secure: url.tls }));
     }
     Ok(bound)
+}
+
+/// How members of one owner find each other at https peer URLs.
+pub(super) fn exchange(settings: &Settings) -> anyhow::Result<Arc<ExchangeTls>> {
+    let (tls, client) = (&settings.peer.tls, &settings.client.tls);
+    let files = ExchangeFiles {
+        certificate: tls.certificate.clone(),
+        client: tls.client.clone(),
+        trusted_ca: tls.trusted_ca.clone(),
+        certificate_required: tls.certificate_required,
+        revocations: tls.revoked.clone(),
+        allowed_hostnames: tls.allowed_hostnames.clone(),
+        allowed_common_names: tls.allowed_common_names.clone(),
+        any_address: tls.any_address,
+        self_made: tls.automatic,
+        cipher_suites: client.cipher_suites.clone(),
+        versions: versions(client),
+    };
+    Ok(Arc::new(ExchangeTls::load(files)?))
+}
+
+fn versions(client: &ClientTls) -> Versions {
+    match (client.tls12, client.tls13) {
+        (true, false) => Versions::Tls12,
+        (false, true) => Versions::Tls13,
+        _ => Versions::Both,
+    }
 }
 
 /// One object for gRPC, HTTP and metrics, so that no listener is weaker than another.
@@ -170,19 +204,27 @@ fn client_tls(client: &ClientSettings) -> anyhow::Result<Option<Arc<ListenerTls>
         allowed_hostnames: client.tls.allowed_hostnames.clone(),
         allowed_common_names: client.tls.allowed_common_names.clone(),
         cipher_suites: client.tls.cipher_suites.clone(),
-        versions: match (client.tls.tls12, client.tls.tls13) {
-            (true, false) => Versions::Tls12,
-            (false, true) => Versions::Tls13,
-            _ => Versions::Both,
-        },
+        versions: versions(&client.tls),
+        expiry: Some(&CLIENT_CERTIFICATE_EXPIRY),
     };
     Ok(Some(Arc::new(ListenerTls::load(files)?)))
+}
+
+/// Descriptors that no client gets: those of the log, of peers, of the runtimes.
+const DESCRIPTORS_KEPT: u64 = 256;
+
+/// Connections that leave enough descriptors for everything else: who has none left for its log stops.
+fn connections_max(default: usize) -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let spare = files.map(|files| files - DESCRIPTORS_KEPT.min(files / 2));
+    spare.and_then(|spare| usize::try_from(spare).ok()).map_or(default, |spare| spare.min(default))
 }
 
 fn limits(client: &ClientSettings) -> Limits {
     let default = Limits::default();
     let interval = Duration::from_millis(client.keepalive_interval_ms);
     Limits {
+        connections_max: connections_max(default.connections_max),
         streams_max: client.streams_max.unwrap_or(default.streams_max),
         keepalive_interval: (!interval.is_zero()).then_some(interval),
         keepalive_timeout: Duration::from_millis(client.keepalive_timeout_ms),
@@ -266,6 +308,7 @@ async fn until_told(prepared: &Prepared, handle: &Handle) -> anyhow::Result<()> 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let serving = async {
+        voted_flags::apply(&prepared.settings, handle).await;
         say_when_ready(prepared, handle).await;
         let compaction = auto_compaction::run(handle, prepared.settings.auto_compaction);
         tokio::join!(handle.report_proofs(), compaction);

@@ -13,7 +13,7 @@ use crate::chain::Hello;
 use crate::codec::{Decode, Encode};
 use crate::config::{
     GenesisFile, Home, ListenUrl, SecretSeed, Settings, create_new, hello, initial_cluster,
-    make_private_directory, one_owner, voted_differences,
+    make_private_directory, one_owner,
 };
 use crate::crypto::Scheme;
 use crate::node::{Founder, Joined, Joiner};
@@ -79,9 +79,7 @@ pub(super) fn start(settings: &mut Settings) -> anyhow::Result<Start> {
     } else {
         None
     };
-    if settings.client.tls.automatic_years.is_some() {
-        automatic_tls(settings, &home)?;
-    }
+    automatic_tls(settings, &home)?;
     match signed {
         Some(file) if file.check_sealed().is_ok() || has_log => {
             file.check_sealed()?;
@@ -100,11 +98,6 @@ fn joiner(settings: &Settings, secret: &SecretSeed) -> anyhow::Result<Joiner> {
     let own = &settings.name;
     let others = cluster.members.iter().filter(|(name, _)| *name != own);
     let others: Vec<_> = others.map(|(name, urls)| (name.clone(), urls.join(","))).collect();
-    if others.is_empty() {
-        bail!(
-            "--initial-cluster-state=existing, but --initial-cluster names no other member to ask"
-        );
-    }
     let urls = cluster.members.get(own).cloned().unwrap_or_default();
     Ok(Joiner {
         name: own.clone(),
@@ -201,8 +194,8 @@ fn entries(data: &Path) -> anyhow::Result<Vec<String>> {
 
 /// What contradicts itself in `--initial-cluster`, before anything is written.
 fn check_cluster(settings: &Settings) -> anyhow::Result<()> {
-    initial_cluster(settings)?;
-    if settings.bootstrap.existing && settings.bootstrap.members.len() < 2 {
+    let cluster = initial_cluster(settings)?;
+    if settings.bootstrap.existing && cluster.members.len() < 2 {
         bail!(
             "--initial-cluster-state=existing, but {} is empty and --initial-cluster names no other \
              member to ask",
@@ -214,12 +207,6 @@ fn check_cluster(settings: &Settings) -> anyhow::Result<()> {
 
 /// Says which flags count no more, now that there is a genesis and this replica is called `name`.
 pub(super) fn compare_with(settings: &mut Settings, file: &GenesisFile, name: &str) {
-    for flag in voted_differences(settings, &file.genesis.parameters) {
-        settings.warnings.push(format!(
-            "--{flag} has no effect: the network keeps the value it was started with; changing it is \
-             not there yet"
-        ));
-    }
     if settings.name != name {
         settings.warnings.push(format!("--name has no effect: this replica was named {name}"));
         name.clone_into(&mut settings.name);
@@ -232,21 +219,38 @@ pub(super) fn compare_with(settings: &mut Settings, file: &GenesisFile, name: &s
     }
 }
 
-/// `--auto-tls`: a certificate of its own, made once.
+/// `--auto-tls` and `--peer-auto-tls`: certificates of its own, each made once.
 fn automatic_tls(settings: &mut Settings, home: &Home) -> anyhow::Result<()> {
-    let (certificate, key): (PathBuf, PathBuf) = (home.server_certificate(), home.server_key());
-    if !certificate.exists() || !key.exists() {
-        let urls = settings.client.listen.iter().map(|url| url.host.clone());
-        let advertised = settings.client.advertise.iter();
-        let advertised = advertised.filter_map(|url| Some(ListenUrl::parse(url).ok()?.host));
-        let hosts: Vec<String> = urls.chain(advertised).collect();
-        let years = settings.client.tls.automatic_years.unwrap_or(1);
-        let pair = certificates::self_signed(&settings.name, &hosts, years)?;
-        crate::config::replace(&key, pair.key.as_bytes(), 0o600)?;
-        crate::config::replace(&certificate, pair.certificate.as_bytes(), 0o644)?;
+    let Settings { name, client, peer, .. } = settings;
+    if client.tls.automatic {
+        let files = (home.server_certificate(), home.server_key());
+        let hosts = hosts(&client.listen, &client.advertise);
+        made_once(&files, (name, &hosts, client.tls.self_signed_years))?;
+        (client.tls.certificate, client.tls.key) = (Some(files.0), Some(files.1));
     }
-    settings.client.tls.certificate = Some(certificate);
-    settings.client.tls.key = Some(key);
+    if peer.tls.automatic {
+        let files = (home.file("peer.crt"), home.file("peer.key"));
+        let hosts = hosts(&peer.listen, &peer.advertise);
+        made_once(&files, (name, &hosts, client.tls.self_signed_years))?;
+        peer.tls.certificate = Some(files);
+    }
+    Ok(())
+}
+
+fn hosts(listen: &[ListenUrl], advertise: &[String]) -> Vec<String> {
+    let advertised = advertise.iter().filter_map(|url| Some(ListenUrl::parse(url).ok()?.host));
+    listen.iter().map(|url| url.host.clone()).chain(advertised).collect()
+}
+
+fn made_once(
+    (certificate, key): &(PathBuf, PathBuf),
+    (name, hosts, years): (&str, &[String], u16),
+) -> anyhow::Result<()> {
+    if !certificate.exists() || !key.exists() {
+        let pair = certificates::self_signed(name, hosts, years)?;
+        crate::config::replace(key, pair.key.as_bytes(), 0o600)?;
+        crate::config::replace(certificate, pair.certificate.as_bytes(), 0o644)?;
+    }
     Ok(())
 }
 
@@ -283,11 +287,9 @@ mod tests {
         let (first, _) = start(&data, &["--name=a", "--quota-backend-bytes=8000000"]).expect("new");
         assert_eq!((first.quorum().n(), first.quorum().f()), (1, 0));
         assert_eq!(first.genesis.parameters.quota_bytes, 8_000_000);
-        let (second, settings) =
-            start(&data, &["--name=b", "--quota-backend-bytes=9000000"]).expect("the same again");
+        let (second, settings) = start(&data, &["--name=b"]).expect("the same again");
         assert_eq!(first, second);
-        let warnings = settings.warnings.join("\n");
-        assert!(warnings.contains("named a") && warnings.contains("--quota-backend-bytes"));
+        assert!(settings.warnings.join("\n").contains("named a"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod version;
+mod voted_flags;
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! `althing serve`, also what the program does with etcd's flags alone: settings, identity, then
 //! node, API and web on their listeners.
 
-use std::net::TcpListener;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tokio::runtime::Runtime;
@@ -10,12 +10,16 @@ use tokio::runtime::Runtime;
 use super::epoch::EpochFile;
 use super::output::{Failure, say};
 use super::{compose, drop_in, version};
-use crate::chain::{Address, Network, Ownership};
+use crate::chain::{Address, Genesis, Network, Ownership};
 use crate::config::{
     self, GenesisFile, Home, ListenUrl, SecretSeed, Settings, help, voted_differences,
 };
+use crate::net::PeerListener;
 use crate::node;
-use crate::observe::{LogFormat, LogOutput, LogSettings, Rotation, start_logging};
+use crate::observe::{
+    LogFormat, LogOutput, LogSettings, LoggingError, Metrics, Rotation, start_logging,
+};
+use crate::tls::ExchangeTls;
 use crate::types::ReplicaId;
 
 pub(super) const FLAGS_TITLE: &str = "\nFlags of `althing serve`, etcd's included:";
@@ -33,7 +37,9 @@ pub(super) struct Prepared {
     /// Signs for it.
     pub secret: SecretSeed,
     /// The peer sockets, if they had to be bound before.
-    pub peers: Option<Vec<TcpListener>>,
+    pub peers: Option<Vec<PeerListener>>,
+    /// How strangers are met there, likewise.
+    pub exchange: Option<Arc<ExchangeTls>>,
 }
 
 impl Prepared {
@@ -75,7 +81,12 @@ pub(super) fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
         .collect();
     let settings = Settings::parse(arguments, &environment)
         .map_err(|error| if error.is_usage() { Failure::usage(error) } else { error.into() })?;
-    start_logging(&log_settings(&settings))?;
+    start_logging(&log_settings(&settings)).map_err(|error| match error {
+        // etcd panics over it, and Go's panics end with 2.
+        LoggingError::Filter { .. } => Failure::usage(error),
+        error => error.into(),
+    })?;
+    Metrics::install()?;
     let mut prepared = prepare(settings)?;
     prepared.check_unsafe()?;
     for warning in &prepared.settings.warnings {
@@ -107,7 +118,7 @@ fn log_settings(settings: &Settings) -> LogSettings {
 
 /// Finds out who this replica is and fills in what the genesis and the home say.
 pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
-    let (genesis, secret, peers) = match settings.genesis.clone() {
+    let (genesis, secret, place) = match settings.genesis.clone() {
         None => found(&mut settings)?,
         Some(path) => {
             let read = GenesisFile::read(&path).with_context(|| path.display().to_string())?;
@@ -117,18 +128,26 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             let secret = own_secret(&home, known.as_ref(), settings.allow_loose_permissions)?;
             let (own, member) = own_address(known.as_ref(), &read, &secret)?;
             from_genesis(&mut settings, &member, &home)?;
-            warn_of_voted(&mut settings, &read);
-            let prepared = Prepared { settings, genesis: read, own, known, secret, peers: None };
+            warn_of_voted(&mut settings, &read.genesis, known.as_ref());
+            let (genesis, peers, exchange) = (read, None, None);
+            let prepared = Prepared { settings, genesis, own, known, secret, peers, exchange };
             return Ok(warn_of_small(prepared));
         }
     };
     let known = newest_network(&drop_in::home(&settings), &genesis)?;
     let (own, member) = own_address(known.as_ref(), &genesis, &secret)?;
     drop_in::compare_with(&mut settings, &genesis, &member.name);
-    Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, peers }))
+    let (peers, exchange) = place.map(|place| (place.sockets, place.exchange)).unzip();
+    Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, peers, exchange }))
 }
 
-type Founded = (GenesisFile, SecretSeed, Option<Vec<TcpListener>>);
+type Founded = (GenesisFile, SecretSeed, Option<MeetingPlace>);
+
+/// Where the other members are found, and how.
+struct MeetingPlace {
+    sockets: Vec<PeerListener>,
+    exchange: Arc<ExchangeTls>,
+}
 
 /// The network that etcd's flags alone name, founded or joined if this replica is not in it yet; then
 /// the peer sockets are bound already.
@@ -136,31 +155,34 @@ fn found(settings: &mut Settings) -> anyhow::Result<Founded> {
     match drop_in::start(settings)? {
         drop_in::Start::Founded(file, secret) => Ok((file, secret, None)),
         drop_in::Start::Founding(founder, secret) => {
-            let (sockets, runtime) = meeting_place(settings)?;
-            let file = runtime.block_on(node::found(*founder, &sockets))?;
+            let (place, runtime) = meeting_place(settings)?;
+            let founding = node::found(*founder, &place.sockets, &place.exchange);
+            let file = runtime.block_on(founding)?;
             let (network, n) = (file.genesis.cluster_id(), file.quorum().n());
             tracing::info!(event = "founded", %network, n, "all members signed the genesis");
-            Ok((file, secret, Some(sockets)))
+            Ok((file, secret, Some(place)))
         }
         drop_in::Start::Joining(joiner, secret) => {
-            let (sockets, runtime) = meeting_place(settings)?;
-            let joined = runtime.block_on(node::join(joiner, &sockets))?;
+            let (place, runtime) = meeting_place(settings)?;
+            let joining = node::join(joiner, &place.sockets, &place.exchange);
+            let joined = runtime.block_on(joining)?;
             drop_in::keep(settings, &joined)?;
             let network = joined.file.genesis.cluster_id();
             tracing::info!(event = "joined", %network, "the network let this member in");
-            Ok((joined.file, secret, Some(sockets)))
+            Ok((joined.file, secret, Some(place)))
         }
     }
 }
 
 /// What finding the other members takes, after the warnings: it may last.
-fn meeting_place(settings: &mut Settings) -> anyhow::Result<(Vec<TcpListener>, Runtime)> {
+fn meeting_place(settings: &mut Settings) -> anyhow::Result<(MeetingPlace, Runtime)> {
     for warning in settings.warnings.drain(..) {
         tracing::warn!(event = "setting", "{warning}");
     }
+    let exchange = compose::exchange(settings)?;
     let sockets = compose::bind_peers(&settings.peer.listen)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok((sockets, runtime.context("cannot start the runtime")?))
+    Ok((MeetingPlace { sockets, exchange }, runtime.context("cannot start the runtime")?))
 }
 
 /// The network of HOME/epochs.json, which a replica needs that the genesis does not know.
@@ -252,11 +274,12 @@ fn listeners(urls: &[String]) -> anyhow::Result<Vec<ListenUrl>> {
     urls.iter().map(listener).collect()
 }
 
-fn warn_of_voted(settings: &mut Settings, file: &GenesisFile) {
-    if file.genesis.ownership == Ownership::One {
+fn warn_of_voted(settings: &mut Settings, genesis: &Genesis, known: Option<&Network>) {
+    if genesis.ownership == Ownership::One {
         return;
     }
-    for flag in voted_differences(settings, &file.genesis.parameters) {
+    let in_force = known.map_or(&genesis.parameters, |network| &network.membership.parameters);
+    for flag in voted_differences(settings, in_force) {
         settings.warnings.push(format!(
             "--{flag} differs from the network's value, which counts; organisations change it by \
              `althing config set`"

@@ -15,8 +15,8 @@ use crate::api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::chain::Network;
 use crate::config::GenesisFile;
 use crate::storage::backup::{Backup, Proof};
+use crate::storage::disk::DiskFile;
 use crate::storage::disk::os::OsDisk;
-use crate::storage::disk::{Disk, DiskFile, Open};
 use crate::verify;
 
 #[derive(clap::Subcommand)]
@@ -95,17 +95,9 @@ async fn save(connection: &Connection, output: &Path) -> anyhow::Result<()> {
 
 fn open(path: &Path) -> anyhow::Result<(Arc<dyn DiskFile>, Backup)> {
     let shown = || path.display().to_string();
-    let file = open_file(path)?;
+    let file = OsDisk::open_file(path).with_context(shown)?;
     let backup = Backup::open(file.clone()).with_context(shown)?;
     Ok((file, backup))
-}
-
-pub(super) fn open_file(path: &Path) -> anyhow::Result<Arc<dyn DiskFile>> {
-    let shown = || path.display().to_string();
-    let name = path.file_name().and_then(|name| name.to_str()).with_context(shown)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let disk = OsDisk::open_read_only(directory.unwrap_or(Path::new("."))).with_context(shown)?;
-    disk.open(name, Open::Read).with_context(shown)
 }
 
 fn check(path: &Path, trust: &Path) -> anyhow::Result<()> {

@@ -17,8 +17,10 @@ pub struct ClientTls {
     /// A certificate's common name is the user's. Set by `--client-cert-auth`, not by a CA alone, as in
     /// etcd.
     pub common_name_is_user: bool,
-    /// Make a certificate at start, valid this many years.
-    pub automatic_years: Option<u16>,
+    /// Make a certificate at start.
+    pub automatic: bool,
+    /// So long a certificate made at start is valid, for peers too.
+    pub self_signed_years: u16,
     /// Certificates of clients that are no longer trusted.
     pub revoked: Option<PathBuf>,
     /// A client's certificate names one of these hosts; empty for any.
@@ -66,20 +68,28 @@ const TLS12_SUITES: [&str; 6] = [
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
 
+/// As in etcd, what is missing is an error only if a listener is `secure`.
 pub(super) fn client_tls(
     values: &Values,
+    secure: bool,
     warnings: &mut Vec<String>,
 ) -> Result<ClientTls, SettingsError> {
     let path = |name| values.text(name).map(PathBuf::from);
-    let (certificate, key) = (path("cert-file"), path("key-file"));
+    let (mut certificate, mut key) = (path("cert-file"), path("key-file"));
     if certificate.is_some() != key.is_some() {
-        return invalid("--cert-file and --key-file belong together: both or none");
+        let why = "--cert-file and --key-file belong together: both or none";
+        if secure {
+            return invalid(why);
+        }
+        warnings.push(format!("{why}; no listener's scheme is https, so it has no effect"));
+        (certificate, key) = (None, None);
     }
     let trusted_ca = path("trusted-ca-file");
     let automatic = values.switch("auto-tls") && certificate.is_none();
     let years = values.number("self-signed-cert-validity").unwrap_or(1).clamp(1, 100);
     let required = values.switch("client-cert-auth");
-    if required && trusted_ca.is_none() && !automatic && values.text("home").is_none() {
+    let without_ca = trusted_ca.is_none() && !automatic && values.text("home").is_none();
+    if required && secure && without_ca {
         return invalid("--client-cert-auth needs --trusted-ca-file, the CA of the clients");
     }
     let (tls12, tls13) = versions(values)?;
@@ -95,7 +105,8 @@ pub(super) fn client_tls(
         key,
         trusted_ca,
         revoked: path("client-crl-file"),
-        automatic_years: automatic.then(|| u16::try_from(years).expect("at most 100")),
+        automatic,
+        self_signed_years: u16::try_from(years).expect("at most 100"),
         allowed_hostnames,
         allowed_common_names,
         cipher_suites: cipher_suites(values, tls12, warnings)?,

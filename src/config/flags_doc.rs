@@ -12,9 +12,10 @@ Each has a variable, `ETCD_` or `ALTHING_` and its name in capitals. An etcd fla
 etcd; of Althing's own the flag wins. With `--config-file` (etcd's YAML, durations in nanoseconds) all others have no effect. An
 unknown flag is an error that names the nearest; an unknown `ETCD_` variable or key of the file is a warning.
 
-*local*: this process alone. *admission*: what this replica admits, never above the network's own bound. *voted*: fixed when a network of
-one owner starts, by vote where organisations govern. *no effect*: accepted, with one warning line if its value is not the
-default. *refused*: anything but the default ends the start.
+*local*: this process alone. *admission*: what this replica admits, never above the network's own bound. *voted*: the same on all
+replicas; in a network of one owner that of the member started last, where organisations govern by
+their vote. *no effect*: accepted, with one warning line if its value is not the default. *refused*: anything but the default ends the
+start.
 
 This page is generated: `ALTHING_WRITE_DOCS=1 cargo test --lib flags_doc`.
 ";

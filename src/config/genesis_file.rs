@@ -395,7 +395,7 @@ fn check_parameters(parameters: &Parameters) -> Result<(), GenesisError> {
         ("view_timeout_ms", parameters.view_timeout_ms, 10, 600_000),
         ("request_bytes_max", parameters.request_bytes_max.into(), 1024, 4 << 20),
         ("txn_ops_max", parameters.txn_ops_max.into(), 1, 4096),
-        ("quota_bytes", parameters.quota_bytes, 1, 1 << 40),
+        ("quota_bytes", parameters.quota_bytes, 1, Parameters::QUOTA_BYTES_MAX),
         ("checkpoint_log_bytes", parameters.checkpoint_log_bytes, 1 << 16, 1 << 40),
         ("checkpoint_state_factor", parameters.checkpoint_state_factor.into(), 0, 1000),
     ];

@@ -18,6 +18,7 @@ mod genesis_file;
 mod home;
 mod log;
 mod one_owner;
+mod peer_tls;
 mod settings;
 mod urls;
 
@@ -31,7 +32,8 @@ pub use genesis_error::GenesisError;
 pub use genesis_file::{GenesisFile, to_hex, valid_name};
 pub use home::{Home, KeyError, SecretSeed};
 pub use log::{LogOutput, LogRotation, LogSettings};
-pub use one_owner::{hello, initial_cluster, one_owner, voted_differences};
+pub use one_owner::{hello, initial_cluster, one_owner, voted, voted_differences};
+pub use peer_tls::PeerTls;
 pub use settings::{
     AutoCompaction, Bootstrap, ClientSettings, PeerSettings, Settings, SettingsError,
 };

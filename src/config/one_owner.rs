@@ -81,41 +81,40 @@ pub fn one_owner(
     Ok(file)
 }
 
-/// The voted flags as parameters (etcd-surface.md 4).
+/// The voted flags as the parameters of a new network (etcd-surface.md 4).
 fn parameters(settings: &Settings) -> Parameters {
     let default = Parameters::default();
     Parameters {
         request_bytes_max: settings.client.request_bytes_max.unwrap_or(default.request_bytes_max),
         txn_ops_max: settings.client.txn_ops_max.unwrap_or(default.txn_ops_max),
-        quota_bytes: settings.bootstrap.quota_bytes.unwrap_or(default.quota_bytes),
-        view_timeout_ms: settings.bootstrap.view_timeout_ms.unwrap_or(default.view_timeout_ms),
-        ..default
+        ..voted(settings, &default)
     }
 }
 
-/// The voted flags whose value the network, once started, does not have.
+/// What the parameters of a network that runs become by the flags.
+#[must_use]
+pub fn voted(settings: &Settings, in_force: &Parameters) -> Parameters {
+    // Below the network's, these two bound what this replica admits, and nobody else.
+    let raised = |given: Option<u32>, network: u32| given.unwrap_or(network).max(network);
+    let Settings { client, bootstrap, .. } = settings;
+    Parameters {
+        request_bytes_max: raised(client.request_bytes_max, in_force.request_bytes_max),
+        txn_ops_max: raised(client.txn_ops_max, in_force.txn_ops_max),
+        quota_bytes: bootstrap.quota_bytes.unwrap_or(in_force.quota_bytes),
+        view_timeout_ms: bootstrap.view_timeout_ms.unwrap_or(in_force.view_timeout_ms),
+        ..in_force.clone()
+    }
+}
+
+/// The voted flags that ask for something else than the network has.
 #[must_use]
 pub fn voted_differences(settings: &Settings, in_force: &Parameters) -> Vec<&'static str> {
-    let client = &settings.client;
+    let wanted = voted(settings, in_force);
     let flags = [
-        ("quota-backend-bytes", settings.bootstrap.quota_bytes, in_force.quota_bytes),
-        ("election-timeout", settings.bootstrap.view_timeout_ms, in_force.view_timeout_ms),
-        // These two also bound what this replica admits: less than the network's is no difference.
-        (
-            "max-request-bytes",
-            client
-                .request_bytes_max
-                .map(u64::from)
-                .filter(|n| *n > in_force.request_bytes_max.into()),
-            in_force.request_bytes_max.into(),
-        ),
-        (
-            "max-txn-ops",
-            client.txn_ops_max.map(u64::from).filter(|n| *n > in_force.txn_ops_max.into()),
-            in_force.txn_ops_max.into(),
-        ),
+        ("quota-backend-bytes", wanted.quota_bytes != in_force.quota_bytes),
+        ("election-timeout", wanted.view_timeout_ms != in_force.view_timeout_ms),
+        ("max-request-bytes", wanted.request_bytes_max != in_force.request_bytes_max),
+        ("max-txn-ops", wanted.txn_ops_max != in_force.txn_ops_max),
     ];
-    let differs =
-        |(_, given, network): &&(&str, Option<u64>, u64)| given.is_some_and(|g| g != *network);
-    flags.iter().filter(differs).map(|(name, ..)| *name).collect()
+    flags.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

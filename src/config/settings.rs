@@ -6,7 +6,9 @@ use super::duration::go_duration_ns;
 use super::flag_table::{Scope, flag};
 use super::flags::{FlagError, Source, Values, go_bool};
 use super::log::{LogSettings, log};
+use super::peer_tls::{PeerTls, peer_tls};
 use super::urls::{ListenUrl, UrlError};
+use crate::chain::Parameters;
 
 /// Everything `serve` needs to know, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct PeerSettings {
     pub listen: Vec<ListenUrl>,
     /// For a network of one owner: where others would find this replica.
     pub advertise: Vec<String>,
+    /// For the https URLs of one.
+    pub tls: PeerTls,
 }
 
 /// How a network of one owner starts.
@@ -204,7 +208,7 @@ impl Settings {
             data_dir,
             allow_loose_permissions: values.switch("allow-loose-permissions"),
             client: client(&values, genesis.is_some(), &mut warnings)?,
-            peer: peer(&values, genesis.is_some())?,
+            peer: peer(&values, genesis.is_some(), &mut warnings)?,
             bootstrap: Bootstrap {
                 members: initial_cluster(&values)?,
                 token: values.text_or_default("initial-cluster-token").to_owned(),
@@ -229,9 +233,8 @@ impl Settings {
 
 /// Below 0 etcd has no quota; here it is the largest a network may have.
 fn quota(values: &Values) -> Option<u64> {
-    const QUOTA_BYTES_MAX: u64 = 1 << 50;
     let given = values.integer("quota-backend-bytes").filter(|bytes| *bytes != 0)?;
-    Some(u64::try_from(given).unwrap_or(QUOTA_BYTES_MAX))
+    Some(u64::try_from(given).unwrap_or(Parameters::QUOTA_BYTES_MAX))
 }
 
 /// etcd's gates; what they switch is built differently here, but a wrong name stays an error.
@@ -299,8 +302,10 @@ fn check_scopes(values: &Values) -> Result<Vec<String>, SettingsError> {
 
 fn urls(values: &Values, name: &'static str) -> Result<Vec<ListenUrl>, SettingsError> {
     let text = values.text(name).unwrap_or("");
+    // Its flag takes a URL that cannot be bound; its checks, a moment later, do not.
+    let later = |why: &UrlError| matches!(why, UrlError::NoHost(_) | UrlError::Port(_));
     ListenUrl::parse_list(text).map_err(|why| match values.source(name) {
-        Some(Source::CommandLine) => SettingsError::UrlFlag(name, why),
+        Some(Source::CommandLine) if !later(&why) => SettingsError::UrlFlag(name, why),
         _ => SettingsError::Url(name, why),
     })
 }
@@ -344,10 +349,11 @@ fn client(
         );
     }
     let listen_urls = or_default(given, listen_name, genesis)?;
-    let tls = client_tls(values, warnings)?;
     let (listen_http, listen_metrics) =
         (listen(values, "listen-client-http-urls")?, listen(values, "listen-metrics-urls")?);
-    let certified = tls.certificate.is_some() || tls.automatic_years.is_some() || genesis;
+    let mut all = listen_urls.iter().chain(&listen_http).chain(&listen_metrics);
+    let tls = client_tls(values, genesis || all.any(|url| url.tls), warnings)?;
+    let certified = tls.certificate.is_some() || tls.automatic || genesis;
     for url in listen_urls.iter().chain(&listen_http).chain(&listen_metrics) {
         if url.tls && !certified {
             return invalid(format!(
@@ -399,14 +405,20 @@ fn all_or(names: Vec<String>) -> Vec<String> {
     if names.iter().any(|name| name == "*") { Vec::new() } else { names }
 }
 
-fn peer(values: &Values, genesis: bool) -> Result<PeerSettings, SettingsError> {
+fn peer(
+    values: &Values,
+    genesis: bool,
+    warnings: &mut Vec<String>,
+) -> Result<PeerSettings, SettingsError> {
     let (listen_name, advertise_name) = ("listen-peer-urls", "initial-advertise-peer-urls");
     let advertise = urls(values, advertise_name)?;
     if let Some(url) = advertise.iter().find(|url| url.port.is_none()) {
         return invalid(format!("--{advertise_name} {:?} must be \"host:port\"", url.to_string()));
     }
+    let listen = or_default(listen(values, listen_name)?, listen_name, genesis)?;
     Ok(PeerSettings {
-        listen: or_default(listen(values, listen_name)?, listen_name, genesis)?,
+        tls: peer_tls(values, genesis, &listen, warnings)?,
+        listen,
         advertise: texts(&or_default(advertise, advertise_name, genesis)?),
     })
 }

@@ -41,7 +41,39 @@ fn kubeadms_static_pod_starts() {
     for name in silent {
         assert!(!settings.warnings.iter().any(|w| w.contains(name)), "{name} keeps its default");
     }
-    assert!(settings.warnings.iter().any(|w| w.contains("--peer-cert-file has no effect")));
+    let peer = &settings.peer.tls;
+    assert_eq!(peer.certificate, Some(("/pki/peer.crt".into(), "/pki/peer.key".into())));
+    assert!(peer.certificate_required && peer.trusted_ca == Some("/pki/ca.crt".into()));
+    assert!(!settings.warnings.iter().any(|w| w.contains("peer")), "{:?}", settings.warnings);
+}
+
+#[test]
+fn peer_tls_is_checked_at_once_and_in_etcds_words() {
+    let https = "--listen-peer-urls=https://127.0.0.1:2380";
+    let pair = "--peer-cert-file=c --peer-key-file=k";
+    let table = [
+        (https.to_owned(), "cannot listen on TLS for 127.0.0.1:2380: KeyFile and CertFile"),
+        ("--peer-cert-file=c".to_owned(), "must both be present[key: , cert: c]"),
+        (format!("{pair} --peer-client-key-file=k"), "both be present or both absent"),
+        (
+            format!("{pair} --peer-cert-allowed-cn=a --peer-cert-allowed-hostname=b"),
+            "AllowedCNs and AllowedHostnames are mutually exclusive",
+        ),
+        (format!("{https} {pair} --peer-client-cert-auth"), "needs --peer-trusted-ca-file"),
+    ];
+    for (flags, why) in table {
+        let error = parse(&flags).expect_err(&flags).to_string();
+        assert!(error.contains(why), "{flags}: {error}");
+    }
+    let warned = |flags: &str| parse(flags).expect(flags).warnings.join("; ");
+    assert!(warned(pair).contains("scheme is HTTP while key and cert files are present"));
+    let both = warned(&format!("{https} {pair} --peer-auto-tls"));
+    assert_eq!(both, "ignoring peer auto TLS since certs given");
+    let genesis = format!("--genesis=g --home=h --data-dir=d {pair} --peer-auto-tls=false");
+    let ignored = warned(&genesis);
+    assert!(ignored.contains("--peer-key-file has no effect") && !ignored.contains("auto-tls"));
+    let made = parse(&format!("{https} --peer-auto-tls")).expect("made at start").peer.tls;
+    assert!(made.automatic && made.certificate.is_none());
 }
 
 #[test]
@@ -85,8 +117,8 @@ fn what_cannot_work_is_refused_with_its_reason() {
         (format!("{client}=http://example:1"), "expected IP in URL for binding"),
         (format!("{client}=https://127.0.0.1:1"), "must be provided for client url"),
         (format!("{client}=127.0.0.1:1"), "does not begin with http://"),
-        ("--cert-file=a".to_owned(), "both or none"),
-        ("--client-cert-auth".to_owned(), "needs --trusted-ca-file"),
+        (format!("{client}=https://127.0.0.1:1 --cert-file=a"), "both or none"),
+        (format!("{client}=https://127.0.0.1:1 --client-cert-auth"), "needs --trusted-ca-file"),
         ("--discovery=http://d".to_owned(), "--discovery is not supported"),
         ("--cipher-suites=TLS_NOTHING".to_owned(), "unexpected TLS cipher suite"),
         ("--cipher-suites=TLS_RSA_WITH_RC4_128_SHA".to_owned(), "names none that is offered"),
@@ -151,6 +183,10 @@ fn a_wrong_flag_ends_with_etcds_code() {
         ("name", false),
         ("--heartbeat-interval=0", false),
         ("--tls-min-version=TLS1.1", false),
+        ("--listen-client-urls=http://:2379", false),
+        ("--advertise-client-urls=http://:2379", false),
+        ("--listen-peer-urls=http://127.0.0.1:123456", false),
+        ("--listen-peer-urls=http://127.0.0.1:x", true),
     ] {
         assert_eq!(parse(flags).expect_err(flags).is_usage(), usage, "{flags}");
     }

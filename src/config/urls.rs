@@ -24,6 +24,12 @@ pub enum UrlError {
     /// No host and port.
     #[error("{0:?} is not of the form SCHEME://HOST:PORT")]
     HostPort(String),
+    /// A port alone, which no address can be made of.
+    #[error("unexpected empty host ({0})")]
+    NoHost(String),
+    /// No port of TCP.
+    #[error("{0:?} has a port above 65535")]
+    Port(String),
     /// Something after the port.
     #[error("{0:?} has a path; a listener has none")]
     Path(String),
@@ -58,8 +64,13 @@ impl ListenUrl {
         if rest.contains(['/', '?', '#', '@']) {
             return Err(UrlError::Path(text.to_owned()));
         }
-        let (host, port) =
-            split_host_port(rest).ok_or_else(|| UrlError::HostPort(text.to_owned()))?;
+        let (host, port) = split_host_port(rest).ok_or_else(|| match rest.rsplit_once(':') {
+            Some((host, port)) if is_port(port) && host.is_empty() => {
+                UrlError::NoHost(text.to_owned())
+            }
+            Some((_, port)) if is_port(port) => UrlError::Port(text.to_owned()),
+            _ => UrlError::HostPort(text.to_owned()),
+        })?;
         Ok(Self { tls, host: host.to_owned(), port: Some(port) })
     }
 
@@ -126,6 +137,11 @@ impl fmt::Display for ListenUrl {
             Some(port) => write!(f, "http{secure}://{}:{port}", self.host),
         }
     }
+}
+
+/// What etcd takes for a port while it reads flags, whether or not one can be bound.
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
 }
 
 /// `host:port` or `[v6]:port`; the host is not empty.

@@ -8,19 +8,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::ask;
+use super::ask::Opened;
 use super::frame::{Decoder, Incoming, put_ping, put_pong};
-use super::{HANDSHAKE_WITHIN, NetEvent, Peer, Receipt, SILENCE_MAX, Shared};
+use super::{HANDSHAKE_WITHIN, NetEvent, Peer, REFUSED_PAUSE, Receipt, SILENCE_MAX, Shared};
 use crate::types::Bucket;
 
 /// Connections that have not shown who they are yet.
 const HANDSHAKES_MAX: usize = 64;
-/// After a connection that was refused, or ended within this time, its place stays taken so long:
-/// nobody can make this replica shake hands, or write log lines, as fast as one can dial.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// The same after a stranger's question, which a network that is being founded asks often.
 const ANSWERED_PAUSE: Duration = Duration::from_millis(20);
 /// Pings of one link, each answered; a correct peer sends one.
@@ -30,7 +28,7 @@ const PINGS_PER_SECOND: u64 = 10;
 pub(super) const FRAME_OVERHEAD_BYTES: usize = 8 << 10;
 
 /// Accepts until the process stops. No error of one connection, nor a lack of descriptors, ends it.
-pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
+pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener, secure: bool) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let accepted = tokio::select! {
@@ -42,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
             Ok((_, _)) if *shared.cut.borrow() => {}
             Ok((stream, address)) => {
                 let Ok(place) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
-                tokio::spawn(serve(Arc::clone(&shared), stream, address, place));
+                tokio::spawn(serve(Arc::clone(&shared), (stream, secure), address, place));
             }
             Err(error) => {
                 tracing::warn!(event = "peer_accept_failed", %error);
@@ -54,11 +52,11 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 
 async fn serve(
     shared: Arc<Shared>,
-    stream: TcpStream,
+    (stream, secure): (TcpStream, bool),
     address: SocketAddr,
     place: OwnedSemaphorePermit,
 ) {
-    let handshake = timeout(HANDSHAKE_WITHIN, shake_hands(&shared, stream));
+    let handshake = timeout(HANDSHAKE_WITHIN, shake_hands(&shared, stream, secure));
     let result = tokio::select! {
         result = handshake => result.unwrap_or_else(|_| Err("no handshake in time".to_owned())),
         () = shared.ended() => return,
@@ -109,14 +107,16 @@ fn newest(peer: &Peer) -> CancellationToken {
 async fn shake_hands(
     shared: &Shared,
     stream: TcpStream,
+    secure: bool,
 ) -> Result<Option<(TlsStream<TcpStream>, Arc<Peer>)>, String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    if let Some(answerer) = &shared.strangers
-        && ask::is_question(&stream).await
-    {
-        return ask::answer(stream, answerer).await.map(|()| None).map_err(|why| why.to_string());
-    }
-    let accepted = shared.tls.acceptor().accept(stream).await;
+    let accepted = match &shared.strangers {
+        None => TlsAcceptor::from(shared.tls.server()).accept(stream).await,
+        Some(exchange) => match exchange.open(stream, secure).await? {
+            Opened::Answered => return Ok(None),
+            Opened::Link(start) => start.into_stream(shared.tls.server()).await,
+        },
+    };
     let mut stream = accepted.map_err(|error| error.to_string())?;
     let id = shared.tls.peer_of(stream.get_ref().1).ok_or("it is no member")?;
     let peer = shared.peer(id).ok_or("it is no peer of this replica")?;

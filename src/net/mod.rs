@@ -12,7 +12,7 @@ mod frame;
 mod lanes;
 mod traffic;
 
-pub use ask::{Answerer, Strangers, ask};
+pub use ask::{Answerer, Exchange, PeerListener, Strangers, ask};
 pub use frame::{FrameLimits, frames_in};
 pub use lanes::Lane;
 pub use traffic::Traffic;
@@ -20,7 +20,6 @@ pub use traffic::Traffic;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -53,7 +52,7 @@ pub struct PeerNetConfig {
     /// This replica's key and whom it accepts.
     pub tls: Arc<PeerTls>,
     /// Bound sockets to accept peers on.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<PeerListener>,
     /// All members but this replica.
     pub peers: Vec<PeerAddress>,
     /// The longest frames, by lane.
@@ -61,7 +60,7 @@ pub struct PeerNetConfig {
     /// What may wait per peer and lane; above it frames are dropped.
     pub queue_bytes_max: usize,
     /// Answers who shares no network with this replica; none: such a connection is refused.
-    pub strangers: Option<Answerer>,
+    pub strangers: Option<Exchange>,
     /// What may be received from a peer and not yet be settled by dropping its [`Receipt`]; above it
     /// the peer is not read from.
     pub unsettled_bytes_max: usize,
@@ -98,7 +97,7 @@ struct Shared {
     queue_bytes_max: usize,
     unsettled_bytes_max: usize,
     frame_limits: FrameLimits,
-    strangers: Option<Answerer>,
+    strangers: Option<Exchange>,
     handler: Box<Handler>,
     /// Whether the demo has cut this replica off.
     cut: watch::Sender<bool>,
@@ -152,9 +151,8 @@ impl PeerNet {
         });
         let guard = runtime.enter();
         for listener in config.listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            runtime.spawn(accept::run(Arc::clone(&shared), listener));
+            let (secure, listener) = (listener.secure, listener.into_tokio()?);
+            runtime.spawn(accept::run(Arc::clone(&shared), listener, secure));
         }
         drop(guard);
         let net = Self { shared };
@@ -265,6 +263,9 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Connecting and shaking hands take no longer.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// After a connection that was refused, or ended within this time, its place stays taken so long:
+/// nobody can make this replica shake hands, or write log lines, as fast as one can dial.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::*;
@@ -60,7 +60,7 @@ impl World {
         let config = PeerNetConfig {
             strangers: None,
             tls: self.tls(n, network, seed),
-            listeners: vec![listener],
+            listeners: vec![PeerListener { socket: listener, secure: false }],
             peers: peers.collect(),
             frame_limits: LIMITS,
             queue_bytes_max: 8 << 20,

@@ -5,7 +5,6 @@
 use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -13,12 +12,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::chain::{Answer, Hello, InitialCluster, Ownership, Question, dialled};
+use crate::chain::{Answer, Hello, InitialCluster, Ownership, Question, peer_urls};
 use crate::codec::{Decode, Encode};
 use crate::config::{FileError, GenesisError, GenesisFile, create_new, one_owner, replace};
 use crate::crypto::{PublicKey, Scheme};
-use crate::net::{Answerer, Strangers, ask};
+use crate::net::{Answerer, Exchange, PeerListener, Strangers, ask};
 use crate::node::{Handle, joining};
+use crate::tls::ExchangeTls;
 use crate::types::{ClusterId, Digest};
 
 /// Between two rounds of questions, at first; members started together are not held up.
@@ -206,16 +206,20 @@ pub(super) fn standing_answerer(
 ///
 /// # Errors
 /// [`FoundError`].
-pub async fn found(founder: Founder, listeners: &[TcpListener]) -> Result<GenesisFile, FoundError> {
+pub async fn found(
+    founder: Founder,
+    listeners: &[PeerListener],
+    tls: &Arc<ExchangeTls>,
+) -> Result<GenesisFile, FoundError> {
     let known = Known { hello: founder.hello.clone(), file: founder.signed.clone() };
     let known = Arc::new(RwLock::new(known));
-    let strangers = Strangers::start(listeners, &answerer(Arc::clone(&known)));
-    let strangers = strangers.map_err(FoundError::Listen)?;
+    let exchange = Exchange { answerer: answerer(Arc::clone(&known)), tls: Arc::clone(tls) };
+    let strangers = Strangers::start(listeners, &exchange).map_err(FoundError::Listen)?;
     let mut round = Round::new(founder, known);
     let (mut pause, mut said) = (ROUND_FIRST, Instant::now());
     loop {
-        for (name, answer) in round.ask_all().await {
-            round.take(&name, answer)?;
+        for (name, answer) in round.ask_all(tls).await {
+            round.hear(name, answer)?;
         }
         if let Some(file) = round.conclude()? {
             drop(strangers);
@@ -223,7 +227,7 @@ pub async fn found(founder: Founder, listeners: &[TcpListener]) -> Result<Genesi
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
-            let missing = round.missing().join(", ");
+            let missing = round.silent().join("; ");
             tracing::warn!(event = "founding", %missing, "waiting for members to found the network");
         }
         tokio::time::sleep(pause).await;
@@ -238,6 +242,8 @@ struct Round {
     hellos: BTreeMap<String, Hello>,
     /// What others signed before this member did.
     agreed: BTreeMap<String, ClusterId>,
+    /// Why members did not answer when they were last asked.
+    unheard: BTreeMap<String, String>,
     file: Option<GenesisFile>,
 }
 
@@ -245,7 +251,8 @@ impl Round {
     fn new(mut founder: Founder, known: Arc<RwLock<Known>>) -> Self {
         let hellos = BTreeMap::from([(founder.hello.name.clone(), founder.hello.clone())]);
         let file = founder.signed.take();
-        Self { founder, known, hellos, agreed: BTreeMap::new(), file }
+        let (agreed, unheard) = (BTreeMap::new(), BTreeMap::new());
+        Self { founder, known, hellos, agreed, unheard, file }
     }
 
     /// Whose word is missing: all others' until there is a genesis, so that the newest counts; then
@@ -260,7 +267,27 @@ impl Round {
         others.filter(needed).cloned().collect()
     }
 
-    async fn ask_all(&self) -> Vec<(String, Answer)> {
+    /// Who is missing, and why as far as that is known.
+    fn silent(&self) -> Vec<String> {
+        let told = |name: String| match self.unheard.get(&name) {
+            Some(why) => format!("{name} ({why})"),
+            None => name,
+        };
+        self.missing().into_iter().map(told).collect()
+    }
+
+    fn hear(&mut self, name: String, answer: Result<Answer, String>) -> Result<(), FoundError> {
+        match answer {
+            Ok(answer) => {
+                self.unheard.remove(&name);
+                self.take(&name, answer)?;
+            }
+            Err(why) => drop(self.unheard.insert(name, why)),
+        }
+        Ok(())
+    }
+
+    async fn ask_all(&self, tls: &Arc<ExchangeTls>) -> Vec<(String, Result<Answer, String>)> {
         let hello = &self.founder.hello;
         let question =
             Question::Found { seed: hello.seed, name: hello.name.clone(), key: hello.key };
@@ -268,14 +295,12 @@ impl Round {
         let mut asking = JoinSet::new();
         for name in self.missing() {
             let urls = self.founder.cluster.members.get(&name).cloned().unwrap_or_default();
-            let question = question.clone();
-            asking.spawn(async move { (name, ask_one(&urls.join(","), &question).await) });
+            let (question, tls) = (question.clone(), Arc::clone(tls));
+            asking.spawn(async move { (name, ask_one(&urls.join(","), &question, &tls).await) });
         }
         let mut answers = Vec::new();
         while let Some(done) = asking.join_next().await {
-            if let Ok((name, Some(answer))) = done {
-                answers.push((name, answer));
-            }
+            answers.extend(done);
         }
         answers.sort_by(|(one, _), (other, _)| one.cmp(other));
         answers
@@ -356,17 +381,26 @@ fn signed_by(file: &GenesisFile, name: &str) -> bool {
     members.any(|member| member.name == name && file.signatures.contains_key(&member.id))
 }
 
-/// The first answer at any of a member's URLs.
-pub(super) async fn ask_one(urls: &str, question: &[u8]) -> Option<Answer> {
-    for address in dialled(urls) {
-        let asked = tokio::time::timeout(ASK_WITHIN, ask(&address, question)).await;
-        if let Ok(Ok(answer)) = asked
-            && let Ok(answer) = Answer::from_bytes(answer)
-        {
-            return Some(answer);
+/// The first answer at any of a member's URLs, or why there is none.
+pub(super) async fn ask_one(
+    urls: &str,
+    question: &[u8],
+    tls: &ExchangeTls,
+) -> Result<Answer, String> {
+    let mut why = "it has no peer URL".to_owned();
+    for url in peer_urls(urls) {
+        let asked = tokio::time::timeout(ASK_WITHIN, ask(&url, question, tls)).await;
+        let answer = match asked {
+            Ok(Ok(bytes)) => Answer::from_bytes(bytes).map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(error) => why = format!("{url}: {error}"),
         }
     }
-    None
+    Err(why)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::state::{Access, Span, State};
 use crate::storage::disk::Disk;
 use crate::storage::index::Provenance;
 use crate::storage::log::FoundBlock;
-use crate::tls::CertificateFacts;
+use crate::tls::{CertificateFacts, ExchangeTls};
 use crate::types::{Epoch, Height, ReplicaId, View};
 use crate::watch::Ring;
 
@@ -61,6 +61,7 @@ pub(super) struct Inner {
     /// One snapshot at a time.
     pub(super) backups: Arc<Semaphore>,
     pub(super) net: Option<Arc<PeerNet>>,
+    pub(super) exchange: Arc<ExchangeTls>,
 }
 
 /// What belongs to one state and one log, and is replaced with them.
@@ -81,6 +82,17 @@ impl Handle {
     #[must_use]
     pub fn peer_certificate(&self) -> Option<CertificateFacts> {
         self.inner.net.as_ref()?.certificate()
+    }
+
+    /// How members that were added are met at https peer URLs.
+    pub(super) fn exchange(&self) -> &ExchangeTls {
+        &self.inner.exchange
+    }
+
+    /// The certificates in force at https peer URLs.
+    #[must_use]
+    pub fn exchange_certificates(&self) -> Vec<CertificateFacts> {
+        self.inner.exchange.facts()
     }
 
     /// Orders a write and returns its reply once this replica has executed it. The slots of `op` index

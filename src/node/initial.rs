@@ -8,8 +8,8 @@ use crate::chain::{Genesis, Value, ValueError, ValueRef, ValueSource};
 use crate::state::{Import, Imported, KeptChunk, Restore, Snapshotter, State};
 use crate::storage::backup::{EtcdSnapshot, ImportError};
 use crate::storage::checkpoint::CheckpointWriter;
+use crate::storage::disk::Disk;
 use crate::storage::disk::os::OsDisk;
-use crate::storage::disk::{Disk, DiskError, Open};
 use crate::types::{Digest, LeaseId, Revision};
 
 /// A snapshot of etcd, as the first state of a network.
@@ -50,18 +50,7 @@ impl InitialSnapshot {
     /// # Errors
     /// [`ImportError`].
     pub fn open(path: &Path) -> Result<Self, ImportError> {
-        let named = |what: &str| {
-            DiskError::new(
-                crate::storage::disk::DiskErrorKind::NotFound,
-                &path.display().to_string(),
-                what,
-            )
-        };
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| named("it is no file"))?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let disk = OsDisk::open_read_only(directory.unwrap_or(Path::new(".")))?;
-        Ok(Self { file: EtcdSnapshot::open(disk.open(name, Open::Read)?)? })
+        Ok(Self { file: EtcdSnapshot::open(OsDisk::open_file(path)?)? })
     }
 
     /// What the genesis names it by.

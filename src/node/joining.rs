@@ -4,7 +4,6 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,15 +11,16 @@ use bytes::Bytes;
 
 use crate::apply::{OpError, Reply};
 use crate::chain::{
-    Answer, ConfigAction, ConfigChange, ConfigError, EpochProof, Hello, Network, Op, Ownership,
-    Parameters, Question, peer_urls,
+    Answer, Author, ConfigAction, ConfigChange, ConfigError, EpochProof, Hello, Network, Op,
+    Ownership, Parameters, Question, peer_urls,
 };
 use crate::codec::{Decode, Encode};
 use crate::config::{GenesisError, GenesisFile};
 use crate::crypto::{PublicKey, Scheme};
-use crate::net::{Answerer, Strangers};
+use crate::net::{Answerer, Exchange, PeerListener, Strangers};
 use crate::node::bootstrap::ask_one;
 use crate::node::{Handle, NodeError};
+use crate::tls::ExchangeTls;
 use crate::types::{ClusterId, Millis, ReplicaId};
 
 /// Between two attempts.
@@ -29,6 +29,10 @@ const PAUSE: Duration = Duration::from_millis(300);
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// Changes that got ahead of one that is wanted; then its caller may try again.
 const STALE_MAX: usize = 16;
+/// Most bytes of a reason that goes into an answer.
+const REASON_BYTES: usize = 400;
+/// How the history names what a replica orders for a member that was added.
+const OWN_WORK: &str = "member change";
 
 /// A member that was added, before it knows the network.
 pub struct Joiner {
@@ -110,16 +114,20 @@ impl std::error::Error for JoinError {}
 ///
 /// # Errors
 /// [`JoinError`].
-pub async fn join(joiner: Joiner, listeners: &[TcpListener]) -> Result<Joined, JoinError> {
+pub async fn join(
+    joiner: Joiner,
+    listeners: &[PeerListener],
+    tls: &Arc<ExchangeTls>,
+) -> Result<Joined, JoinError> {
     let mut said = Instant::now();
     let mut why = String::from("nobody answers at the peer URLs of --initial-cluster");
     let mut pause = Duration::ZERO;
     let (file, strangers) = loop {
         tokio::time::sleep(pause).await;
-        if let Some(file) = genesis(&joiner).await? {
-            let network = file.genesis.cluster_id();
-            let answerer = own_answerer(&joiner, network);
-            break (file, Strangers::start(listeners, &answerer).map_err(JoinError::Listen)?);
+        if let Some(file) = genesis(&joiner, tls, &mut why).await? {
+            let answerer = own_answerer(&joiner, file.genesis.cluster_id());
+            let exchange = Exchange { answerer, tls: Arc::clone(tls) };
+            break (file, Strangers::start(listeners, &exchange).map_err(JoinError::Listen)?);
         }
         say(&mut said, &why);
         pause = PAUSE;
@@ -129,21 +137,22 @@ pub async fn join(joiner: Joiner, listeners: &[TcpListener]) -> Result<Joined, J
     let question = question.to_bytes();
     loop {
         for (name, urls) in &joiner.others {
-            match ask_one(urls, &question).await {
-                Some(Answer::Joined(epochs)) => {
+            match ask_one(urls, &question, tls).await {
+                Ok(Answer::Joined(epochs)) => {
                     drop(strangers);
                     return Ok(Joined { file, epochs });
                 }
-                Some(Answer::NotListed) => {
+                Ok(Answer::NotListed) => {
                     let urls = joiner.peer_address.clone();
                     return Err(JoinError::NotListed { member: name.clone(), urls });
                 }
-                Some(Answer::OtherKey { known, .. }) => {
+                Ok(Answer::OtherKey { known, .. }) => {
                     return Err(JoinError::OtherKey { member: name.clone(), known });
                 }
-                Some(Answer::OtherCluster) => return Err(JoinError::Networks(name.clone())),
-                Some(Answer::NotNow(reason)) => why = format!("{name}: {reason}"),
-                _ => {}
+                Ok(Answer::OtherCluster) => return Err(JoinError::Networks(name.clone())),
+                Ok(Answer::NotNow(reason)) => why = format!("{name}: {reason}"),
+                Err(reason) => why = format!("{name}: {reason}"),
+                Ok(_) => {}
             }
         }
         say(&mut said, &why);
@@ -158,12 +167,22 @@ fn say(said: &mut Instant, why: &str) {
     }
 }
 
-/// The genesis that all members who answer hold.
-async fn genesis(joiner: &Joiner) -> Result<Option<GenesisFile>, JoinError> {
+/// The genesis that all members who answer hold; `why` says why there is none.
+async fn genesis(
+    joiner: &Joiner,
+    tls: &ExchangeTls,
+    why: &mut String,
+) -> Result<Option<GenesisFile>, JoinError> {
     let mut found: Option<GenesisFile> = None;
     for (name, urls) in &joiner.others {
-        let answer = ask_one(urls, &Question::Genesis.to_bytes()).await;
-        let Some(Answer::Genesis(bytes)) = answer else { continue };
+        let bytes = match ask_one(urls, &Question::Genesis.to_bytes(), tls).await {
+            Ok(Answer::Genesis(bytes)) => bytes,
+            Ok(_) => continue,
+            Err(reason) => {
+                *why = format!("{name}: {reason}");
+                continue;
+            }
+        };
         let text = String::from_utf8_lossy(&bytes);
         let wrong = |error| JoinError::Genesis(name.clone(), error);
         let file = GenesisFile::parse(&text).map_err(wrong)?;
@@ -207,8 +226,14 @@ pub(super) async fn admit(handle: &Handle, network: ClusterId, peer_address: &st
     }
     let question =
         Question::Found { seed: own, name: String::new(), key: PublicKey([0; 32]) }.to_bytes();
-    let Some(Answer::Member { hello, .. }) = ask_one(peer_address, &question).await else {
-        return Answer::NotNow(format!("nobody who wants to join answers at {peer_address}"));
+    let hello = match ask_one(peer_address, &question, handle.exchange()).await {
+        Ok(Answer::Member { hello, .. }) => hello,
+        other => {
+            let why = other.err().unwrap_or_else(|| "it knows of no such network".to_owned());
+            let mut text = format!("nobody who wants to join answers there: {why}");
+            text.truncate(text.floor_char_boundary(REASON_BYTES));
+            return Answer::NotNow(text);
+        }
     };
     for _ in 0..STALE_MAX {
         let known = handle.network();
@@ -222,7 +247,7 @@ pub(super) async fn admit(handle: &Handle, network: ClusterId, peer_address: &st
             return Answer::OtherKey { network, known };
         }
         let action = ConfigAction::Admit { replica, hello: hello.clone() };
-        match handle.change_owned(action).await {
+        match handle.change_owned(handle.own_author(OWN_WORK), action).await {
             Ok(_) | Err(OwnedError::Config(ConfigError::Stale)) => {}
             Err(error) => return Answer::NotNow(error.to_string()),
         }
@@ -273,12 +298,14 @@ impl fmt::Display for OwnedError {
 
 impl Handle {
     /// Orders a change of a network of one owner, on its members as they are known here; the replica it
-    /// gives an id to, if it does.
+    /// gives an id to, if it does. What follows from a member's having been added is this replica's own
+    /// work; the rest counts if its author is an administrator (protocol.md 22.8).
     ///
     /// # Errors
     /// [`OwnedError`].
     pub async fn change_owned(
         &self,
+        author: Author,
         action: ConfigAction,
     ) -> Result<Option<ReplicaId>, OwnedError> {
         let base = self.read(|shared| shared.state.network().membership.config_hash());
@@ -287,7 +314,7 @@ impl Handle {
         let change =
             ConfigChange { base, not_after_ms, action, attestation: None, votes: Vec::new() };
         let op = Op::Config(Box::new(change));
-        match self.propose(self.own_author("member change"), op, Vec::new()).await {
+        match self.propose(author, op, Vec::new()).await {
             Ok(Reply::Config { added, .. }) => Ok(added),
             Ok(Reply::Error { error: OpError::Config(error), .. }) => {
                 Err(OwnedError::Config(error))
@@ -313,7 +340,9 @@ pub async fn vote_when_ready(handle: &Handle) {
         }
         // A linearizable read ends once everything is executed that was acknowledged before.
         if member.is_some() && handle.linearizable().await.is_ok() {
-            let promoted = handle.change_owned(ConfigAction::Promote { replica: own }).await;
+            let (author, action) =
+                (handle.own_author(OWN_WORK), ConfigAction::Promote { replica: own });
+            let promoted = handle.change_owned(author, action).await;
             if let Err(error) = &promoted {
                 tracing::info!(event = "promotion", %error, "does not vote yet");
             }

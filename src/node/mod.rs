@@ -57,4 +57,5 @@ pub use start::{Node, NodeConfig};
 pub use status::NodeStatus;
 pub use tokens::Tokens;
 
+pub use crate::storage::backup::STORAGE_VERSION;
 pub use crate::storage::index::{Provenance, WrittenBy};

@@ -33,8 +33,8 @@ use crate::node::reopen::Ended;
 use crate::node::stable::Stable;
 use crate::node::transfer::TransferJob;
 use crate::node::{NodeError, NodeStatus};
-use crate::ordering::{Core, Input, Message, Output, Recipients};
-use crate::types::{Millis, ReplicaId};
+use crate::ordering::{Core, Input, Message, Mode, Output, Recipients};
+use crate::types::{Epoch, Millis, ReplicaId, View};
 
 /// Events taken in one turn. Frames among them only queue, and are bounded by what peers may have
 /// unsettled: a flood in front must not hide what is behind it.
@@ -85,6 +85,8 @@ pub(super) struct Replica {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) joins: Vec<JoinHandle<()>>,
     pub(super) status_at_ms: u64,
+    /// Where the core was when its status was last published.
+    pub(super) place: (Epoch, View, Mode),
     pub(super) stable: Stable,
     /// The segment that records go to: its first one is durable.
     pub(super) open_segment: u32,
@@ -382,7 +384,8 @@ impl Replica {
                 self.applied.send_replace(outcome.revision.0);
                 let (effects, next_expiry) = (outcome.effects, outcome.next_expiry);
                 let network = outcome.network.map(Box::new);
-                self.step(Input::Executed { effects, next_expiry, network });
+                let administrators = outcome.administrators;
+                self.step(Input::Executed { effects, next_expiry, network, administrators });
                 if outcome.checkpoint_wanted {
                     self.executor.begin_checkpoint(self.persist.appender());
                 }
@@ -429,10 +432,12 @@ impl Replica {
             Some(Attestation::sign(self.members.own, epoch, tip, &cluster_id, &*self.scheme));
     }
 
+    /// A change of the view at once: a client that was just answered in it may ask who leads.
     fn publish_status(&mut self) {
         let now = self.clock.mono_ms();
-        if now >= self.status_at_ms + STATUS_INTERVAL_MS {
-            self.status_at_ms = now;
+        let place = self.core.place();
+        if place != self.place || now >= self.status_at_ms + STATUS_INTERVAL_MS {
+            (self.place, self.status_at_ms) = (place, now);
             self.publish();
         }
     }

@@ -1,7 +1,6 @@
 //! Brings a replica up: data directory, recovery, threads, links.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
-use crate::net::{FrameLimits, PeerNet, PeerNetConfig};
+use crate::net::{Exchange, FrameLimits, PeerListener, PeerNet, PeerNetConfig};
 use crate::node::admit::{Admission, fresh_nonce};
 use crate::node::bootstrap::standing_answerer;
 use crate::node::bulk::{BulkJob, SendFrame, Shelf, bulk_thread};
@@ -46,7 +45,7 @@ use crate::ordering::{Core, CoreConfig, Message};
 use crate::state::State;
 use crate::storage::disk::Disk;
 use crate::storage::log::{BlockReader, Placed};
-use crate::tls::{PeerTable, PeerTls};
+use crate::tls::{ExchangeTls, PeerTable, PeerTls};
 use crate::types::ReplicaId;
 use crate::watch::Ring;
 
@@ -75,7 +74,9 @@ pub struct NodeConfig {
     /// Nothing is acknowledged before it is on disk. False is for tests of one replica alone.
     pub waits_for_disk: bool,
     /// Bound sockets for peers; empty in a network of one.
-    pub peer_listeners: Vec<TcpListener>,
+    pub peer_listeners: Vec<PeerListener>,
+    /// How strangers are met at https peer URLs.
+    pub exchange: Arc<ExchangeTls>,
     /// Blocks older than this, in block time, leave the log; 0 for none.
     pub history_retention_ms: u64,
     /// Where links run.
@@ -138,16 +139,14 @@ fn links(
     let cluster_id = config.genesis.cluster_id();
     let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table.clone())
         .map_err(|error| network(&error))?;
-    let mut listeners = Vec::new();
-    for listener in &config.peer_listeners {
-        listeners.push(listener.try_clone().map_err(|error| network(&error))?);
-    }
-    let founded = config.founded.as_ref();
+    let listeners: Result<_, _> =
+        config.peer_listeners.iter().map(PeerListener::try_clone).collect();
+    let answerer = |file| standing_answerer(file, &*config.scheme, Arc::clone(later));
+    let answerer = config.founded.as_ref().and_then(answerer);
     let net_config = PeerNetConfig {
-        strangers: founded
-            .and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later))),
+        strangers: answerer.map(|answerer| Exchange { answerer, tls: config.exchange.clone() }),
         tls: Arc::new(tls),
-        listeners,
+        listeners: listeners.map_err(|error| network(&error))?,
         peers: Vec::new(),
         frame_limits: FrameLimits {
             control_bytes: CONTROL_FRAME_BYTES,
@@ -375,6 +374,7 @@ fn handle(config: &NodeConfig, board: &Board, events: Sender<Event>, net: Option
         epochs: board.epochs.clone(),
         certified: board.certified.subscribe(),
         backups: Arc::new(Semaphore::new(1)),
+        exchange: Arc::clone(&config.exchange),
         net,
     };
     Handle { inner: Arc::new(inner) }
@@ -404,8 +404,7 @@ fn replica(
     };
     let (cluster_id, scheme) = (config.genesis.cluster_id(), config.scheme.clone());
     let (others, voters) = (Vec::new(), Vec::new());
-    let demo = config.genesis.demo;
-    let liar = demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
+    let liar = config.genesis.demo.then(|| Liar::new(config.own, cluster_id, scheme.clone()));
     Replica {
         members: Members {
             own: config.own,
@@ -418,6 +417,7 @@ fn replica(
             linked_ms: BTreeMap::new(),
         },
         scheme: scheme.clone(),
+        place: core.place(),
         core,
         admission: Admission::new(config.own, cluster_id, scheme, opened.session),
         pending: Pending::default(),

@@ -198,16 +198,18 @@ pub fn start_logging(settings: &LogSettings) -> Result<(), LoggingError> {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
+    let wrong = |reason: String| LoggingError::Filter { filter: text.to_owned(), reason };
+    let lower = text.trim().to_lowercase();
     // zap's levels above error, which etcd's --log-level accepts.
-    let directives = match text.trim() {
+    let directives = match lower.as_str() {
         "" => "info",
         "dpanic" | "panic" | "fatal" => "error",
-        other => other,
+        "trace" | "debug" | "info" | "warn" | "error" | "off" => &lower,
+        // Alone it would be the name of a module.
+        word if !word.contains(['=', ',']) => return Err(wrong("unrecognized level".to_owned())),
+        _ => text.trim(),
     };
-    EnvFilter::try_new(directives).map_err(|error| LoggingError::Filter {
-        filter: text.to_owned(),
-        reason: error.to_string(),
-    })
+    EnvFilter::try_new(directives).map_err(|error| wrong(error.to_string()))
 }
 
 fn write_field(writer: &mut Writer<'_>, name: &str, value: &str) -> fmt::Result {

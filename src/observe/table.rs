@@ -174,6 +174,8 @@ metrics! {
         "Client connections closed before a request was read.";
     CLIENT_CERTIFICATE_EXPIRY = Gauge, "althing_server_certificate_expiry_seconds" [],
         "Unix time at which the certificate of the client listeners expires.";
+    PEER_CERTIFICATE_EXPIRY = Gauge, "althing_peer_certificate_expiry_seconds" [],
+        "Unix time at which the certificate shown at https peer URLs expires.";
 }
 
 #[cfg(test)]

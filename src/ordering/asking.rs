@@ -203,6 +203,7 @@ impl Core {
         self.view.entered_position = self.record_first_view();
         self.view.fresh = true;
         self.view.since_ms = self.now_ms;
+        self.say_that_it_votes();
         if reborn {
             self.suspect();
         }

@@ -21,6 +21,7 @@ use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::witness::Witness;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
 
 /// A block of the view's primary that waits for its turn.
@@ -99,7 +100,8 @@ impl Core {
                 assert!(position <= self.log.end, "only what was appended becomes durable");
                 self.log.durable = self.log.durable.max(position);
             }
-            Input::Executed { effects, next_expiry, network } => {
+            Input::Executed { effects, next_expiry, network, administrators } => {
+                self.epochs.administrators = administrators;
                 self.on_executed(effects, next_expiry, network);
             }
             Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),
@@ -232,7 +234,8 @@ impl Core {
 
     pub(super) fn send(&mut self, to: Recipients, message: Message, gate: LogPosition) {
         // The only member is alone; who joins it, or has left it, is not: it says where it is (8.1).
-        if to == Recipients::Others && self.peers.is_empty() {
+        let lonely = planted::is(Bug::LonelySilence) && self.membership.members.len() == 1;
+        if to == Recipients::Others && (self.peers.is_empty() || lonely) {
             return;
         }
         self.out.push(Output::Send { to, message, gate });

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chain::{
-    Block, Certificate, ConfigError, EpochProof, Member, Membership, Network, Record, Trust,
+    Administrators, Block, Certificate, ConfigError, EpochProof, Member, Membership, Network,
+    Ownership, Record, Trust,
 };
 use crate::ordering::blocks::Tip;
 use crate::ordering::message::EPOCHS_MAX;
@@ -25,6 +26,8 @@ const EARLY_BYTES_MAX: usize = 8 << 20;
 /// What is fixed within an epoch, and how the epochs before ended.
 pub(super) struct Epochs {
     pub network: Network,
+    /// Who may change it, behind the executed tip.
+    pub administrators: Administrators,
     /// The CONFIG block this epoch stands on; height 0 in the first. Its root is known to all who
     /// vote in the epoch, and no header refers to an older one.
     pub start: (Height, Digest),
@@ -50,6 +53,7 @@ impl Epochs {
         let start = last.unwrap_or((Height(0), Digest::ZERO));
         Self {
             network,
+            administrators: Administrators::default(),
             start,
             proofs,
             known,
@@ -164,7 +168,22 @@ impl Core {
     /// What the change in a block makes of the network, which is fixed within the epoch; an error if
     /// the block is an ordinary one, whose op will answer it.
     pub(super) fn judge_change(&self, block: &Block) -> Result<Network, ConfigError> {
-        self.epochs.network.after(block, &self.cluster_id, self.scheme.as_ref())
+        let network = &self.epochs.network;
+        let next = network.after(block, &self.cluster_id, self.scheme.as_ref())?;
+        let skeletons = block.bundles().flat_map(|bundle| &bundle.skeletons);
+        let mut users = skeletons.map(|skeleton| &skeleton.author.user);
+        let asks = block.config_change().is_some_and(|change| change.needs_administrator(network));
+        if asks && !users.all(|user| self.epochs.administrators.include(user)) {
+            return Err(ConfigError::NoAdministrator);
+        }
+        Ok(next)
+    }
+
+    /// Whether a change is judged by the state behind its parent (protocol.md 22.8), which is to be
+    /// executed first.
+    pub(super) fn is_change_early(&self) -> bool {
+        self.epochs.network.ownership == Ownership::One
+            && self.blocks.executed.height < self.view.tip.height
     }
 
     /// The last block of the epoch is executed: the next one begins, at view 0, on it.

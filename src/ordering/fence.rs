@@ -183,7 +183,16 @@ impl Core {
         if let Some(certificate) = unfollowed.filter(|certificate| certificate.epoch == epoch) {
             self.follow_commit(&certificate);
         }
+        self.say_that_it_votes();
         self.resume();
+    }
+
+    /// Nobody has to wait for the next STATUS to hear of it, nor reads for the next question.
+    pub(super) fn say_that_it_votes(&mut self) {
+        if self.is_voter() {
+            self.status_soon();
+            self.vote_on_reads();
+        }
     }
 
     /// What a restarted replica sends first.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Block, BlockHeader, Bundle, Certificate, CheckpointCertificate, CheckpointId, Effects,
-    EpochProof, Network, SessionWindow,
+    Administrators, Block, BlockHeader, Bundle, Certificate, CheckpointCertificate, CheckpointId,
+    Effects, EpochProof, Network, SessionWindow,
 };
 use crate::crypto::Scheme;
 use crate::ordering::{Message, SeenVotes, TransferEvent};
@@ -44,6 +44,8 @@ pub enum Input {
         next_expiry: Option<Millis>,
         /// The next epoch's network, if the block ends its epoch.
         network: Option<Box<Network>>,
+        /// Who may change members behind it.
+        administrators: Administrators,
     },
     /// A checkpoint's chunks and manifest are durable here.
     CheckpointBuilt {
@@ -132,6 +134,8 @@ pub struct Recovery {
     pub windows: BTreeMap<ReplicaId, SessionWindow>,
     /// Earliest lease expiry in block time after `tip`.
     pub next_expiry: Option<Millis>,
+    /// Who may change members after `tip`.
+    pub administrators: Administrators,
     /// The newest `CheckpointStable` record.
     pub stable: Option<CheckpointCertificate>,
     /// Checkpoints held on disk.

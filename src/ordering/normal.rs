@@ -128,6 +128,9 @@ impl Core {
             return Verdict::Faulty("a block on top of its epoch's last");
         }
         let change = block.bundles().any(|bundle| bundle.config_change().is_some());
+        if change && self.is_change_early() {
+            return Verdict::Early;
+        }
         let flags = match (empty, change && self.judge_change(block).is_ok()) {
             (true, _) => flags::TICK,
             (false, true) => flags::CONFIG,
@@ -293,6 +296,9 @@ impl Core {
             let mut entries = self.due_rejoins(time_ms);
             let wanted = wanted && entries.is_empty();
             if wanted && self.pool.next_change(&self.view.windows).is_some() {
+                if self.is_change_early() {
+                    return;
+                }
                 self.propose_change(time_ms);
                 continue;
             }
@@ -331,7 +337,7 @@ impl Core {
     fn may_propose(&self) -> bool {
         let tip = self.view.tip.height;
         self.is_normal()
-            && self.is_voter()
+            && (self.is_voter() || planted::is(Bug::LeadsWithoutKey))
             && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh
@@ -352,6 +358,10 @@ impl Core {
             return None;
         }
         let tip = self.view.tip;
+        if self.is_change_early() && self.pool.next_change(&self.view.windows).is_some() {
+            // Executing the parent is what it waits for.
+            return None;
+        }
         if self.pool.count > 0 {
             return self.pool.oldest_ms().map(|oldest| oldest + POOL_WAIT_MS);
         }

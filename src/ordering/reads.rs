@@ -125,6 +125,24 @@ impl Core {
         self.send(Recipients::Voters, Message::ReadIndex { nonce }, LogPosition(0));
     }
 
+    /// This replica votes from now on: it counts, and those that do so already answer it.
+    pub(super) fn vote_on_reads(&mut self) {
+        let mark = self.own_mark();
+        let Some(round) = self.reads.asking.as_mut() else { return };
+        round.answers.insert(self.own, mark);
+        let nonce = round.nonce;
+        self.send(Recipients::Voters, Message::ReadIndex { nonce }, LogPosition(0));
+    }
+
+    /// A peer that votes from now on could not answer before.
+    pub(super) fn ask_peer_again(&mut self, peer: ReplicaId) {
+        if let Some(round) = &self.reads.asking
+            && !round.answers.contains_key(&peer)
+        {
+            self.tell(peer, Message::ReadIndex { nonce: round.nonce });
+        }
+    }
+
     fn settle_question(&mut self) {
         let q = self.quorum.q();
         let full = self.reads.asking.as_ref().is_some_and(|round| round.answers.len() >= q);

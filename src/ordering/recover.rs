@@ -92,6 +92,7 @@ impl Core {
         self.blocks.exec_roots.extend(recovery.exec_roots);
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
+        self.epochs.administrators = recovery.administrators;
         let (stable, held) = (recovery.stable, recovery.checkpoints);
         self.checkpoints.recover(stable, held, recovery.erased);
         for block in recovery.blocks {

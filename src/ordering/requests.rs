@@ -2,6 +2,7 @@
 
 use crate::chain::{Bundle, check};
 use crate::ordering::pool::BundleKey;
+use crate::ordering::status::RECENT_MS;
 use crate::ordering::{Core, Message, Recipients};
 use crate::types::{LogPosition, ReplicaId, View};
 
@@ -182,11 +183,16 @@ impl Core {
         self.leading_view().map_or(entered, |leading| leading.max(entered))
     }
 
-    /// The view that a quorum is in, as far as STATUS tells; the own mode counts for one.
+    /// The view that a quorum is in, as far as STATUS tells; the own mode counts for one. A quorum that
+    /// asked for the view just entered is in no older one, though its STATUS still says so (9.4).
     pub(super) fn leading_view(&self) -> Option<View> {
         let mut views: Vec<View> = self.normal_views();
         if self.is_voter() && self.is_normal() {
             views.push(self.view.entered);
+            let just_entered = self.now_ms <= self.view.since_ms + RECENT_MS;
+            if self.view.new_view.is_some() && just_entered {
+                views.extend(core::iter::repeat_n(self.view.entered, self.quorum.q()));
+            }
         }
         views.sort_unstable();
         let q = self.quorum.q();

@@ -3,7 +3,7 @@
 
 use crate::ordering::Alarm;
 use crate::ordering::{Core, CoreStatus, Message, Mode, Output, PeerView, Recipients, Status};
-use crate::types::{Height, LogPosition, Millis, ReplicaId, View};
+use crate::types::{Epoch, Height, LogPosition, Millis, ReplicaId, View};
 
 pub(super) const STATUS_MS: u64 = 200;
 /// A STATUS that follows another so soon was delayed on its way, or tells nothing.
@@ -91,12 +91,22 @@ impl Core {
         }
     }
 
+    /// The next STATUS goes out as soon as it is not taken for a repetition.
+    pub(super) fn status_soon(&mut self) {
+        let last = self.next_status_ms.saturating_sub(STATUS_MS);
+        self.next_status_ms = self.next_status_ms.min(self.now_ms.max(last + SOONEST_MS));
+    }
+
     pub(super) fn on_status(&mut self, peer: ReplicaId, status: Status) {
         let now = self.now_ms;
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let last = known.status.replace((status, now));
         if last.is_some_and(|(_, at)| now < at + SOONEST_MS) {
             self.waste(peer);
+        }
+        let votes = |status: &Status| status.mode == Mode::Normal;
+        if votes(&status) && !last.is_some_and(|(last, _)| votes(&last)) {
+            self.ask_peer_again(peer);
         }
         if status.mode == Mode::Fenced && peer == self.primary() && self.is_normal() {
             // It proposes nothing until others have committed its REJOIN.
@@ -215,6 +225,12 @@ impl Core {
             self.out.push(Output::Alarm(Alarm::ClockSkew { ahead_ms }));
         }
         self.clock_is_off = off || self.clock_is_off && ahead_ms.unsigned_abs() > bound / 2;
+    }
+
+    /// The part of [`Core::status`] whose change is news at once.
+    #[must_use]
+    pub fn place(&self) -> (Epoch, View, Mode) {
+        (self.membership.epoch, self.view.highest(), self.mode())
     }
 
     /// What this replica is doing.

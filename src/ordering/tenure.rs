@@ -24,10 +24,14 @@ impl Core {
         self.is_normal() && self.is_voter() && self.primary() == self.own
     }
 
-    /// Whether this replica gives its lead away, or waits for whoever leads next.
+    /// Whether this replica gives its lead away, or waits for whoever leads next. Too few in reach take
+    /// nothing over.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
-        self.view.leaving || self.view.pending.is_some() && self.primary() == self.own
+        let up = |id| id == self.own || self.peers.get(&id).is_some_and(|peer| peer.up);
+        let reached = self.membership.voters().filter(|voter| up(voter.id)).count();
+        let gives = self.view.leaving || self.view.pending.is_some() && self.primary() == self.own;
+        gives && reached >= self.quorum.q()
     }
 
     /// Ends the own tenure when its time has come.

@@ -34,12 +34,10 @@ impl Alarms {
         true
     }
 
-    /// Takes back what matches: member 0 is every member, a member's own also the network's.
+    /// Takes back a member's alarm, and the network's of that kind: whoever holds it for its own knows no
+    /// other id.
     pub(crate) fn clear(&mut self, member: u64, kind: AlarmKind) -> Vec<(u64, AlarmKind)> {
-        let matches = |(of, raised): &(u64, AlarmKind)| {
-            (member == 0 || *of == member || *of == 0)
-                && (kind == AlarmKind::Any || *raised == kind)
-        };
+        let matches = |(of, raised): &(u64, AlarmKind)| [0, member].contains(of) && *raised == kind;
         let cleared: Vec<_> = self.raised.iter().copied().filter(matches).collect();
         self.raised.retain(|alarm| !matches(alarm));
         cleared

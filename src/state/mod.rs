@@ -47,8 +47,8 @@ pub use snapshot::{CHUNK_BYTES_MAX, ChunkPlan, RestoreError, Snapshotter};
 pub use span::Span;
 
 use crate::chain::{
-    AuthOp, BlockHeader, Genesis, Membership, Network, StateProof, SubState, Value, ValueError,
-    ValueRef, ValueSource, exec_root,
+    Administrators, AuthOp, BlockHeader, Genesis, Membership, Network, Ownership, StateProof,
+    SubState, Value, ValueError, ValueRef, ValueSource, exec_root,
 };
 use crate::codec::{Encode, Writer};
 use crate::crypto::{Context, hash};
@@ -151,6 +151,16 @@ impl State {
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Who may change members; anybody where that is decided by organisations' signatures.
+    #[must_use]
+    pub fn administrators(&self) -> Administrators {
+        let owner = self.network.organisations.keys().next();
+        match (self.network.ownership, owner) {
+            (Ownership::One, Some(owner)) => self.auth.store(*owner).administrators().clone(),
+            _ => Administrators::default(),
+        }
     }
 
     /// The organisation a member belongs to.

@@ -10,6 +10,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use super::files::TlsFileError;
 use super::listener::common_name;
 
 /// Certificates that are revoked, by serial number alone, as in etcd (`client/pkg/transport`, checkCRL):
@@ -37,39 +38,49 @@ fn bare(serial: &[u8]) -> Vec<u8> {
     serial.iter().copied().skip_while(|byte| *byte == 0).collect()
 }
 
+/// Which names a certificate may carry, beyond being signed by an authority.
+pub(super) struct Allowed {
+    /// It is valid for one of them; empty for any.
+    hostnames: Vec<ServerName<'static>>,
+    /// It has one of these common names; empty for any.
+    common_names: Vec<String>,
+}
+
+impl Allowed {
+    pub fn new(hostnames: &[String], common_names: &[String]) -> Result<Self, TlsFileError> {
+        let hostname = |name: &String| {
+            ServerName::try_from(name.clone()).map_err(|_| TlsFileError::Hostname(name.clone()))
+        };
+        let hostnames = hostnames.iter().map(hostname).collect::<Result<_, _>>()?;
+        Ok(Self { hostnames, common_names: common_names.to_vec() })
+    }
+
+    pub fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let valid = |name: &ServerName<'_>| verify_server_name(&parsed, name).is_ok();
+        if !self.hostnames.is_empty() && !self.hostnames.iter().any(valid) {
+            return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
+        }
+        let found = common_name(leaf);
+        let named = |name: &String| found.as_deref() == Some(name.as_str());
+        if !self.common_names.is_empty() && !self.common_names.iter().any(named) {
+            let error = CertificateError::ApplicationVerificationFailure;
+            return Err(Error::InvalidCertificate(error));
+        }
+        Ok(())
+    }
+}
+
 /// rustls' verifier, and what etcd's flags ask for beyond it.
 pub(super) struct ClientVerifier {
     pub chains: Arc<dyn ClientCertVerifier>,
     pub revoked: Revoked,
-    /// The certificate is valid for one of them; empty for any.
-    pub hostnames: Vec<ServerName<'static>>,
-    /// The certificate has one of these common names; empty for any.
-    pub common_names: Vec<String>,
+    pub allowed: Allowed,
 }
 
 impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientVerifier").field("hostnames", &self.hostnames).finish_non_exhaustive()
-    }
-}
-
-impl ClientVerifier {
-    fn check_hostname(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        let named = |name: &ServerName<'_>| verify_server_name(&parsed, name).is_ok();
-        if self.hostnames.is_empty() || self.hostnames.iter().any(named) {
-            return Ok(());
-        }
-        Err(Error::InvalidCertificate(CertificateError::NotValidForName))
-    }
-
-    fn check_common_name(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        let found = common_name(leaf);
-        let named = |name: &String| found.as_deref() == Some(name.as_str());
-        if self.common_names.is_empty() || self.common_names.iter().any(named) {
-            return Ok(());
-        }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        f.debug_struct("ClientVerifier").finish_non_exhaustive()
     }
 }
 
@@ -96,8 +107,7 @@ impl ClientCertVerifier for ClientVerifier {
         if core::iter::once(leaf).chain(intermediates).any(|shown| self.revoked.has(shown)) {
             return Err(Error::InvalidCertificate(CertificateError::Revoked));
         }
-        self.check_hostname(leaf)?;
-        self.check_common_name(leaf)?;
+        self.allowed.check(leaf)?;
         Ok(verified)
     }
 

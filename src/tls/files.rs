@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use super::clients::Revoked;
+use super::facts::{CertificateFacts, list_facts};
 
 /// Why a TLS file cannot be used. Each message names the file and what to do.
 #[derive(Debug)]
@@ -68,11 +69,15 @@ impl fmt::Display for TlsFileError {
             ),
             Self::NoTrustedCa => write!(
                 f,
-                "--client-cert-auth needs --trusted-ca-file: without it no client certificate can \
-                 be trusted"
+                "--client-cert-auth needs --trusted-ca-file, and --peer-client-cert-auth \
+                 --peer-trusted-ca-file: without it no certificate can be trusted"
             ),
             Self::Hostname(name) => {
-                write!(f, "--client-cert-allowed-hostname: {name:?} is no hostname and no address")
+                write!(
+                    f,
+                    "--client-cert-allowed-hostname, --peer-cert-allowed-hostname: {name:?} is no \
+                     hostname and no address"
+                )
             }
             Self::NoSuite => write!(f, "--cipher-suites leaves no suite for the chosen versions"),
             Self::Tls(error) => write!(f, "the TLS settings cannot be used: {error}"),
@@ -130,6 +135,34 @@ pub(super) fn roots(file: &Content) -> Result<RootCertStore, TlsFileError> {
             .map_err(|error| content(&file.path, "certificates of authorities", error))?;
     }
     Ok(roots)
+}
+
+/// Where systems keep the authorities they trust (Go: `crypto/x509`, root_linux.go).
+const SYSTEM_ROOTS: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Whom the system trusts: nobody where it does not say.
+pub(super) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = SYSTEM_ROOTS.iter().find_map(|path| read(Path::new(path)).ok());
+    let certificates = found.and_then(|file| certificates(&file).ok()).unwrap_or_default();
+    roots.add_parsable_certificates(certificates);
+    roots
+}
+
+/// Each list of a file, for whoever asks; the damaged ones were refused before.
+pub(super) fn revocation_facts(file: &Content) -> Vec<CertificateFacts> {
+    if let Some(facts) = list_facts(&file.path, &file.bytes) {
+        return vec![facts];
+    }
+    let lists = CertificateRevocationListDer::pem_slice_iter(&file.bytes).filter_map(Result::ok);
+    lists.filter_map(|list| list_facts(&file.path, &list)).collect()
 }
 
 /// One list in DER form, as etcd wants it, or any number in PEM form.

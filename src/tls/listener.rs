@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::clients::ClientVerifier;
-use super::facts::{CertificateFacts, facts, not_after_seconds};
-use super::files::{Content, TlsFileError, certificates, private_key, read, revocations, roots};
+use super::clients::{Allowed, ClientVerifier};
+use super::facts::{CertificateFacts, Role, facts};
+use super::files::{
+    Content, TlsFileError, certificates, private_key, read, revocation_facts, revocations, roots,
+};
 use super::provider;
-use crate::observe;
+use crate::observe::{self, table::Metric};
 
 /// Whether clients show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct ListenerFiles {
     pub cipher_suites: Vec<String>,
     /// `--tls-min-version`, `--tls-max-version`.
     pub versions: Versions,
+    /// Tells when the certificate expires.
+    pub expiry: Option<&'static Metric>,
 }
 
 /// Which versions of TLS are offered.
@@ -62,6 +65,17 @@ pub enum Versions {
     Tls12,
     /// 1.3 alone.
     Tls13,
+}
+
+impl Versions {
+    pub(super) fn offered(self) -> &'static [&'static SupportedProtocolVersion] {
+        static ALL: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+        match self {
+            Self::Both => &ALL,
+            Self::Tls12 => &ALL[..1],
+            Self::Tls13 => &ALL[1..],
+        }
+    }
 }
 
 impl ListenerFiles {
@@ -151,10 +165,15 @@ impl ListenerTls {
     /// For the next connection.
     #[must_use]
     pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
-        Arc::clone(&self.current.load().config).into()
+        self.config().into()
     }
 
-    /// The certificates in force: what clients are shown, then whom they must come from.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// What is in force: the certificate shown first, then whom others' must come from, then the lists of
+    /// revoked ones.
     #[must_use]
     pub fn facts(&self) -> Vec<CertificateFacts> {
         self.current.load().facts.clone()
@@ -195,15 +214,19 @@ fn in_force(files: &ListenerFiles, contents: &Contents) -> Result<InForce, TlsFi
     let config = server_config(files, contents)?;
     let shown = certificates(&contents.certificate)?;
     let leaf = shown.first();
-    if let Some(until) = leaf.and_then(|leaf| not_after_seconds(leaf)) {
-        let until = u32::try_from(until).unwrap_or(u32::MAX);
-        observe::gauge(&observe::table::CLIENT_CERTIFICATE_EXPIRY, &[]).set(f64::from(until));
-    }
     let mut told: Vec<_> =
         leaf.and_then(|leaf| facts(Some(&files.certificate), leaf)).into_iter().collect();
+    if let (Some(shown), Some(expiry)) = (told.first(), files.expiry) {
+        let until = u32::try_from(shown.not_after_seconds).unwrap_or(u32::MAX);
+        observe::gauge(expiry, &[]).set(f64::from(until));
+    }
     if let Some(file) = &contents.trusted_ca {
         let authorities = certificates(file)?;
-        told.extend(authorities.iter().filter_map(|leaf| facts(Some(&file.path), leaf)));
+        let authorities = authorities.iter().filter_map(|one| facts(Some(&file.path), one));
+        told.extend(authorities.map(|facts| CertificateFacts { role: Role::Authority, ..facts }));
+    }
+    if let Some(file) = &contents.revocations {
+        told.extend(revocation_facts(file));
     }
     Ok(InForce { config: Arc::new(config), facts: told })
 }
@@ -211,13 +234,9 @@ fn in_force(files: &ListenerFiles, contents: &Contents) -> Result<InForce, TlsFi
 fn server_config(files: &ListenerFiles, contents: &Contents) -> Result<ServerConfig, TlsFileError> {
     let chain = certificates(&contents.certificate)?;
     let key = private_key(&contents.key)?;
-    let provider = chosen(files)?;
-    let versions: &[&SupportedProtocolVersion] = match files.versions {
-        Versions::Both => &[&TLS13, &TLS12],
-        Versions::Tls12 => &[&TLS12],
-        Versions::Tls13 => &[&TLS13],
-    };
-    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
+    let provider = provider_of(&files.cipher_suites, files.versions)?;
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(files.versions.offered())?;
     let builder = match client_verifier(files, contents)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -232,18 +251,21 @@ fn server_config(files: &ListenerFiles, contents: &Contents) -> Result<ServerCon
 }
 
 /// The provider with the chosen suites of TLS 1.2; those of 1.3 are not chosen, as in Go.
-fn chosen(files: &ListenerFiles) -> Result<Arc<CryptoProvider>, TlsFileError> {
+pub(super) fn provider_of(
+    cipher_suites: &[String],
+    versions: Versions,
+) -> Result<Arc<CryptoProvider>, TlsFileError> {
     let all = provider();
-    if files.cipher_suites.is_empty() {
+    if cipher_suites.is_empty() {
         return Ok(all);
     }
     let mut provider = CryptoProvider::clone(&all);
     provider.cipher_suites.retain(|suite| {
         let name = format!("{:?}", suite.suite());
-        suite.version().version == ProtocolVersion::TLSv1_3 || files.cipher_suites.contains(&name)
+        suite.version().version == ProtocolVersion::TLSv1_3 || cipher_suites.contains(&name)
     });
     let left = |version| provider.cipher_suites.iter().any(|s| s.version().version == version);
-    if files.versions != Versions::Tls13 && !left(ProtocolVersion::TLSv1_2) {
+    if versions != Versions::Tls13 && !left(ProtocolVersion::TLSv1_2) {
         return Err(TlsFileError::NoSuite);
     }
     Ok(Arc::new(provider))
@@ -268,16 +290,8 @@ fn client_verifier(
         reason: error.to_string(),
     })?;
     let revoked = contents.revocations.as_ref().map(revocations).transpose()?.unwrap_or_default();
-    let hostname = |name: &String| {
-        ServerName::try_from(name.clone()).map_err(|_| TlsFileError::Hostname(name.clone()))
-    };
-    let hostnames = files.allowed_hostnames.iter().map(hostname).collect::<Result<_, _>>()?;
-    Ok(Some(Arc::new(ClientVerifier {
-        chains,
-        revoked,
-        hostnames,
-        common_names: files.allowed_common_names.clone(),
-    })))
+    let allowed = Allowed::new(&files.allowed_hostnames, &files.allowed_common_names)?;
+    Ok(Some(Arc::new(ClientVerifier { chains, revoked, allowed })))
 }
 
 /// The files behind a client's side, for the commands that ask a replica.
@@ -309,4 +323,4 @@ pub fn client_config(files: &ClientFiles) -> Result<ClientConfig, TlsFileError> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

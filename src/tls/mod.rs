@@ -3,9 +3,11 @@
 //! Between replicas nobody trusts a certificate authority: a peer's TLS key is pinned by a voucher
 //! that its replica key signed ([`PeerTls`]). Towards clients the files that the operator names
 //! decide ([`ListenerTls`]); one object serves gRPC, HTTP and metrics, so that no listener is weaker
-//! than another. aws-lc-rs is the only provider of cryptography.
+//! than another. They also decide where members of one owner find each other, before any key is known
+//! ([`ExchangeTls`]). aws-lc-rs is the only provider of cryptography.
 
 mod clients;
+mod exchange;
 mod facts;
 mod files;
 mod listener;
@@ -13,7 +15,8 @@ mod peer;
 mod verifier;
 mod voucher;
 
-pub use facts::CertificateFacts;
+pub use exchange::{ExchangeFiles, ExchangeTls};
+pub use facts::{CertificateFacts, Role};
 pub use files::TlsFileError;
 pub use listener::{
     ClientAuthentication, ClientFiles, ClientIdentity, ListenerFiles, ListenerTls, Versions,

@@ -18,7 +18,8 @@ use crate::types::{ClusterId, Millis, ReplicaId};
 
 /// Spoken on peer links and nowhere else, so that no other protocol's bytes are ever taken for ours.
 const PROTOCOL: &[u8] = b"althing/1";
-/// How long a TLS key is vouched for. A process makes a new one at half of it.
+/// How long a TLS key is vouched for. A process makes a new one at half of it; one that is shown later still
+/// counts, for the replica key that vouches is what is pinned.
 const LIFETIME_MS: u64 = 30 * 24 * 3_600_000;
 
 /// The members' replica keys, shared by every link; a membership change replaces it whole.
@@ -130,8 +131,8 @@ impl PeerTls {
 
     /// For accepted connections; any member but this replica itself may come.
     #[must_use]
-    pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
-        Arc::clone(&self.current().server).into()
+    pub fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current().server)
     }
 
     /// For a connection to `expected`; whoever else answers is refused.
@@ -197,12 +198,20 @@ fn verifier(
 }
 
 fn issue(
+    of: (ReplicaId, &ClusterId),
+    scheme: &dyn Scheme,
+    verifier: Arc<PeerVerifier>,
+) -> Result<Issued, PeerTlsError> {
+    issue_at(unix_ms(), of, scheme, verifier)
+}
+
+fn issue_at(
+    now_ms: u64,
     (own, cluster_id): (ReplicaId, &ClusterId),
     scheme: &dyn Scheme,
     verifier: Arc<PeerVerifier>,
 ) -> Result<Issued, PeerTlsError> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-    let now_ms = unix_ms();
     let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
     let until = Millis(now_ms.saturating_add(LIFETIME_MS));
     let voucher = Voucher::sign(own, until, (cluster_id, scheme), &spki);

@@ -42,6 +42,8 @@ pub(super) struct Cursor {
     pub(super) synced: bool,
     /// No event was sent to it since the last tick of the progress interval.
     pub(super) quiet: bool,
+    /// The revision whose events it last took again, and how often.
+    pub(super) back: (Revision, u32),
 }
 
 impl Cursor {

@@ -14,6 +14,9 @@ pub const WATCHES_MAX: usize = 10_000;
 /// Bytes after which one poll of a stream stops at the next revision.
 pub(super) const POLL_BYTES: usize = 256 << 10;
 
+/// Values move once per checkpoint; a watcher that finds them gone more often at one revision gives up.
+const TIMES_BACK_MAX: u32 = 3;
+
 /// How a stream reads the events that have left the ring.
 pub type History<'a> = dyn Fn(Revision, &KeyRange) -> (Vec<Event>, Revision) + 'a;
 
@@ -95,12 +98,13 @@ impl WatchStream {
         let synced = start.0 == 0 || start > current;
         let wanted = if planted::is(Bug::FutureRevisionWatch) { Revision(0) } else { start };
         let next = if synced { wanted.max(current.next()) } else { start };
+        let back = (Revision(0), 0);
         if synced {
             self.synced.insert(watch.range.clone(), id);
         } else {
             self.behind.insert(id);
         }
-        let before = self.watchers.insert(id, Cursor { watch, next, synced, quiet: true });
+        let before = self.watchers.insert(id, Cursor { watch, next, synced, quiet: true, back });
         assert!(before.is_none(), "a watch id is given to one watcher");
     }
 
@@ -128,15 +132,23 @@ impl WatchStream {
         true
     }
 
-    /// A watcher's events from `revision` on could not be sent: it takes them again, from history.
-    pub fn go_back(&mut self, id: i64, revision: Revision) {
-        let Some(cursor) = self.watchers.get_mut(&id) else { return };
+    /// A watcher's events from `revision` on could not be sent, for their values have moved: it takes
+    /// them again, from history. False if it did so before and they are gone all the same.
+    #[must_use]
+    pub fn go_back(&mut self, id: i64, revision: Revision) -> bool {
+        let Some(cursor) = self.watchers.get_mut(&id) else { return false };
+        let before = if cursor.back.0 == revision { cursor.back.1 } else { 0 };
+        if before >= TIMES_BACK_MAX {
+            return false;
+        }
+        cursor.back = (revision, before + 1);
         if cursor.synced {
             cursor.synced = false;
             self.synced.remove(&cursor.watch.range, id);
             self.behind.insert(id);
         }
         cursor.next = revision;
+        true
     }
 
     /// What is to be sent next, and whether there is more: then poll again once it is sent.

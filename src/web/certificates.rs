@@ -6,16 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::Web;
 use super::answer::{JSON, failure, found, method_not_allowed};
-use crate::tls::CertificateFacts;
+use crate::tls::{CertificateFacts, Role};
 
 /// A certificate in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificatePage {
-    /// `clients` (what they are shown), `authority` (who signs theirs), `peers` (what peers are shown).
+    /// `clients` (what they are shown), `authority` (who signs theirs), `revocations` (which of theirs count no
+    /// more); the same behind `peer URLs`, for the exchange of members of one owner; `peers` (what this replica
+    /// shows on links).
     pub r#use: String,
     /// Where it comes from; none for what the process made itself.
     pub file: Option<String>,
-    /// Whose it is.
+    /// Whose it is; of revocations how many there are.
     pub subject: String,
     /// Who signed it.
     pub issuer: String,
@@ -23,7 +25,7 @@ pub struct CertificatePage {
     pub serial: String,
     /// Unix seconds from which it is good.
     pub not_before_seconds: i64,
-    /// Unix seconds from which it is not.
+    /// Unix seconds from which it is not; the largest number for never.
     pub not_after_seconds: i64,
 }
 
@@ -39,15 +41,26 @@ fn page(r#use: &str, facts: CertificateFacts) -> CertificatePage {
     }
 }
 
-/// What the listeners use now, authorities behind the certificate shown, and this replica's own for
-/// peers.
+fn named(at: &str, role: Role) -> String {
+    let what = match role {
+        Role::Shown => return if at.is_empty() { "clients".to_owned() } else { at.to_owned() },
+        Role::Authority => "authority",
+        Role::Revocations => "revocations",
+    };
+    if at.is_empty() { what.to_owned() } else { format!("{at}: {what}") }
+}
+
+/// What the listeners use now, authorities and revoked certificates behind the certificate shown, and what
+/// this replica shows its peers.
 pub(super) async fn certificates(State(web): State<Web>, method: Method) -> Response {
     if method != Method::GET {
         return method_not_allowed();
     }
-    let facts = web.settings.tls.as_ref().map(|tls| tls.facts()).unwrap_or_default();
-    let named = |index| if index == 0 { "clients" } else { "authority" };
-    let rows = facts.into_iter().enumerate().map(|(index, facts)| page(named(index), facts));
+    let clients = web.settings.tls.as_ref().map(|tls| tls.facts()).unwrap_or_default();
+    let pages = |at: &'static str, all: Vec<CertificateFacts>| {
+        all.into_iter().map(move |facts| page(&named(at, facts.role), facts))
+    };
+    let rows = pages("", clients).chain(pages("peer URLs", web.handle.exchange_certificates()));
     let peers = web.handle.peer_certificate().map(|facts| page("peers", facts));
     match serde_json::to_string(&rows.chain(peers).collect::<Vec<_>>()) {
         Ok(text) => found(JSON, Body::from(text)),

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use super::Web;
 use super::answer::{JSON, TEXT, allow, failure, found, method_not_allowed};
-use crate::chain::{ConfigChange, Network, Parameters};
+use crate::chain::{ConfigChange, Network, Ownership, Parameters};
 use crate::codec::{Decode, Encode};
 use crate::node::ChangeError;
 use crate::types::Millis;
@@ -123,6 +123,11 @@ pub(super) async fn change(State(web): State<Web>, method: Method, body: Body) -
     let Ok(bytes) = axum::body::to_bytes(body, CHANGE_BYTES_MAX).await else {
         return failure(StatusCode::PAYLOAD_TOO_LARGE, "a change is at most 64 KiB");
     };
+    if web.handle.network().ownership == Ownership::One {
+        // It carries no authority there, and would count as this replica's own word.
+        let why = "a network of one owner changes by etcd's Member RPCs and its members' flags";
+        return failure(StatusCode::FORBIDDEN, why);
+    }
     let change = match ConfigChange::from_bytes(bytes) {
         Ok(change) => change,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("no change: {error}")),

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use althing::chain::{
-    Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Member, Membership,
-    Network, Op, Ownership, Parameters, Phase, Put, Record, Skeleton, Value, ValueSlot, Vote,
+    Administrators, Author, Block, BlockParts, Bundle, BundleParts, Certificate, Effects, Member,
+    Membership, Network, Op, Ownership, Parameters, Phase, Put, Record, Skeleton, Value, ValueSlot,
+    Vote,
 };
 use althing::crypto::{Context, Scheme, hash};
 use althing::ordering::{Core, CoreConfig, Input, Message, Output, Recipients, ViewChange};
@@ -435,7 +436,8 @@ impl Bench {
         }
         replica.root = hash(&Context::EXEC_ROOT, &[&replica.root.0, &block_hash.0]);
         let effects = Effects { height, exec_root: replica.root, changes: Vec::new() };
-        Ok(Input::Executed { effects, next_expiry: None, network: None })
+        let administrators = Administrators::default();
+        Ok(Input::Executed { effects, next_expiry: None, network: None, administrators })
     }
 
     fn page(&self, id: u16, from: Height) -> Option<Message> {

@@ -51,10 +51,11 @@ impl World {
         self.step(slot, Input::Damaged { reason: what })
     }
 
-    /// The same, where a replica only does without.
+    /// The same, where a replica only does without. What failed to be written is no damage: it ends the
+    /// process of a damaged replica like that of any other (protocol.md 6).
     pub(super) fn unread(&mut self, slot: usize, what: String) -> Result<(), String> {
         let node = &mut self.nodes[slot];
-        if node.lost != Lost::Damaged {
+        if node.lost != Lost::Damaged || node.disk.has_met() {
             return Err(what);
         }
         let refused = node.disk.refused_reads();

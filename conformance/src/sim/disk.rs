@@ -220,6 +220,12 @@ impl SimDisk {
         names.map(|(name, id)| (name.clone(), inner.files[id].synced_len)).collect()
     }
 
+    /// Whether an operation has met a fault that [`SimDisk::met`] was not yet asked for.
+    #[must_use]
+    pub fn has_met(&self) -> bool {
+        self.inner().met.is_some()
+    }
+
     /// The fault that an operation has met since the last time this was asked.
     pub fn met(&self) -> Option<DiskFault> {
         self.inner().met.take()

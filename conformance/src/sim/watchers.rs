@@ -21,6 +21,16 @@ const WATCHES_MAX: usize = 4;
 /// The id that stands for all watches of a stream.
 const ALL: i64 = -1;
 
+/// How sending a response went.
+enum Told {
+    /// It arrived.
+    All,
+    /// Values of its events are not where they were; the first event's revision.
+    Moved(Revision),
+    /// The watch is behind this compaction.
+    Compacted(Revision),
+}
+
 /// A client with one stream: it outlives its replica's process.
 pub struct WatchClient {
     /// Where its stream is, and in which process.
@@ -202,11 +212,35 @@ impl World {
         };
         let store = Store { ring, compact_revision: compacted, history: &history };
         let (deliveries, more) = stream.poll(&store);
-        let mut gone = BTreeSet::new();
+        let (mut gone, mut went_back) = (BTreeSet::new(), BTreeSet::new());
         for delivery in deliveries {
+            let id = delivery.watch_id;
+            if gone.contains(&id) || went_back.contains(&id) {
+                continue;
+            }
+            if !went_back.is_empty() && matches!(delivery.load, Load::Progress) {
+                // Not everything before it was sent.
+                stream.request_progress();
+                continue;
+            }
             let told = self.told(client, slot, delivery, (compacted, &gone));
-            gone.extend(told.map_err(|what| format!("client {client} at {slot}: {what}"))?);
+            match told.map_err(|what| format!("client {client} at {slot}: {what}"))? {
+                Told::All => {}
+                Told::Moved(first) if first >= compacted && stream.go_back(id, first) => {
+                    went_back.insert(id);
+                    self.count("watch taken again from history");
+                }
+                Told::Moved(_) => {
+                    self.behind(client, id, compacted)?;
+                    gone.insert(id);
+                }
+                Told::Compacted(at) => {
+                    self.behind(client, id, at)?;
+                    gone.insert(id);
+                }
+            }
         }
+        let more = more || !went_back.is_empty();
         for id in gone {
             stream.cancel(id);
             let Some(watched) = self.watchers[client].watches.get(&id) else { continue };
@@ -218,55 +252,54 @@ impl World {
         Ok(more)
     }
 
-    /// A response arrives; the id of a watch that must be made anew, behind a compaction.
+    /// A watch was cancelled by a compaction; its client makes it anew.
+    fn behind(&mut self, client: usize, id: i64, compacted: Revision) -> Result<(), String> {
+        if let Some(watched) = self.watchers[client].watches.get_mut(&id) {
+            watched.compacted(compacted.0)?;
+        }
+        self.count("watch across compaction");
+        Ok(())
+    }
+
+    /// What is to be sent is read and, if all of it is there, arrives.
     fn told(
         &mut self,
         client: usize,
         slot: usize,
         delivery: Delivery,
         (compacted, gone): (Revision, &BTreeSet<i64>),
-    ) -> Result<Option<i64>, String> {
+    ) -> Result<Told, String> {
         let Delivery { watch_id, revision, load } = delivery;
-        if gone.contains(&watch_id) {
-            return Ok(None);
+        if let Load::Compacted(at) = load {
+            return Ok(Told::Compacted(at));
         }
         let mut seen = Vec::new();
-        let mut behind = match &load {
-            Load::Compacted(at) => Some(at.0),
-            _ => None,
-        };
         if let Load::Events { slots, prev_kv, .. } = &load {
-            let Some(life) = &self.nodes[slot].life else { return Ok(None) };
+            let Some(life) = &self.nodes[slot].life else { return Ok(Told::All) };
+            let first = slots.first().map_or(Revision(0), |slot| slot.event.revision);
             for event in slots {
                 match see(event, *prev_kv, &life.machine.values, compacted) {
                     Ok(event) => seen.push(event),
-                    Err(ValueError::Erased(_)) => behind = Some(compacted.0),
+                    Err(ValueError::Erased(_)) => return Ok(Told::Moved(first)),
                     Err(error) => {
                         // The stream ends with an error; the client goes elsewhere.
                         self.watchers[client].at = None;
                         return self
                             .unread(slot, format!("an event's value: {error}"))
-                            .map(|()| None);
+                            .map(|()| Told::All);
                     }
                 }
             }
         }
         let history = &self.model.history;
         let watches = &mut self.watchers[client].watches;
-        if let Some(at) = behind {
-            if let Some(watched) = watches.get_mut(&watch_id) {
-                watched.compacted(at)?;
-            }
-            self.count("watch across compaction");
-            return Ok(Some(watch_id));
-        }
         if seen.is_empty() {
             let meant = |id: &i64| (watch_id == ALL || *id == watch_id) && !gone.contains(id);
             for (_, watched) in watches.iter_mut().filter(|(id, _)| meant(id)) {
                 watched.progress(revision.0, history)?;
             }
             self.count("watch progress");
-            return Ok(None);
+            return Ok(Told::All);
         }
         let Some(watched) = watches.get_mut(&watch_id) else {
             return Err(format!("events for watch {watch_id}, which there is not"));
@@ -276,7 +309,7 @@ impl World {
         let last = seen.last().map_or(0, |event| event.revision);
         self.requests.seen = self.requests.seen.max(last);
         *self.seen.entry("watch event").or_default() += seen.len() as u64;
-        Ok(None)
+        Ok(Told::All)
     }
 
     /// Watches that lack something after the faults.

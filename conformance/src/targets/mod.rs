@@ -1,9 +1,14 @@
-//! Fuzz targets (faults.md 4.5) that concern peers, log, checkpoints, certificates and `step`: one function
-//! each, that panics when something is wrong. `conformance/fuzz` drives them by coverage, the property
-//! tests by chance.
+//! Fuzz targets (faults.md 4.5): one function each, that panics when something is wrong. `conformance/fuzz`
+//! drives them by coverage, the property tests by chance.
 
 mod certificate;
+mod chain;
+mod naive;
+mod rights;
+#[cfg(feature = "server")]
+mod services;
 mod storage;
+mod transactions;
 #[cfg(feature = "server")]
 mod surface;
 
@@ -12,9 +17,13 @@ use althing::ordering::Message;
 use bytes::Bytes;
 
 pub use certificate::cert_verify;
+pub use rights::rbac_diff;
+#[cfg(feature = "server")]
+pub use services::grpc_to_handler;
 pub use storage::{checkpoint_install, log_open, log_torn, transfer_session};
 #[cfg(feature = "server")]
 pub use surface::{auth_token_parse, config_parse};
+pub use transactions::txn_apply_diff;
 
 use crate::core_search::bench::Bench;
 
@@ -29,6 +38,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config_parse", config_parse),
     #[cfg(feature = "server")]
     ("auth_token_parse", auth_token_parse),
+    #[cfg(feature = "server")]
+    ("grpc_to_handler", grpc_to_handler),
     ("range_normalise", range_normalise),
     ("consensus_msg_roundtrip", consensus_msg_roundtrip),
     ("core_step", core_step),
@@ -37,6 +48,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_torn", log_torn),
     ("checkpoint_install", checkpoint_install),
     ("transfer_session", transfer_session),
+    ("txn_apply_diff", txn_apply_diff),
+    ("rbac_diff", rbac_diff),
 ];
 
 /// Bytes read as a row of decisions; zeros when they are used up.

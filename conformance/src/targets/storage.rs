@@ -1,12 +1,6 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use althing::apply;
-use althing::chain::{
-    Author, BlockHeader, BlockParts, Bundle, BundleParts, Entry, Genesis, GenesisMember, Op,
-    Ownership, Parameters, Put, Record, Skeleton, Value, ValueError, ValueRef, ValueSlot,
-    ValueSource,
-};
+use althing::chain::{Author, Genesis, Op, Put, Record};
 use althing::state::{KeptChunk, Restore, Snapshotter, State};
 use althing::storage::checkpoint::{
     CHECKPOINT_DIRECTORY, Checkpoint, CheckpointParts, CheckpointWriter, candidates,
@@ -14,12 +8,12 @@ use althing::storage::checkpoint::{
 use althing::storage::disk::{Disk, Open};
 use althing::storage::log::{LogError, LogSettings, Recovered, ReplayMark, recover, segment_path};
 use althing::storage::transfer::{Assembly, install};
-use althing::types::{Digest, Epoch, Height, LeaseId, LogPosition, Millis, OrgId, ReplicaId, View};
+use althing::types::{Digest, Height, LeaseId, LogPosition, ReplicaId};
 use bytes::Bytes;
 
 use crate::sim::disk::SimDisk;
-use crate::sim::scheme::KeyRing;
 use crate::targets::Choices;
+use crate::targets::chain::{Chain, Operands};
 
 fn settings() -> LogSettings {
     LogSettings {
@@ -92,16 +86,6 @@ pub fn log_torn(data: &[u8]) {
     assert_eq!(again, shown);
 }
 
-/// Values where a log would keep them.
-#[derive(Default)]
-struct Kept(BTreeMap<u32, Value>);
-
-impl ValueSource for Kept {
-    fn read(&self, at: ValueRef) -> Result<Value, ValueError> {
-        Ok(self.0.get(&at.offset).cloned().expect("it was put there"))
-    }
-}
-
 /// A small state with keys, versions and leases, and a checkpoint of it.
 struct Sample {
     genesis: Genesis,
@@ -110,81 +94,24 @@ struct Sample {
     chunks: Vec<Bytes>,
 }
 
-fn header(cluster_id: Digest) -> BlockHeader {
-    BlockHeader {
-        flags: 0,
-        cluster_id,
-        epoch: Epoch(0),
-        height: Height(1),
-        view: View(0),
-        proposer: ReplicaId(0),
-        time_ms: Millis(1_000),
-        parent: Digest::ZERO,
-        body_root: Digest::ZERO,
-        skeleton_len: 0,
-        values_len: 0,
-        n_ops: 0,
-        exec_height: Height(0),
-        exec_root: Digest::ZERO,
-        config_hash: Digest::ZERO,
-    }
-}
-
 impl Sample {
     fn new() -> Self {
-        let (ring, keys) = KeyRing::new(&[[1; 32]]);
-        let scheme = ring.scheme([1; 32]);
-        let member = GenesisMember {
-            id: ReplicaId(0),
-            organisation: OrgId(0),
-            name: "one".to_owned(),
-            key: keys[0],
-            governance_keys: Vec::new(),
-            client_urls: Vec::new(),
-            peer_address: String::new(),
-        };
-        let genesis = Genesis {
-            ownership: Ownership::Many,
-            demo: false,
-            salt: [5; 32],
-            created_ms: Millis(0),
-            members: vec![member],
-            parameters: Parameters::default(),
-            initial: None,
-        };
-        let cluster_id = genesis.cluster_id();
-        let (mut values, mut refs, mut kept) = (Vec::new(), Vec::new(), Kept::default());
+        let mut chain = Chain::new(1);
+        let roots_before = chain.state.exec_root();
+        let mut operands = Operands::default();
         let mut ops = vec![Op::LeaseGrant { id: LeaseId(7), ttl_seconds: 60 }];
-        for index in 0..12_u32 {
-            let bytes = Bytes::from(vec![b'v'; 40 * index as usize]);
-            let value = Value { salt: [index as u8; 16], bytes };
-            let commitment = value.commitment();
-            let (length, check) = (40 * index, Value::check(&commitment));
-            refs.push(ValueRef { segment: 1, offset: index, length, check });
-            kept.0.insert(index, value.clone());
-            values.push(value);
+        for index in 0..12 {
             ops.push(Op::Put(Put {
                 key: Bytes::from(format!("key {}", index % 8)),
-                value: Some(ValueSlot { index, commitment }),
+                value: Some(operands.slot(&vec![b'v'; 40 * index])),
                 lease: LeaseId(if index % 3 == 0 { 7 } else { 0 }),
                 prev_kv: false,
                 ignore_lease: false,
             }));
         }
-        let skeleton = |op| Skeleton { author: Author::default(), op };
-        let parts = BundleParts {
-            origin: ReplicaId(0),
-            session: 1,
-            first_seq: 0,
-            not_after_ms: Millis(u64::MAX),
-            skeletons: ops.into_iter().map(skeleton).collect(),
-            values,
-        };
-        let bundle = Bundle::sign(parts, &cluster_id, scheme.as_ref());
-        let block = BlockParts::new(vec![Entry::Bundle(bundle)]).into_block(header(cluster_id));
-        let mut state = State::genesis(&genesis);
-        let roots_before = state.exec_root();
-        apply::execute(&mut state, &block, &[refs], &kept, ReplicaId(0)).expect("all values");
+        let ops = ops.into_iter().map(|op| (Author::default(), op)).collect();
+        chain.execute(1_000, ReplicaId(0), ops, operands);
+        let Chain { genesis, header, mut state, kept, .. } = chain;
         let disk = SimDisk::default();
         let mut writer = CheckpointWriter::begin(Arc::new(disk.clone())).expect("memory");
         let (mut snapshotter, mut chunks) = (Snapshotter::begin(&mut state), Vec::new());
@@ -194,8 +121,8 @@ impl Sample {
         }
         let exec_root = state.exec_root();
         let parts = CheckpointParts {
-            cluster_id,
-            header: block.header.clone(),
+            cluster_id: genesis.cluster_id(),
+            header,
             exec_root,
             exec_roots: vec![(Height(0), roots_before), (Height(1), exec_root)],
             replay: ReplayMark::start(),

@@ -93,13 +93,15 @@ fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output 
     command.envs(variables.iter().copied()).output().expect("it runs")
 }
 
+const SECURE: &str = "--listen-client-urls=https://127.0.0.1:1";
+
 #[test]
 fn wrong_flags_end_with_etcds_exit_codes() {
     type Row = (&'static [&'static str], &'static [(&'static str, &'static str)]);
     if !peers::available("api::exit_codes", &["etcd", "althing"]) {
         return;
     }
-    let rows: [Row; 26] = [
+    let rows: [Row; 36] = [
         (&["--help"], &[]),
         (&["--version"], &[]),
         (&["--nothing=1"], &[]),
@@ -115,6 +117,16 @@ fn wrong_flags_end_with_etcds_exit_codes() {
         (&["--listen-client-urls=http://127.0.0.1:1/"], &[]),
         (&["--listen-client-urls=http://127.0.0.1:1"], &[]),
         (&["--listen-peer-urls=http://example.invalid:1"], &[]),
+        (&["--listen-peer-urls=http://:1"], &[]),
+        (&["--listen-client-urls=http://:1", "--advertise-client-urls=http://:1"], &[]),
+        (&["--initial-advertise-peer-urls=http://:1"], &[]),
+        (&["--advertise-client-urls=http://:1"], &[]),
+        (&["--listen-peer-urls=http://127.0.0.1:99999"], &[]),
+        (&["--listen-peer-urls=http://127.0.0.1:x"], &[]),
+        (&["--log-level=loud"], &[]),
+        (&[], &[("ETCD_LOG_LEVEL", "loud")]),
+        (&["--log-format=yaml"], &[]),
+        (&[SECURE, "--advertise-client-urls=https://127.0.0.1:1", "--cert-file=/nowhere"], &[]),
         (&["--feature-gates=Nothing=true"], &[]),
         (&["--max-concurrent-streams=5000000000"], &[]),
         (&["--heartbeat-interval=0"], &[]),

@@ -1,10 +1,12 @@
 //! Networks of one owner that members found by etcd's flags alone, over their peer URLs.
 
+use std::path::Path;
 use std::time::Duration;
 
 use conformance::client::field;
 use conformance::founded::Founded;
 use conformance::peers::{self, eventually};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -81,6 +83,42 @@ fn of_three_two_go_on_and_one_reads_what_it_has() {
     (0..3).for_each(|at| get(&network, at, "fourth"));
 }
 
+/// As etcd's own tests wait for a leader: a linearizable read, then all must name one that is there.
+#[test]
+fn once_the_primary_has_stopped_nobody_names_it() {
+    if !peers::available("process::founding", &["althing"]) {
+        return;
+    }
+    let mut network = Founded::start(3);
+    let ask = |network: &Founded, at: usize| {
+        let status = network.client(at).call("Maintenance/Status", "").expect("a status");
+        let id = |path| field(&status, path).as_u64().expect("an id");
+        (id("leader"), id("header.member_id"))
+    };
+    for round in 0..6 {
+        let leads = |at: &usize| matches!(ask(&network, *at), (leader, own) if leader == own);
+        let mut first = None;
+        eventually("one leads", MINUTE, || {
+            first = (0..3).find(leads);
+            first.is_some()
+        });
+        let first = first.expect("found above");
+        let gone = ask(&network, first).1;
+        network.terminate(first);
+        let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
+        eventually("a read", MINUTE, || {
+            let patience = Duration::from_secs(3);
+            network.client(others[0]).call_within("KV/Range", "key:'any'", patience).is_ok()
+        });
+        // Two are left, and both were needed for the read.
+        for at in &others {
+            let (leader, _) = ask(&network, *at);
+            assert!(leader != 0 && leader != gone, "round {round}: m{at} names {leader:x}");
+        }
+        network.launch_all();
+    }
+}
+
 #[test]
 fn who_crashes_or_loses_its_disk_while_the_network_is_founded_comes_in_or_is_refused() {
     if !peers::available("process::founding", &["althing", "etcdctl"]) {
@@ -134,4 +172,155 @@ fn members_behind_proxies_are_found_where_they_say() {
     network.launch_all();
     put(&network, 2, "key");
     (0..3).for_each(|at| get(&network, at, "key"));
+}
+
+#[test]
+fn a_larger_quota_at_one_members_restart_is_the_networks() {
+    if !peers::available("process::founding", &["althing", "etcdctl"]) {
+        return;
+    }
+    let mut network = Founded::places(3);
+    for at in 0..3 {
+        network.launch(at, &["--quota-backend-bytes=100000"]);
+    }
+    (0..3).for_each(|at| network.wait_until_ready(at));
+    let big = "x".repeat(60_000);
+    let put = |network: &Founded, at: usize| network.etcdctl(at, &["put", "big", &big]);
+    eventually("there is no more space", MINUTE, || {
+        put(&network, 0).is_err_and(|why| why.contains("mvcc: database space exceeded"))
+    });
+    network.terminate(1);
+    network.launch(1, &["--quota-backend-bytes=10000000"]);
+    network.wait_until_ready(1);
+    let alarm = network.etcdctl(0, &["alarm", "disarm"]).expect("an answer");
+    assert!(alarm.contains("alarm:NOSPACE"), "{alarm}");
+    for at in 0..3 {
+        assert_eq!(put(&network, at), Ok("OK".to_owned()), "through m{at}");
+    }
+    // Without the flag a member takes what the network has.
+    network.terminate(2);
+    network.launch(2, &[]);
+    network.wait_until_ready(2);
+    assert_eq!(put(&network, 2), Ok("OK".to_owned()));
+}
+
+/// An authority and a certificate of it for this machine, good until the end of that year.
+fn write_pair(directory: &Path, name: &str, (ca, year): (&Issuer<'_, KeyPair>, i32)) {
+    let key = KeyPair::generate().expect("a key");
+    let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+    leaf.distinguished_name.push(DnType::CommonName, name);
+    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    leaf.not_after = rcgen::date_time_ymd(year, 12, 31);
+    let signed = leaf.signed_by(&key, ca).expect("a certificate");
+    std::fs::write(directory.join(format!("{name}.crt")), signed.pem()).expect("written");
+    std::fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+}
+
+fn authority(directory: &Path, name: &str) -> Issuer<'static, KeyPair> {
+    let key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, name);
+    let signed = ca.self_signed(&key).expect("a certificate");
+    std::fs::write(directory.join(format!("{name}.crt")), signed.pem()).expect("written");
+    Issuer::new(ca, key)
+}
+
+fn peer_flags(directory: &Path, name: &str, ca: &str) -> Vec<String> {
+    let path = |file: &str| directory.join(file).display().to_string();
+    vec![
+        format!("--peer-cert-file={}", path(&format!("{name}.crt"))),
+        format!("--peer-key-file={}", path(&format!("{name}.key"))),
+        format!("--peer-trusted-ca-file={}", path(&format!("{ca}.crt"))),
+        "--peer-client-cert-auth".to_owned(),
+    ]
+}
+
+#[test]
+fn members_at_https_urls_need_certificates_to_find_each_other_and_none_afterwards() {
+    if !peers::available("process::founding", &["althing", "etcdctl"]) {
+        return;
+    }
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let files = files.path();
+    let (ours, theirs) = (authority(files, "ours"), authority(files, "theirs"));
+    write_pair(files, "member", (&ours, 2099));
+    write_pair(files, "stranger", (&theirs, 2099));
+    let mut network = Founded::places(3).secure(peer_flags(files, "member", "ours"));
+    let stranger = peer_flags(files, "stranger", "theirs");
+    let stranger: Vec<&str> = stranger.iter().map(String::as_str).collect();
+    network.launch(0, &[]);
+    network.launch(1, &[]);
+    network.launch(2, &stranger);
+    // Each says why it still waits.
+    eventually("the stranger's certificate is refused", MINUTE, || {
+        let heard = network.members[0].output();
+        heard.contains("m2 (https://") && heard.contains("UnknownIssuer")
+    });
+    assert!(!network.file(0, "keys/genesis.json").exists(), "no network with a stranger");
+    network.kill(2);
+    network.launch_all();
+    put(&network, 0, "key");
+    (0..3).for_each(|at| get(&network, at, "key"));
+    let shown = peers::command("althing")
+        .args(["cert", "status", "--endpoint", &network.members[0].client_url])
+        .output()
+        .expect("althing runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for part in ["peer URLs", "peer URLs: authority", "member.crt", "ours.crt"] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+
+    // A stranger is not let in; a member is, with certificates that changed meanwhile.
+    let next = authority(files, "ours");
+    write_pair(files, "member", (&next, 2099));
+    let at = network.add_place();
+    let url = network.members[at].peer_url.clone();
+    eventually("it is added", MINUTE, || {
+        network.etcdctl(0, &["member", "add", "m3", &format!("--peer-urls={url}")]).is_ok()
+    });
+    network.launch(at, &[&["--initial-cluster-state=existing"], &stranger[..]].concat());
+    eventually("its certificate is refused", MINUTE, || {
+        network.members[at].output().contains("waiting to be let into the network")
+    });
+    network.kill(at);
+    network.launch(at, &["--initial-cluster-state=existing"]);
+    network.wait_until_ready(at);
+    put(&network, at, "joined");
+
+    // They expire: whoever starts again is linked all the same.
+    write_pair(files, "member", (&next, 2021));
+    for at in 0..4 {
+        network.terminate(at);
+        network.launch(at, &[]);
+        network.wait_until_ready(at);
+        put(&network, at, "expired");
+    }
+    (0..4).for_each(|at| get(&network, at, "expired"));
+}
+
+#[test]
+fn https_peer_urls_work_with_made_certificates_and_are_refused_without_any() {
+    if !peers::available("process::founding", &["althing", "etcdctl"]) {
+        return;
+    }
+    let mut network = Founded::places(3).secure(vec!["--peer-auto-tls".to_owned()]);
+    network.launch_all();
+    put(&network, 0, "key");
+    (0..3).for_each(|at| get(&network, at, "key"));
+    let mut bare = Founded::places(3).secure(Vec::new());
+    bare.launch(0, &[]);
+    let said = bare.wait_until_ended(0);
+    assert!(said.contains("cannot listen on TLS for 127.0.0.1:"), "{said}");
+    assert!(said.contains("KeyFile and CertFile are not presented"), "{said}");
+    assert!(!bare.file(0, "keys").exists(), "nothing was made");
+    // Who listens without TLS and is sought with it is not found: the other says so.
+    let mut mixed = Founded::places(2).secure(vec!["--peer-auto-tls".to_owned()]);
+    let plain = mixed.members[1].peer_url.replacen("https", "http", 1);
+    mixed.launch(0, &[]);
+    mixed.launch(1, &[&format!("--listen-peer-urls={plain}")]);
+    eventually("the first says why it waits", MINUTE, || {
+        mixed.members[0].output().contains("m1 (https://")
+    });
+    assert!(!mixed.file(0, "keys/genesis.json").exists());
 }

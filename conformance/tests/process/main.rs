@@ -1,5 +1,7 @@
 //! Four replicas as processes, and what happens when some of them die.
 
+mod abuse;
+mod as_etcd;
 mod auth;
 mod bad_input;
 mod certificates;

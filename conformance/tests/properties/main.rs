@@ -91,6 +91,22 @@ fn a_range_holds_the_keys_that_etcd_says() {
     twin(targets::range_normalise, 5000, 40);
 }
 
+#[test]
+fn transactions_answer_as_a_store_written_on_a_page() {
+    twin(targets::txn_apply_diff, 1500, 300);
+}
+
+#[test]
+fn what_is_allowed_is_allowed_key_by_key() {
+    twin(targets::rbac_diff, 1500, 250);
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn any_request_is_answered_and_the_next_one_served() {
+    twin(targets::grpc_to_handler, 600, 120);
+}
+
 #[cfg(feature = "server")]
 #[test]
 fn a_bent_token_lets_nobody_in() {

@@ -7,6 +7,7 @@ mod evidence;
 mod feed;
 mod fence;
 mod lies;
+mod owned;
 mod scenarios_liveness;
 mod scenarios_safety;
 mod tenure;

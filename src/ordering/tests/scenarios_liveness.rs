@@ -14,6 +14,16 @@ fn views(world: &World) -> Vec<u64> {
     world.cores().map(|core| core.status().view.0).collect()
 }
 
+/// Who asks before the network has begun is answered when it has, not at the next question (12.4).
+#[test]
+fn a_read_from_before_the_network_began_waits_for_no_timer() {
+    for n in [3, 4] {
+        let mut world = World::new(n, 19, Options::default());
+        (0..n).for_each(|id| world.read(id));
+        assert!(world.run_until_read(250), "{}", world.describe());
+    }
+}
+
 /// 24: a late copy of a bundle that was executed starts no timer.
 #[test]
 fn a_late_copy_of_an_executed_bundle_suspects_nobody() {

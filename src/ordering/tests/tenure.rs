@@ -34,6 +34,43 @@ fn a_primary_that_hands_over_delays_its_clients_by_less_than_any_timeout() {
     assert!(world.cores().all(|core| core.status().view == View(1)), "only a primary hands over");
 }
 
+#[test]
+fn who_stops_last_waits_for_nobody_to_take_over() {
+    let mut world = World::begun(3, 18, Options::default());
+    let unlink = |world: &mut World, peer: u16| {
+        world.kill(peer);
+        world.outputs_of(0, Input::PeerDown { peer: ReplicaId(peer) });
+    };
+    unlink(&mut world, 1);
+    world.hand_over(0);
+    assert!(world.core(0).is_handing_over(), "two are a quorum of three");
+    unlink(&mut world, 2);
+    assert!(!world.core(0).is_handing_over(), "{}", world.describe());
+}
+
+#[test]
+fn who_has_entered_the_next_view_names_its_primary_at_once() {
+    for n in [3, 4] {
+        let mut world = World::begun(n, 17, Options::default());
+        world.submit(1);
+        assert!(world.run_until_ordered(1000));
+        world.run_ms(500);
+        world.hand_over(0);
+        let mut seen = 0;
+        for _ in 0..300 {
+            world.run_ms(1);
+            for core in world.cores() {
+                let status = core.status();
+                if (status.view, status.mode) == (View(1), Mode::Normal) {
+                    assert_eq!(status.primary, Some(ReplicaId(1)), "{}", world.describe());
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 100 * usize::from(n), "{seen} of {n}: {}", world.describe());
+    }
+}
+
 /// Ten seconds of what clients see: every origin submits every 50 ms.
 fn steady(world: &mut World, seconds: u64) {
     for _ in 0..seconds * 20 {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chain::{
-    Author, Block, BlockParts, Bundle, BundleParts, Certificate, CheckpointCertificate,
-    CheckpointId, ChunkEntry, ConfigChange, Effects, Entry, EpochProof, Genesis, GenesisMember,
-    Manifest, Network, Op, Ownership, Parameters, Phase, Put, Record, SessionWindow, Skeleton,
-    Value, ValueSlot, Vote,
+    Administrators, Author, Block, BlockParts, Bundle, BundleParts, Certificate,
+    CheckpointCertificate, CheckpointId, ChunkEntry, ConfigChange, Effects, Entry, EpochProof,
+    Genesis, GenesisMember, Manifest, Network, Op, Ownership, Parameters, Phase, Put, Record,
+    SessionWindow, Skeleton, Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Context, Ed25519, PublicKey, Scheme, Signature, hash};
@@ -60,6 +60,10 @@ pub struct Options {
     pub slow: Option<(u16, u64)>,
     /// A checkpoint at every multiple of this height; 0 for none.
     pub checkpoint_every: u64,
+    /// A network of one owner, whose members these may change from the first block on.
+    pub owned: Option<Administrators>,
+    /// A replica that lets everybody change them.
+    pub lax: Option<u16>,
 }
 
 /// What executing leaves behind: enough to see a fork, a repetition or a loss.
@@ -114,7 +118,7 @@ struct Node {
     joined: bool,
     fences: u32,
     /// Requests that wait until it admits any.
-    queued: VecDeque<Option<Op>>,
+    queued: VecDeque<Option<(Author, Op)>>,
     waits_for: Vec<ReplicaId>,
     votes_sent: u32,
     may_halt: bool,
@@ -173,6 +177,7 @@ pub enum SourceLie {
 #[derive(Clone)]
 struct Founders {
     n: u16,
+    ownership: Ownership,
     parameters: Parameters,
 }
 
@@ -227,7 +232,9 @@ impl World {
     fn down(n: u16, seed: u64, options: Options) -> Self {
         let default = Parameters::default();
         let tenure_blocks = options.tenure_blocks.unwrap_or(default.tenure_blocks);
-        let founders = Founders { n, parameters: Parameters { tenure_blocks, ..default } };
+        let ownership = if options.owned.is_some() { Ownership::One } else { Ownership::Many };
+        let parameters = Parameters { tenure_blocks, ..default };
+        let founders = Founders { n, ownership, parameters };
         Self {
             options,
             trace: Vec::new(),
@@ -344,6 +351,7 @@ impl World {
             return;
         }
         self.replay_epochs(id);
+        let administrators = self.administrators(id);
         let node = &mut self.nodes[id as usize];
         node.starts += 1;
         node.session = 0;
@@ -351,6 +359,7 @@ impl World {
         node.votes_sent = 0;
         let recovery = (!node.records.is_empty()).then(|| Recovery {
             checkpoints: node.held.clone(),
+            administrators,
             session_counter: u64::from(node.starts) - 1,
             ..recovery(&node.records, &node.state)
         });
@@ -523,7 +532,10 @@ impl World {
             node.next_seq += 1;
             let numbers = (session, first_seq);
             let bundle = match op {
-                Some(op) => op_bundle((id, node.key), numbers, op),
+                Some((author, op)) => {
+                    let skeleton = Skeleton { author, op };
+                    skeleton_bundle((id, node.key), numbers, skeleton)
+                }
                 None => keyed_bundle((id, node.key), session, first_seq, now),
             };
             self.submitted.push((id, session, first_seq));
@@ -604,14 +616,24 @@ impl World {
 
     /// Submits a change of members or parameters through `id`.
     pub fn submit_change(&mut self, id: u16, change: ConfigChange) {
-        self.submit_op(id, Op::Config(Box::new(change)));
+        self.submit_change_as("", id, change);
+    }
+
+    /// The same in the name of a user.
+    pub fn submit_change_as(&mut self, user: &'static str, id: u16, change: ConfigChange) {
+        let author = Author { user: user.into(), ..Author::default() };
+        self.submit_authored(id, author, Op::Config(Box::new(change)));
     }
 
     /// Submits an op without values, alone in its bundle.
     pub fn submit_op(&mut self, id: u16, op: Op) {
+        self.submit_authored(id, Author::default(), op);
+    }
+
+    fn submit_authored(&mut self, id: u16, author: Author, op: Op) {
         if self.is_up(id) {
             let node = &mut self.nodes[id as usize];
-            node.queued.push_back(Some(op));
+            node.queued.push_back(Some((author, op)));
             self.admit(id);
         }
     }
@@ -908,7 +930,14 @@ impl World {
         self.trace.push(height.0 ^ u64::from(id) << 32 ^ self.now_ms << 40);
         let next_expiry = self.options.leases.then(|| Millis(block.header.time_ms.0 + 3_600_000));
         let effects = Effects { height, exec_root: root, changes: Vec::new() };
-        Input::Executed { effects, next_expiry, network: next }
+        let administrators = self.administrators(id);
+        Input::Executed { effects, next_expiry, network: next, administrators }
+    }
+
+    /// Who may change members, as this replica has it.
+    fn administrators(&self, id: u16) -> Administrators {
+        let owned = self.options.owned.as_ref().filter(|_| self.options.lax != Some(id));
+        owned.cloned().unwrap_or_default()
     }
 
     fn finish_checkpoints(&mut self, id: u16) {
@@ -1165,7 +1194,7 @@ fn network(founders: &Founders) -> Network {
         peer_address: format!("127.0.0.1:{}", 3000 + id),
     };
     Network::of(&Genesis {
-        ownership: Ownership::Many,
+        ownership: founders.ownership,
         demo: false,
         salt: [0; 32],
         created_ms: Millis(UNIX_MS),
@@ -1175,13 +1204,17 @@ fn network(founders: &Founders) -> Network {
     })
 }
 
-pub fn op_bundle((id, key): (u16, PublicKey), numbers: (u64, u64), op: Op) -> Bundle {
+pub fn op_bundle(signer: (u16, PublicKey), numbers: (u64, u64), op: Op) -> Bundle {
+    skeleton_bundle(signer, numbers, Skeleton { author: Author::default(), op })
+}
+
+fn skeleton_bundle((id, key): (u16, PublicKey), numbers: (u64, u64), skeleton: Skeleton) -> Bundle {
     let parts = BundleParts {
         origin: ReplicaId(id),
         session: numbers.0,
         first_seq: numbers.1,
         not_after_ms: Millis(u64::MAX),
-        skeletons: vec![Skeleton { author: Author::default(), op }],
+        skeletons: vec![skeleton],
         values: Vec::new(),
     };
     Bundle::sign(parts, &CLUSTER, &Hashed(key))
@@ -1323,6 +1356,7 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         exec_roots: state.roots.iter().map(|(height, root)| (*height, *root)).collect(),
         windows: state.windows.clone(),
         next_expiry: None,
+        administrators: Administrators::default(),
         stable: None,
         checkpoints: Vec::new(),
         erased: Height(0),

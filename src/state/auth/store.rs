@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use crate::chain::{AuthOp, Permission, Value};
+use crate::chain::{Administrators, AuthOp, Permission, Value};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::state::Span;
 use crate::state::auth::rights::Rights;
@@ -64,6 +64,8 @@ pub struct AuthStore {
     pub roles: BTreeMap<Bytes, Role>,
     /// As encoded; at most [`AUTH_BYTES_MAX`].
     bytes: usize,
+    /// Follows from the rest.
+    administrators: Administrators,
 }
 
 impl Default for AuthStore {
@@ -75,6 +77,7 @@ impl Default for AuthStore {
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
             bytes: 0,
+            administrators: Administrators::default(),
         }
     }
 }
@@ -98,6 +101,18 @@ impl AuthStore {
         }
         let user = self.users.get(user).ok_or(AuthError::UserNotFound)?;
         if user.roles.contains(ROOT) { Ok(()) } else { Err(AuthError::PermissionDenied) }
+    }
+
+    /// Whom [`AuthStore::check_root`] lets pass.
+    pub(in crate::state) fn administrators(&self) -> &Administrators {
+        &self.administrators
+    }
+
+    fn find_administrators(&mut self) {
+        let all = self.users.iter().filter(|(_, user)| user.roles.contains(ROOT));
+        let names = || all.map(|(name, _)| name.clone()).collect();
+        self.administrators =
+            if self.enabled { Administrators::only(names()) } else { Administrators::default() };
     }
 
     /// etcd's requireAuthInfo: any user will do. `revision` is that of his look-up, 0 for no user.
@@ -189,6 +204,7 @@ impl AuthStore {
         let mut writer = Writer::new();
         self.write(&mut writer, &|value, writer| value.encode(writer));
         self.bytes = writer.len();
+        self.find_administrators();
         Ok(())
     }
 
@@ -390,6 +406,7 @@ impl AuthStore {
             store.roles.insert(name, Role { permissions });
         }
         store.bytes = reader.position() - start;
+        store.find_administrators();
         Ok(store)
     }
 }

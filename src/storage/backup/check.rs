@@ -8,9 +8,7 @@ use bytes::Bytes;
 
 use crate::chain::{CheckpointCertificate, ChunkEntry, EpochProof, Manifest, Value};
 use crate::codec::{Decode, DecodeError, Reader};
-use crate::storage::backup::chunk::{
-    self, AUTH, HEAD, Head, Item, LEASES, Lease, Users, keys_chunk,
-};
+use crate::storage::backup::chunk::{Gathered, Head, Item, keys_chunk};
 use crate::storage::backup::etcd::{
     KEY, Small, key_value, read_key_value, revision_key, small_buckets,
 };
@@ -79,7 +77,7 @@ impl Backup {
     /// # Errors
     /// [`BackupError`].
     pub fn revision(&self) -> Result<i64, BackupError> {
-        let head = self.chunk(0, &mut Gathered::default())?;
+        let head = self.chunk(0, &mut Found::default())?;
         let head = Head::read(&head).map_err(|error| BackupError::Decode("head", error))?;
         Ok(head.revision)
     }
@@ -130,19 +128,20 @@ impl Backup {
     /// # Errors
     /// The first [`BackupError`].
     pub fn check(&self, manifest: &Manifest) -> Result<Content, BackupError> {
-        let mut found = Gathered::default();
+        let mut found = Found::default();
         for (number, wanted) in manifest.chunks.iter().enumerate() {
             let bytes = self.chunk(number, &mut found)?;
             if ChunkEntry::of(&bytes) != *wanted {
                 let what = "its hash is another one".to_owned();
                 return Err(BackupError::Chunk { number, what });
             }
-            found.take(number, &bytes, self.owner)?;
+            let taken = found.small.take(&bytes, self.owner);
+            taken.map_err(|error| BackupError::Chunk { number, what: error.to_string() })?;
         }
         let none = || BackupError::Chunk { number: 0, what: "there is no head".to_owned() };
-        let head = found.head.ok_or_else(none)?;
+        let head = found.small.head.ok_or_else(none)?;
         self.check_keys(found.versions)?;
-        self.check_small(&small_buckets(&head, &found.leases, &found.users))?;
+        self.check_small(&small_buckets(&head, &found.small))?;
         Ok(Content {
             revision: head.revision,
             compact_revision: head.compact_revision,
@@ -153,7 +152,7 @@ impl Backup {
         })
     }
 
-    fn chunk(&self, number: usize, found: &mut Gathered) -> Result<Bytes, BackupError> {
+    fn chunk(&self, number: usize, found: &mut Found) -> Result<Bytes, BackupError> {
         let failed = |what: String| BackupError::Chunk { number, what };
         let name = chunk_name(number);
         let entry = self.database.get(BUCKET, name.as_bytes())?;
@@ -184,7 +183,7 @@ impl Backup {
         &self,
         number: usize,
         bone: &Bone,
-        found: &mut Gathered,
+        found: &mut Found,
     ) -> Result<(Bytes, Item), BackupError> {
         let (revision, sub) = (bone.revision, bone.sub);
         let place = format!("revision {revision}, change {sub}");
@@ -192,7 +191,7 @@ impl Backup {
         let name = revision_key(revision, sub, bone.salt.is_none());
         let bytes = self.database.get(KEY, &name)?.ok_or_else(|| failed("it is missing"))?;
         let read = read_key_value(&bytes).ok_or_else(|| failed("it is no KeyValue"))?;
-        let compact = found.head.map_or(0, |head| head.compact_revision);
+        let compact = found.small.head.map_or(0, |head| head.compact_revision);
         let own_sub = if revision < compact { 0 } else { sub };
         let item = match bone.salt {
             Some(salt) => Item::Put {
@@ -286,30 +285,10 @@ impl Bone {
     }
 }
 
+/// What the chunks before the next one held.
 #[derive(Default)]
-struct Gathered {
-    head: Option<Head>,
-    leases: Vec<Lease>,
-    users: Users,
+struct Found {
+    small: Gathered,
     versions: u64,
     last: Option<(Bytes, i64, u32)>,
-}
-
-impl Gathered {
-    /// Takes in a chunk whose hash is right.
-    fn take(&mut self, number: usize, bytes: &Bytes, owner: OrgId) -> Result<(), BackupError> {
-        let failed = |error: DecodeError| BackupError::Chunk { number, what: error.to_string() };
-        match bytes.first().copied() {
-            Some(HEAD) => self.head = Some(Head::read(bytes).map_err(failed)?),
-            Some(LEASES) => self.leases.extend(chunk::leases(bytes).map_err(failed)?),
-            Some(AUTH) => {
-                let (organisation, users) = chunk::users(bytes).map_err(failed)?;
-                if organisation == owner {
-                    self.users = users;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
 }

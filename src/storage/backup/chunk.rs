@@ -71,6 +71,33 @@ pub(super) struct User {
     pub roles: Vec<Bytes>,
 }
 
+/// What the chunks without keys hold.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub head: Option<Head>,
+    pub leases: Vec<Lease>,
+    /// Those of one organisation.
+    pub users: Users,
+}
+
+impl Gathered {
+    /// Takes in a chunk; nothing of one that holds keys.
+    pub fn take(&mut self, bytes: &Bytes, owner: OrgId) -> Result<(), DecodeError> {
+        match bytes.first().copied() {
+            Some(HEAD) => self.head = Some(Head::read(bytes)?),
+            Some(LEASES) => self.leases.extend(leases(bytes)?),
+            Some(AUTH) => {
+                let (organisation, users) = users(bytes)?;
+                if organisation == owner {
+                    self.users = users;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// The users and roles of one organisation.
 #[derive(Default)]
 pub(super) struct Users {

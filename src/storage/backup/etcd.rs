@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::storage::backup::chunk::{Head, Item, Lease, Users};
+use crate::storage::backup::chunk::{Gathered, Head, Item, Lease};
 
 /// Keys by revision.
 pub(super) const KEY: &[u8] = b"key";
 
-/// What the schema's version says.
-pub(super) const VERSION: &[u8] = b"3.7.0";
+/// The version of the schema.
+pub const STORAGE_VERSION: &str = "3.7.0";
 
 const MARK: u8 = b't';
 
@@ -152,7 +152,8 @@ pub(super) fn read_lease(bytes: &Bytes) -> Option<(i64, i64)> {
 ///
 /// There is no member and no raft in them: `etcdutl snapshot restore` takes what is there of both away
 /// and writes the new cluster's.
-pub(super) fn small_buckets(head: &Head, leases: &[Lease], users: &Users) -> Small {
+pub(super) fn small_buckets(head: &Head, gathered: &Gathered) -> Small {
+    let Gathered { leases, users, .. } = gathered;
     let mut buckets = Small::new();
     for name in [&b"alarm"[..], b"auth", b"authRoles", b"authUsers", b"cluster", b"lease"] {
         buckets.insert(name, BTreeMap::new());
@@ -163,8 +164,8 @@ pub(super) fn small_buckets(head: &Head, leases: &[Lease], users: &Users) -> Sma
     let mut put = |bucket: &'static [u8], key: &[u8], value: Vec<u8>| {
         buckets.entry(bucket).or_default().insert(key.to_vec(), value);
     };
-    put(b"cluster", b"clusterVersion", VERSION.to_vec());
-    put(b"meta", b"storageVersion", VERSION.to_vec());
+    put(b"cluster", b"clusterVersion", STORAGE_VERSION.into());
+    put(b"meta", b"storageVersion", STORAGE_VERSION.into());
     if head.compact_revision > 0 {
         for name in [&b"scheduledCompactRev"[..], b"finishedCompactRev"] {
             put(b"meta", name, revision_key(head.compact_revision, 0, false));

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::chain::Value;
 use crate::codec::{Encode, Writer};
-use crate::storage::backup::chunk::{self, AUTH, HEAD, Head, Item, KEYS, LEASES, Span, Users};
+use crate::storage::backup::chunk::{self, Gathered, Head, Item, KEYS, Span};
 use crate::storage::backup::etcd::{KEY, Small, key_value, revision_key, small_buckets};
 use crate::storage::backup::{BUCKET, BackupError, ChunkFiles, FORMAT, Proof};
 use crate::storage::bbolt::{DatabaseWriter, Layout};
@@ -69,11 +69,11 @@ impl Export {
             let what = |error| BackupError::Decode("chunk", error);
             plan.chunk(number, &bytes, owner).map_err(what)?;
         }
-        let Plan { head, mut places, entries, leases, users } = plan;
+        let Plan { small, mut places, entries } = plan;
         let none = BackupError::Chunk { number: 0, what: "there is no head".to_owned() };
-        let head = head.ok_or(none)?;
+        let head = small.head.ok_or(none)?;
         let subs = order(&mut places, head.compact_revision);
-        let small = small_buckets(&head, &leases, &users);
+        let small = small_buckets(&head, &small);
         let layout = Layout::default();
         let mut export = Self { files, head, places, subs, entries, small, proof, owner, layout };
         export.layout = export.fill(DatabaseWriter::measure(), false)?;
@@ -236,11 +236,9 @@ fn order(places: &mut [Place], compact: i64) -> Vec<u32> {
 /// What the first pass gathers.
 #[derive(Default)]
 struct Plan {
-    head: Option<Head>,
+    small: Gathered,
     places: Vec<Place>,
     entries: Vec<usize>,
-    leases: Vec<chunk::Lease>,
-    users: Users,
 }
 
 impl Plan {
@@ -250,18 +248,9 @@ impl Plan {
         bytes: &Bytes,
         owner: OrgId,
     ) -> Result<(), crate::codec::DecodeError> {
-        let mut entry = 1 + bytes.len();
-        match bytes.first().copied() {
-            Some(HEAD) => self.head = Some(Head::read(bytes)?),
-            Some(LEASES) => self.leases.extend(chunk::leases(bytes)?),
-            Some(AUTH) => {
-                let (organisation, users) = chunk::users(bytes)?;
-                if organisation == owner {
-                    self.users = users;
-                }
-            }
-            _ => entry = self.keys(number, bytes)?,
-        }
+        self.small.take(bytes, owner)?;
+        let is_keys = bytes.first() == Some(&KEYS);
+        let entry = if is_keys { self.keys(number, bytes)? } else { 1 + bytes.len() };
         self.entries.push(entry);
         Ok(())
     }

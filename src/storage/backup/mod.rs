@@ -22,6 +22,7 @@ use crate::storage::checkpoint::{Checkpoint, ChunkPlace, chunk_path};
 use crate::storage::disk::{Disk, DiskError, DiskFile, Open};
 
 pub use check::{Backup, Content};
+pub use etcd::STORAGE_VERSION;
 pub use export::Export;
 pub use import::{Change, EtcdSnapshot, ImportError, Put};
 

@@ -74,6 +74,19 @@ impl OsDisk {
         Ok(Self { directory: directory.to_owned(), lock: None, waits: true })
     }
 
+    /// One file, wherever it lies, to be read.
+    ///
+    /// # Errors
+    /// [`DiskErrorKind::NotFound`], and any other.
+    pub fn open_file(path: &Path) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+            let shown = path.display().to_string();
+            DiskError::new(DiskErrorKind::NotFound, &shown, "it does not name a file")
+        })?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Self::open_read_only(directory.unwrap_or(Path::new(".")))?.open(name, Open::Read)
+    }
+
     /// Where it is.
     #[must_use]
     pub fn directory(&self) -> &Path {

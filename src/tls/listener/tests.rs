@@ -3,13 +3,13 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-struct Authority {
+pub(in crate::tls) struct Authority {
     directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
@@ -20,11 +20,11 @@ impl Authority {
         Self { directory, issuer: Issuer::new(parameters, key) }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn leaf(&self, file: &str, common_name: &str) {
+    pub fn leaf(&self, file: &str, common_name: &str) {
         let key = KeyPair::generate().expect("a key");
         let mut parameters =
             CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
@@ -48,12 +48,6 @@ impl Authority {
         let pair = |name| (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
         let files = ClientFiles { trusted_ca: self.path("ca.crt"), identity: identity.map(pair) };
         client_config(&files).expect("a client")
-    }
-}
-
-impl ListenerTls {
-    fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.load().config)
     }
 }
 

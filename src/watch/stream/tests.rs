@@ -189,6 +189,32 @@ fn one_poll_holds_no_more_bytes_than_its_bound_and_one_revision() {
     }
 }
 
+/// Each watcher for itself: that values of others moved too, one poll after the other, is no reason.
+#[test]
+fn a_watcher_takes_events_again_until_it_found_them_gone_three_times() {
+    let mut world = World::new();
+    let mut stream = WatchStream::new(world.ring.revision());
+    for key in [b"a", b"c", b"e", b"g", b"i"] {
+        create(&mut stream, watch(key, b"", 0), Revision(1)).expect("created");
+    }
+    world.write(&BTreeSet::from([0, 2, 4, 6, 8]));
+    assert_eq!(seen(&world.poll(&mut stream).0, 0), [(2, 0)]);
+    for id in 0..5 {
+        assert!(stream.go_back(id, Revision(2)), "{id} for the first time");
+        let (deliveries, _) = world.poll(&mut stream);
+        assert_eq!(seen(&deliveries, id).len(), 1, "{id} sees its event again");
+    }
+    for _ in 0..2 {
+        assert!(stream.go_back(1, Revision(2)));
+        assert_eq!(seen(&world.poll(&mut stream).0, 1).len(), 1);
+    }
+    assert!(!stream.go_back(1, Revision(2)), "its value is nowhere");
+    world.write(&BTreeSet::from([2]));
+    assert_eq!(seen(&world.poll(&mut stream).0, 1), [(3, 0)]);
+    assert!(stream.go_back(1, Revision(3)), "another event's value");
+    assert!(!stream.go_back(9, Revision(3)), "there is no such watcher");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(BTreeSet<u8>),

@@ -20,13 +20,41 @@ pub fn failure(failure: &Failure) -> String {
 /// The keys of a lease in one order.
 pub fn sort_keys(reply: &mut DynamicMessage) {
     let _ = known("keys of `LeaseTimeToLive`");
-    let Some(mut value) = reply.get_field_by_name("keys").map(|value| value.into_owned()) else {
+    sort(reply, "keys");
+}
+
+/// A list that etcd makes from a Go map, in one order.
+pub fn sort(reply: &mut DynamicMessage, list: &str) {
+    let Some(mut value) = reply.get_field_by_name(list).map(|value| value.into_owned()) else {
         return;
     };
-    if let Value::List(keys) = &mut value {
-        keys.sort_by_key(|key| key.as_bytes().cloned());
-        reply.set_field_by_name("keys", value);
+    if let Value::List(items) = &mut value {
+        items.sort_by_cached_key(|item| match item {
+            Value::Message(message) => message.to_text_format().into_bytes(),
+            item => item.as_bytes().map(|bytes| bytes.to_vec()).unwrap_or_default(),
+        });
+        reply.set_field_by_name(list, value);
     }
+}
+
+/// A hash, whose number is each server's own.
+pub fn hash(reply: &mut DynamicMessage, at_compaction: bool) {
+    let _ = known("Hash, HashKV: the number");
+    reply.clear_field_by_name("hash");
+    if at_compaction {
+        let _ = known("HashKV at the compacted revision: `compact_revision`");
+        reply.clear_field_by_name("compact_revision");
+    }
+}
+
+/// What a server says of itself, without sizes and places in its log. A leader is one or none.
+pub fn status(reply: &mut DynamicMessage) {
+    let _ = (known("`raft_term`, `raftIndex`"), known("`dbSize`"));
+    let led = reply.get_field_by_name("leader").is_some_and(|leader| leader.as_u64() != Some(0));
+    for name in ["raftIndex", "raftTerm", "raftAppliedIndex", "dbSize", "dbSizeInUse"] {
+        reply.clear_field_by_name(name);
+    }
+    reply.set_field_by_name("leader", Value::U64(u64::from(led)));
 }
 
 /// Whether Althing refuses bytes that Go reads.

@@ -1,6 +1,8 @@
 //! Random programs. A few keys, so that requests meet; revisions around the current and the compacted
 //! one. What comes next depends on the seed and on the oracle's revision alone.
 
+mod users;
+
 use std::fmt::Write as _;
 
 use conformance::client;
@@ -9,7 +11,7 @@ use prost::Message as _;
 use prost_reflect::DynamicMessage;
 
 use super::differences;
-use super::program::{Step, USERS, WatchAction};
+use super::program::{EXPIRES, Step, USERS, WatchAction};
 
 /// splitmix64: the same requests on every machine.
 pub struct Random(pub u64);
@@ -102,6 +104,8 @@ impl Generator {
             89..=92 if self.kind == Kind::Many => vec![self.raw()],
             93..=95 => vec![call(who, &self.hostile())],
             96 if self.random.one_in(4) => vec![Step::Settle],
+            97 => self.maintenance(who),
+            98 if self.random.one_in(6) => vec![Step::Settle, self.expire(who), Step::Settle],
             _ => self.store(who),
         }
     }
@@ -277,6 +281,71 @@ impl Generator {
         }
     }
 
+    /// What an operator asks, and what alarms leave of a store.
+    fn maintenance(&mut self, who: Option<usize>) -> Vec<Step> {
+        let near = self.near_revision();
+        let line = match self.random.below(8) {
+            0 => "Maintenance/Status".to_owned(),
+            1 => "Maintenance/Hash".to_owned(),
+            2 => "Maintenance/HashKV".to_owned(),
+            3 | 4 => format!("Maintenance/HashKV revision:{near}"),
+            5 if self.random.one_in(8) => "Maintenance/Defragment".to_owned(),
+            5 => format!("Maintenance/Alarm alarm:{}", self.alarm()),
+            _ => return self.under_alarm(),
+        };
+        vec![call(who, &line)]
+    }
+
+    fn alarm(&mut self) -> &'static str {
+        match self.random.below(3) {
+            0 => "NONE",
+            1 => "NOSPACE",
+            _ => "CORRUPT",
+        }
+    }
+
+    /// An alarm, a few requests under it, and its end.
+    fn under_alarm(&mut self) -> Vec<Step> {
+        let root = (self.kind == Kind::Users).then_some(0);
+        let (member, kind) = (1 + self.random.below(2), self.alarm());
+        let alarm = |action: &str| {
+            call(root, &format!("Maintenance/Alarm action:{action} memberID:{member} alarm:{kind}"))
+        };
+        let mut steps = vec![Step::Settle, alarm("ACTIVATE")];
+        for _ in 0..self.random.below(6) {
+            let who = self.who();
+            let step = match self.random.below(6) {
+                0 => call(who, "Maintenance/Status"),
+                1 => call(who, "Maintenance/Alarm"),
+                2 => self.keep_alive(who),
+                3 => alarm("ACTIVATE"),
+                _ => call(who, &self.request()),
+            };
+            // A compaction cuts off watchers that have not caught up, and none catches up under an alarm.
+            if !matches!(step, Step::Call { method: "KV/Compact", .. }) {
+                steps.push(step);
+            }
+        }
+        let other = self.alarm();
+        let wrong = format!("Maintenance/Alarm action:DEACTIVATE memberID:3 alarm:{other}");
+        steps.extend([call(root, &wrong), alarm("DEACTIVATE"), call(root, "Maintenance/Alarm")]);
+        steps
+    }
+
+    fn expire(&mut self, who: Option<usize>) -> Step {
+        let mut request = String::new();
+        let mut put = Vec::new();
+        for _ in 0..self.random.below(5) {
+            let key = self.key();
+            if !put.contains(&key) {
+                write!(request, "success{{request_put{{{key} value:'e' lease:{EXPIRES}}}}} ")
+                    .expect("text");
+                put.push(key);
+            }
+        }
+        Step::Expire { who, request }
+    }
+
     fn lease_read(&mut self, who: Option<usize>) -> Step {
         let id = 1 + self.random.below(5);
         let line = match self.random.below(3) {
@@ -410,65 +479,4 @@ pub fn call(who: Option<usize>, line: &str) -> Step {
     let (method, request) = line.split_once(' ').unwrap_or((line, ""));
     let method = client::method_name(method);
     Step::Call { who, method, request: request.to_owned() }
-}
-
-const ROLES: [&str; 4] = ["r1", "r2", "r3", "root"];
-
-/// Programs of users: who asks changes from request to request, and so do users and roles.
-impl Generator {
-    fn user(&mut self) -> &'static str {
-        USERS[usize::try_from(self.random.below(4)).expect("small")]
-    }
-
-    fn role(&mut self) -> &'static str {
-        ROLES[usize::try_from(self.random.below(4)).expect("small")]
-    }
-
-    /// Few enough that a role keeps at most a dozen: beyond, Go's sort is not stable.
-    fn permission(&mut self) -> String {
-        let key = self.random.pick(&["a", "aa", "b"]);
-        match self.random.pick(&["", "b", "\\000"]) {
-            "" => format!("key:'{key}'"),
-            end => format!("key:'{key}' range_end:'{end}'"),
-        }
-    }
-
-    fn change_of_users(&mut self, who: Option<usize>) -> Step {
-        call(who, &self.auth())
-    }
-
-    fn login(&mut self) -> Step {
-        let user = usize::try_from(self.random.below(4)).expect("small");
-        let password = if self.random.one_in(5) { "wrong" } else { USERS[user] };
-        Step::Login { user, password: password.to_owned() }
-    }
-
-    fn auth(&mut self) -> String {
-        let (user, role) = (self.user(), self.role());
-        match self.random.below(30) {
-            0..=2 => format!("Auth/RoleAdd name:'{role}'"),
-            3 => format!("Auth/RoleDelete role:'{role}'"),
-            4..=9 => {
-                let kind = self.random.pick(&["READ", "WRITE", "READWRITE"]);
-                let permission = self.permission();
-                format!(
-                    "Auth/RoleGrantPermission name:'{role}' perm{{permType:{kind} {permission}}}"
-                )
-            }
-            10 => format!("Auth/RoleRevokePermission role:'{role}' {}", self.permission()),
-            11..=13 => format!("Auth/UserAdd name:'{user}' password:'{user}'"),
-            14 => format!("Auth/UserDelete name:'{user}'"),
-            15 => format!("Auth/UserChangePassword name:'{user}' password:'{user}'"),
-            16..=20 => format!("Auth/UserGrantRole user:'{user}' role:'{role}'"),
-            21 => format!("Auth/UserRevokeRole name:'{user}' role:'{role}'"),
-            22 => format!("Auth/UserGet name:'{user}'"),
-            23 => format!("Auth/RoleGet role:'{role}'"),
-            24 => "Auth/UserList".to_owned(),
-            25 => "Auth/RoleList".to_owned(),
-            26 => "Auth/AuthStatus".to_owned(),
-            27 if self.random.one_in(4) => "Auth/AuthDisable".to_owned(),
-            28 => "Auth/AuthEnable".to_owned(),
-            _ => "Maintenance/Alarm".to_owned(),
-        }
-    }
 }

@@ -170,7 +170,7 @@ fn compare_programs(replicas: usize, count: u64, kinds: &[Kind], at_once: u64) {
         (tally.requests.load(Ordering::Relaxed), tally.refused.load(Ordering::Relaxed));
     let operations = tally.operations.load(Ordering::Relaxed);
     println!(
-        "differential, {replicas} replica(s): {operations} operations in {requests} requests \
+        "counted: {operations} operations at n = {replicas} in {requests} requests \
          ({refused} refused) of {programs} programs from seed {first_seed}, {} s",
         started.elapsed().as_secs()
     );

@@ -10,7 +10,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
 use super::differences;
 use super::generate::Random;
-use super::program::{Step, USERS, WatchAction};
+use super::program::{EXPIRES, Step, USERS, WatchAction};
 use crate::script;
 
 /// A hang detector.
@@ -50,7 +50,35 @@ struct Watches {
     cut: BTreeSet<i64>,
     /// Up to here the server has said that everything was shown.
     progress: i64,
+    order: Order,
     ended: bool,
+}
+
+/// Between two settlings with the same watchers throughout, etcd shows what they see in the order of
+/// revisions, whichever of them sees it: until so much waits that it sets a slow watcher aside.
+#[derive(Default)]
+struct Order {
+    /// Nobody was added or cut off since the last settling.
+    steady: bool,
+    messages: u32,
+    newest: i64,
+    broken: bool,
+}
+
+impl Order {
+    const MESSAGES_MAX: u32 = 60;
+
+    fn note(&mut self, first: i64, last: i64) {
+        self.messages += 1;
+        self.broken |= first < self.newest;
+        self.newest = self.newest.max(last);
+    }
+
+    fn settle(&mut self) -> bool {
+        let broken = self.broken && self.steady && self.messages <= Self::MESSAGES_MAX;
+        *self = Self { steady: true, ..Self::default() };
+        broken
+    }
 }
 
 impl Player {
@@ -91,6 +119,7 @@ impl Player {
             Step::Login { user, password } => self.login(at, *user, password),
             Step::Watch { who, stream, action } => self.watch(at, *who, *stream, action),
             Step::KeepAlive { who, leases } => self.keep_alive(at, *who, leases),
+            Step::Expire { who, request } => self.expire(at, *who, request),
             Step::Settle => self.settle(at),
         }
     }
@@ -119,6 +148,13 @@ impl Player {
                 self.judge_time(&mut reply);
                 differences::sort_keys(&mut reply);
             }
+            "Maintenance/HashKV" => {
+                let asked = client::parse(client::find_method(method).input(), request);
+                differences::hash(&mut reply, number(&asked, "revision") == self.compacted);
+            }
+            "Maintenance/Hash" => differences::hash(&mut reply, false),
+            "Maintenance/Status" => differences::status(&mut reply),
+            "Maintenance/Alarm" => differences::sort(&mut reply, "alarms"),
             "KV/Compact" => {
                 let compact = client::parse(client::find_method(method).input(), request);
                 self.compacted = self.compacted.max(number(&compact, "revision"));
@@ -127,7 +163,9 @@ impl Player {
         }
         match method {
             // Answered from what the replica has, which may lack a compaction.
-            "Lease/LeaseTimeToLive" | "Lease/LeaseLeases" => script::reply_text(reply, &[]),
+            "Lease/LeaseTimeToLive" | "Lease/LeaseLeases" | "Maintenance/Defragment" => {
+                script::reply_text(reply, &[])
+            }
             _ => self.seen(at, reply),
         }
     }
@@ -202,6 +240,38 @@ impl Player {
         lines.join("\n")
     }
 
+    /// The lease is granted again if it ends before keys are attached to it: then nothing was written.
+    fn expire(&mut self, at: usize, who: Option<usize>, request: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let (granted, written) = loop {
+            let granted = self.call(at, who, "Lease/LeaseGrant", &format!("TTL:1 ID:{EXPIRES}"));
+            let written = match granted.starts_with("error") || request.is_empty() {
+                true => String::new(),
+                false => self.call(at, who, "KV/Txn", request),
+            };
+            if !written.contains("requested lease not found") || Instant::now() > deadline {
+                break (granted, written);
+            }
+        };
+        if granted.starts_with("error") {
+            return granted;
+        }
+        loop {
+            self.sign(at, who);
+            let request = format!("ID:{EXPIRES}");
+            let left = self.clients[at].call("Lease/LeaseTimeToLive", &request);
+            match left {
+                Ok(reply) if number(&reply, "grantedTTL") == 0 => break,
+                Err(failure) => return format!("{granted}, {written}, {failure:?}"),
+                Ok(_) if Instant::now() > deadline => return "A LEASE WITHOUT AN END".to_owned(),
+                Ok(_) => std::thread::sleep(ASK_AGAIN),
+            }
+        }
+        let after =
+            self.call(at, who, "KV/Range", "key:'\\000' range_end:'\\000' keys_only:true limit:20");
+        format!("{granted}, {written}, {after}")
+    }
+
     fn watch(
         &mut self,
         at: usize,
@@ -248,6 +318,9 @@ impl Player {
         let mut lines = Vec::new();
         for (number, watches) in &mut self.streams {
             watches.settle(self.revision);
+            if watches.order.settle() {
+                lines.push(format!("w{number} WATCHERS OUT OF ORDER"));
+            }
             for (id, shown) in std::mem::take(&mut watches.lines) {
                 lines.extend(shown.into_iter().map(|line| format!("w{number} {id} {line}")));
             }
@@ -265,6 +338,7 @@ impl Watches {
             live: BTreeMap::new(),
             cut: BTreeSet::new(),
             progress: 0,
+            order: Order::default(),
             ended: false,
         }
     }
@@ -274,6 +348,7 @@ impl Watches {
             rest.split(' ').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
         });
         self.stream.send(&format!("create_request{{{request}}}"));
+        self.order.steady = false;
         let Some(reply) = self.await_control("created", None) else {
             return "nothing".to_owned();
         };
@@ -298,6 +373,7 @@ impl Watches {
     fn cut_off(&mut self, id: i64) {
         let _ = known("a watch cut off by a compaction");
         self.live.remove(&id);
+        self.order.steady = false;
         self.cut.insert(id);
         self.stream.send(&format!("cancel_request{{watch_id:{id}}}"));
     }
@@ -388,6 +464,9 @@ impl Watches {
                 }
                 _ => lines.push((revision, format!("@{revision} {text}"))),
             }
+        }
+        if let (Some((first, _)), Some((last, _))) = (lines.first(), lines.last()) {
+            self.order.note(*first, *last);
         }
         let kept = self.lines.entry(id).or_default();
         kept.extend(lines.into_iter().map(|(_, line)| line));

@@ -7,6 +7,17 @@ use conformance::client;
 /// Who asks; the tokens are each server's own.
 pub const USERS: [&str; 4] = ["root", "u1", "u2", "u3"];
 
+/// The lease of [`Step::Expire`].
+pub const EXPIRES: i64 = 9;
+/// Answered from what the server has itself.
+const LOCAL: [&str; 5] = [
+    "Lease/LeaseLeases",
+    "Maintenance/Status",
+    "Maintenance/Hash",
+    "Maintenance/HashKV",
+    "Maintenance/Alarm",
+];
+
 /// One request, or one step of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -22,6 +33,8 @@ pub enum Step {
     Watch { who: Option<usize>, stream: usize, action: WatchAction },
     /// A keepalive stream with these leases asked in turn.
     KeepAlive { who: Option<usize>, leases: Vec<i64> },
+    /// A lease of the shortest time, a transaction that may attach keys to it, and its end.
+    Expire { who: Option<usize>, request: String },
     /// Every watch has shown what happened.
     Settle,
 }
@@ -44,6 +57,7 @@ impl Step {
         match self {
             Step::Call { request, .. } => 1 + inside(request),
             Step::KeepAlive { leases, .. } => leases.len() as u64,
+            Step::Expire { request, .. } => 3 + inside(request),
             Step::Settle | Step::Watch { action: WatchAction::Progress, .. } => 0,
             Step::Gather { .. } | Step::Raw { .. } | Step::Login { .. } | Step::Watch { .. } => 1,
         }
@@ -56,12 +70,12 @@ impl Step {
                 let writes = ["request_put", "request_delete"].iter().any(|w| request.contains(w));
                 request.contains("serializable:true")
                     || (*method == "KV/Txn" && !writes)
-                    || *method == "Lease/LeaseLeases"
+                    || LOCAL.contains(method)
             }
             // Whatever the bytes may mean.
             Step::Raw { .. } => true,
             Step::Login { .. } | Step::Settle => false,
-            Step::Watch { .. } | Step::KeepAlive { .. } => false,
+            Step::Watch { .. } | Step::KeepAlive { .. } | Step::Expire { .. } => false,
         }
     }
 }
@@ -90,6 +104,13 @@ impl fmt::Display for Step {
                 WatchAction::Progress => write!(f, "send w{stream} progress_request{{}}"),
             },
             Step::KeepAlive { who, leases } => write!(f, "{}keep alive {leases:?}", by(who)),
+            Step::Expire { who, request } => {
+                write!(
+                    f,
+                    "{}Lease/LeaseGrant TTL:1 ID:{EXPIRES}; KV/Txn {request}; its end",
+                    by(who)
+                )
+            }
             Step::Settle => write!(f, "read every stream"),
         }
     }
