@@ -150,6 +150,26 @@ pub const DIFFERENCES: &[Difference] = &[
         "every replica decides by them",
     ),
     row(
+        "wrong passwords",
+        "each is compared at once",
+        "ten in a row for a user from one address are free, a hundred for all users of another machine; then each \
+         login waits 50 ms to 1.6 s behind the one before, more than 64 get \"too many requests\"; the right one \
+         ends it",
+        "who guesses learns little and costs nobody else anything",
+    ),
+    row(
+        "answers that their clients do not take",
+        "kept, however many",
+        "512 MiB in all; beyond, reads answer ResourceExhausted",
+        "a client that asks and does not read must not end the process",
+    ),
+    row(
+        "pings more often than `--grpc-keepalive-min-time`",
+        "the connection ends with \"too_many_pings\"",
+        "each is answered, one at a time",
+        "the library shows no ping to its user; it keeps one answer, whatever comes in",
+    ),
+    row(
         "simple tokens",
         "16 letters and the raft index",
         "22 letters and the block's height; the log holds a digest of the letters",
@@ -238,8 +258,8 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         "`--peer-*` TLS flags",
         "for all that members say to each other",
-        "where members find each other at https peer URLs, and when one is let in; links are TLS 1.3 between pinned keys at \
-         http URLs too",
+        "where members find each other at https peer URLs, and when one is let in; links are TLS \
+         1.3 between pinned keys at http URLs too",
         "keys are pinned by the genesis: no certificate's end stops ordering",
     ),
     row(

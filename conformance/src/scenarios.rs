@@ -34,7 +34,7 @@ pub const TEXT: &str = include_str!("../scenarios.txt");
 pub fn wanted() -> Vec<String> {
     let numbered = |name: &str, last: u32| (1..=last).map(|at| format!("{name}{at}")).collect();
     let mut rows: Vec<String> = numbered("16.", 66);
-    for (name, last) in [("D", 18), ("N", 7), ("T", 4), ("B", 22), ("O", 14)] {
+    for (name, last) in [("D", 18), ("N", 7), ("T", 4), ("B", 22), ("C", 15), ("O", 14)] {
         rows.extend::<Vec<String>>(numbered(name, last));
     }
     // B17 is tried before a release only.

@@ -1,5 +1,6 @@
 //! etcd's Auth service: users, roles and permissions of this replica's organisation.
 
+use core::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::api::errors::Refusal;
+use crate::api::guesses::Turn;
 use crate::api::identity::Caller;
 use crate::api::pb::{authpb, etcdserverpb as pb};
 use crate::api::{Api, identity, tokens};
@@ -15,6 +17,7 @@ use crate::apply::Reply;
 use crate::apply::permission::Need;
 use crate::chain::{AuthOp, Author, Op, Parameters, Permission, PermissionKind, ValueSlot};
 use crate::state::{AuthError, AuthStore};
+use crate::tls::ClientIdentity;
 use crate::types::{Digest, Height, Revision};
 
 /// The service.
@@ -113,14 +116,21 @@ impl Api {
 
     /// A token for who knows the password. What is compared here is compared again by every replica:
     /// the login is refused if the user has changed meanwhile, and tried anew.
-    async fn login(&self, user: &str, password: &str) -> Result<(Revision, String), Status> {
+    async fn login(
+        &self,
+        user: &str,
+        password: &str,
+        turn: &Turn,
+    ) -> Result<(Revision, String), Status> {
         loop {
             let (hashed, revision) = self.password_of(user)?;
             let known = hashed.is_some();
             let same = self.passwords.compare(password.to_owned(), hashed).await?;
             if !(known && same) {
+                self.guesses.wrong(turn);
                 return Err(Refusal::AuthFailed.into());
             }
+            self.guesses.right(turn);
             let now = self.handle.read(|shared| shared.tokens.unix_seconds());
             let provider = &self.settings.auth.tokens;
             match provider.sign(user, revision, now) {
@@ -236,8 +246,11 @@ impl pb::auth_server::Auth for AuthService {
         let api = &self.0;
         identity::admit(api, &request)?;
         api.barrier().await?;
+        let identity = request.extensions().get::<ClientIdentity>();
+        let address = identity.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |known| known.address.ip());
         let pb::AuthenticateRequest { name, password } = request.into_inner();
-        let (revision, token) = api.login(&name, &password).await?;
+        let turn = api.guesses.turn(address, &name).await?;
+        let (revision, token) = api.login(&name, &password, &turn).await?;
         Ok(Response::new(pb::AuthenticateResponse { header: Some(api.header(revision)), token }))
     }
 

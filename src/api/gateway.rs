@@ -25,6 +25,7 @@ use tonic::client::Grpc;
 use tonic::{Code, Status, Streaming};
 
 use crate::api::Api;
+use crate::api::holding::in_pieces;
 use crate::tls::ClientIdentity;
 use json::DynamicCodec;
 use requests::Requests;
@@ -164,7 +165,11 @@ impl Gateway {
         if !method.is_server_streaming() {
             let message = requests.only().await?;
             let reply = within(limit, grpc.unary(call.request(message), path, codec)).await?;
-            return Ok(answered(Body::from(json::to_json(reply.get_ref())?)));
+            let text = json::to_json(reply.get_ref())?;
+            let held = self.api.budget.wait_for(text.len() as u64).await?;
+            let mut response = answered(Body::from(text));
+            response.extensions_mut().insert(held);
+            return Ok(in_pieces(response).await);
         }
         let opened = if method.is_client_streaming() {
             // A request that cannot be read is refused before the stream begins; a later one ends what

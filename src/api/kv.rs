@@ -12,6 +12,7 @@ use crate::api::convert::{
     Replies, delete_op, is_read_only, is_serializable, put_op, range_of, range_response, txn_op,
 };
 use crate::api::errors::Refusal;
+use crate::api::holding::{Held, bytes_of};
 use crate::api::identity::Caller;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::kv_server::Kv;
@@ -30,12 +31,12 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>>
 const RANGE_TRIES: usize = 3;
 
 impl Api {
-    /// A range at this replica's state, without waiting for anyone.
+    /// A range at this replica's state, without waiting for anyone, and the memory it takes.
     pub(super) fn range(
         &self,
         author: &Author,
         range: &Range,
-    ) -> Result<(Revision, pb::RangeResponse), Status> {
+    ) -> Result<(Revision, pb::RangeResponse, Held), Status> {
         let values = self.handle.values();
         let mut tries = 0;
         loop {
@@ -46,8 +47,9 @@ impl Api {
             };
             let (revision, result) = self.permitted(author, |subject| subject.read(range), read)?;
             let result = result.map_err(Refusal::from)?;
+            let held = self.budget.take(bytes_of(&result.kvs))?;
             match range_response(range, result, values.as_ref()) {
-                Ok(response) => return Ok((revision, response)),
+                Ok(response) => return Ok((revision, response, held)),
                 // Compaction and pruning came between the two: the state knows a newer place now.
                 Err(ValueError::Erased(_) | ValueError::Rotten(_)) if tries < RANGE_TRIES => {}
                 Err(error) => return Err(self.unreadable(error).into()),
@@ -107,9 +109,9 @@ impl Kv for KvService {
             api.barrier().await?;
         }
         let author = api.author(&caller).await?;
-        let (revision, mut response) = api.range(&author, &range_of(request))?;
+        let (revision, mut response, held) = api.range(&author, &range_of(request))?;
         response.header = Some(api.header(revision));
-        Ok(Response::new(response))
+        Ok(held.with(response))
     }
 
     async fn range_stream(
@@ -126,7 +128,8 @@ impl Kv for KvService {
         }
         let author = self.0.author(&caller).await?;
         let chunks = range_stream::Chunks::new(Arc::clone(&self.0), author, range_of(request));
-        Ok(Response::new(Box::pin(chunks)))
+        // Each chunk takes its own share.
+        Ok(Held::default().with(Box::pin(chunks)))
     }
 
     async fn put(
@@ -141,10 +144,11 @@ impl Kv for KvService {
         api.check_size(request.get_ref())?;
         let (op, values) = put_op(request.into_inner());
         let reply = api.order(author, op, values).await?;
+        let held = api.budget.take_for(&reply).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.put(reply)?;
         response.header = Some(api.header(revision));
-        Ok(Response::new(response))
+        Ok(held.with(response))
     }
 
     async fn delete_range(
@@ -158,10 +162,11 @@ impl Kv for KvService {
         api.check_size(request.get_ref())?;
         let delete = delete_op(request.into_inner());
         let reply = api.order(author, delete, Vec::new()).await?;
+        let held = api.budget.take_for(&reply).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.delete_range(reply)?;
         response.header = Some(api.header(revision));
-        Ok(Response::new(response))
+        Ok(held.with(response))
     }
 
     async fn txn(
@@ -186,10 +191,11 @@ impl Kv for KvService {
             let (op, values) = txn_op(request.into_inner())?;
             api.order(author, op, values).await?
         };
+        let held = api.budget.take_for(&reply).await?;
         let values = api.handle.values();
         let (revision, mut response) = Replies { values: values.as_ref() }.txn(reply)?;
         response.header = Some(api.header(revision));
-        Ok(Response::new(response))
+        Ok(held.with(response))
     }
 
     async fn compact(

@@ -22,8 +22,11 @@ mod election;
 mod errors;
 mod follow;
 mod gateway;
+#[allow(clippy::disallowed_types, reason = "logins on all runtimes meet in one table")]
+mod guesses;
 mod hash;
 mod health;
+mod holding;
 mod identity;
 mod kv;
 mod lease;
@@ -59,6 +62,8 @@ pub use convert::{ETCD_VERSION, cluster_id, member_id};
 
 use crate::api::convert::Names;
 use crate::api::errors::Refusal;
+use crate::api::guesses::Guesses;
+use crate::api::holding::Budget;
 use crate::api::passwords::Passwords;
 use crate::api::pb::{etcdserverpb as etcd, v3electionpb, v3lockpb};
 use crate::api::wakes::Wakes;
@@ -121,6 +126,8 @@ struct Api {
     names: Names,
     wakes: Arc<Wakes>,
     passwords: Passwords,
+    guesses: Guesses,
+    budget: Budget,
     /// The right to read all keys for HashKV: one at a time.
     hashing: Semaphore,
 }
@@ -219,8 +226,8 @@ pub fn routes(handle: Handle, settings: Settings) -> Interface {
     let names = Names::new(&handle);
     let wakes = Arc::new(Wakes::new(handle.clone()));
     let passwords = Passwords::new(settings.auth.bcrypt_cost);
-    let hashing = Semaphore::new(1);
-    let api = Arc::new(Api { handle, settings, names, wakes, passwords, hashing });
+    let (guesses, budget, hashing) = (Guesses::default(), Budget::new(), Semaphore::new(1));
+    let api = Arc::new(Api { handle, settings, names, wakes, passwords, guesses, budget, hashing });
     let bytes_max = api.request_bytes_max() + OVERHEAD_BYTES;
     let kv = etcd::kv_server::KvServer::new(kv::KvService(Arc::clone(&api)));
     let watch = etcd::watch_server::WatchServer::new(watch::WatchService(Arc::clone(&api)));
@@ -248,7 +255,8 @@ pub fn routes(handle: Handle, settings: Settings) -> Interface {
         .into_axum_router()
         .fallback(unknown)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), methods::guard))
-        .layer(axum::middleware::map_response(name_oversize));
+        .layer(axum::middleware::map_response(name_oversize))
+        .layer(axum::middleware::map_response(holding::in_pieces));
     let rest = gateway::routes(api, grpc.clone());
     Interface { grpc, rest }
 }

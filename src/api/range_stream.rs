@@ -9,6 +9,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::api::Api;
+use crate::api::holding::Held;
 use crate::api::pb::etcdserverpb as pb;
 use crate::chain::{Author, Range};
 use crate::types::Revision;
@@ -50,6 +51,8 @@ pub(super) struct Chunks {
     sent: i64,
     /// The store's revision when the stream began.
     began: Option<Revision>,
+    /// Of the chunk that the client is taking.
+    held: Held,
     done: bool,
 }
 
@@ -57,11 +60,14 @@ impl Chunks {
     pub(super) fn new(api: Arc<Api>, author: Author, mut range: Range) -> Self {
         let left = if range.limit > 0 { range.limit } else { i64::MAX };
         range.limit = FIRST_CHUNK_KEYS.min(left);
-        Self { api, author, range, left, sent: 0, began: None, done: false }
+        Self { api, author, range, left, sent: 0, began: None, held: Held::default(), done: false }
     }
 
     fn next(&mut self) -> Result<pb::RangeResponse, Status> {
-        let (current, mut response) = self.api.range(&self.author, &self.range)?;
+        // The client has taken the chunk before.
+        self.held = Held::default();
+        let (current, mut response, held) = self.api.range(&self.author, &self.range)?;
+        self.held = held;
         let began = *self.began.get_or_insert(current);
         if self.range.revision <= 0 {
             self.range.revision = began.0;

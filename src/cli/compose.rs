@@ -210,10 +210,21 @@ fn client_tls(client: &ClientSettings) -> anyhow::Result<Option<Arc<ListenerTls>
     Ok(Some(Arc::new(ListenerTls::load(files)?)))
 }
 
+/// Descriptors that no client gets: those of the log, of peers, of the runtimes.
+const DESCRIPTORS_KEPT: u64 = 256;
+
+/// Connections that leave enough descriptors for everything else: who has none left for its log stops.
+fn connections_max(default: usize) -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let spare = files.map(|files| files - DESCRIPTORS_KEPT.min(files / 2));
+    spare.and_then(|spare| usize::try_from(spare).ok()).map_or(default, |spare| spare.min(default))
+}
+
 fn limits(client: &ClientSettings) -> Limits {
     let default = Limits::default();
     let interval = Duration::from_millis(client.keepalive_interval_ms);
     Limits {
+        connections_max: connections_max(default.connections_max),
         streams_max: client.streams_max.unwrap_or(default.streams_max),
         keepalive_interval: (!interval.is_zero()).then_some(interval),
         keepalive_timeout: Duration::from_millis(client.keepalive_timeout_ms),

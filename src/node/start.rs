@@ -139,18 +139,14 @@ fn links(
     let cluster_id = config.genesis.cluster_id();
     let tls = PeerTls::new(config.own, cluster_id, config.scheme.clone(), table.clone())
         .map_err(|error| network(&error))?;
-    let mut listeners = Vec::new();
-    for listener in &config.peer_listeners {
-        listeners.push(listener.try_clone().map_err(|error| network(&error))?);
-    }
-    let founded = config.founded.as_ref();
-    let answerer =
-        founded.and_then(|file| standing_answerer(file, &*config.scheme, Arc::clone(later)));
-    let exchange = |answerer| Exchange { answerer, tls: Arc::clone(&config.exchange) };
+    let listeners: Result<_, _> =
+        config.peer_listeners.iter().map(PeerListener::try_clone).collect();
+    let answerer = |file| standing_answerer(file, &*config.scheme, Arc::clone(later));
+    let answerer = config.founded.as_ref().and_then(answerer);
     let net_config = PeerNetConfig {
-        strangers: answerer.map(exchange),
+        strangers: answerer.map(|answerer| Exchange { answerer, tls: config.exchange.clone() }),
         tls: Arc::new(tls),
-        listeners,
+        listeners: listeners.map_err(|error| network(&error))?,
         peers: Vec::new(),
         frame_limits: FrameLimits {
             control_bytes: CONTROL_FRAME_BYTES,

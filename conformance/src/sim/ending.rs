@@ -6,6 +6,7 @@ use althing::chain::Range;
 use althing::types::Height;
 use bytes::Bytes;
 
+use crate::sim::checkers::users::are_same;
 use crate::sim::checkers::verifier::quorum;
 use crate::sim::checkers::votes::Promises;
 use crate::sim::disk::Survivors;
@@ -70,6 +71,9 @@ impl World {
             self.scan(*slot, top).map_err(|what| format!("at the end {slot} {what}"))?;
             self.check_proofs(*slot).map_err(|what| format!("at the end {slot} {what}"))?;
         }
+        if self.model.denied > 0 {
+            *self.seen.entry("no right to it").or_default() += self.model.denied;
+        }
         self.power_cut(&members)
     }
 
@@ -79,6 +83,9 @@ impl World {
         let state = &life.machine.state;
         if self.agreement.root(top) != Some(state.exec_root()) {
             return Err(format!("has another root at {top}"));
+        }
+        if !are_same(&self.model.users, &state.auth) {
+            return Err(format!("holds other users than the model: {:?}", state.auth));
         }
         let (key, range_end) = (Bytes::from_static(&[0]), Bytes::from_static(&[0]));
         let all = Range { key, range_end, ..Range::default() };

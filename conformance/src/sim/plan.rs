@@ -14,6 +14,10 @@ pub const SECOND: Micros = 1_000_000;
 /// One millisecond of virtual time.
 pub const MILLI: Micros = 1_000;
 
+/// Every other seed from here on is dealt what counts against f, in turn: so a night sees each of it,
+/// however few seeds it gets through, and the seeds that were recorded keep their meaning.
+const DEALT: u64 = 1 << 20;
+
 /// How links behave, in parts of 1,000 and microseconds.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -50,11 +54,13 @@ pub enum Mutant {
     OtherRoot,
     /// Every process of a replica has the same nonce, as if it were read from the disk.
     NonceFromDisk,
+    /// A replica whose key was rotated ends before its log holds the end of the epoch.
+    KeyEndsEarly,
 }
 
 impl Mutant {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("ungated", Self::Ungated),
         ("lying-sync", Self::LyingSync),
         ("forgets-view-change", Self::ForgetsViewChange),
@@ -63,6 +69,7 @@ impl Mutant {
         ("eager-read", Self::EagerRead),
         ("other-root", Self::OtherRoot),
         ("nonce-from-disk", Self::NonceFromDisk),
+        ("key-ends-early", Self::KeyEndsEarly),
     ];
 }
 
@@ -145,6 +152,8 @@ pub struct Plan {
     pub erases: bool,
     /// Replicas that are down when the faults end and stay so; the others must go on without them.
     pub stay_down: usize,
+    /// Clients have users, roles and rights, and change them.
+    pub users: bool,
     /// Length of the phase with faults.
     pub faulty_for: Micros,
     /// After the faults end, every op of a live origin finishes within this.
@@ -206,6 +215,7 @@ impl Plan {
             tenure_blocks: 50,
             erases: false,
             stay_down: 0,
+            users: false,
             faulty_for: every(true, 3 * SECOND, 15 * SECOND),
             finish_within: 60 * SECOND,
         };
@@ -246,7 +256,31 @@ impl Plan {
         if plan.change_every > 0 && !plan.lies.is_empty() && random.chance(400) {
             plan.lies[0] = random.pick(&Lie::ALL[Lie::ANYWHERE..]).1;
         }
+        plan.users = random.chance(300);
+        if seed >= DEALT && seed % 2 == 1 {
+            plan.deal(seed / 2, &mut random);
+        }
         plan
+    }
+
+    /// One lie, or one way to lose a disk, and nothing else that counts against f: what is drawn with
+    /// the others finds no room in most networks.
+    fn deal(&mut self, turn: u64, random: &mut Random) {
+        if self.n < 4 {
+            return;
+        }
+        (self.twins, self.stay_down, self.wrong_clock_ms) = (0, 0, 0);
+        (self.lose_every, self.rot_every) = (0, 0);
+        let turns = Lie::ALL.len() + 2;
+        let turn = usize::try_from(turn % turns as u64).expect("below the count");
+        self.lies = Lie::ALL.get(turn).map(|(_, lie)| *lie).into_iter().collect();
+        let often = random.between(SECOND / 2, 2 * SECOND);
+        if turn >= Lie::ALL.len() {
+            let every = if turn % 2 == 0 { &mut self.lose_every } else { &mut self.rot_every };
+            *every = often;
+        } else if turn >= Lie::ANYWHERE {
+            self.change_every = often;
+        }
     }
 
     /// A plan without faults, to see the normal case.
@@ -293,6 +327,7 @@ impl Plan {
             tenure_blocks: 100_000,
             erases: false,
             stay_down: 0,
+            users: false,
             faulty_for: 3 * SECOND,
             finish_within: 10 * SECOND,
         }

@@ -7,7 +7,7 @@ use althing::codec::{Decode, Encode};
 use althing::ordering::{
     Alarm, Input, Message, Mode, Output, PAGE_BYTES_MAX, Recipients, ShownVotes, Standing,
 };
-use althing::types::{Height, LogPosition, Millis, ReplicaId};
+use althing::types::{Height, LogPosition, Millis, OrgId, ReplicaId};
 use bytes::Bytes;
 
 use crate::sim::checkers::requests::OpenRead;
@@ -16,7 +16,7 @@ use crate::sim::disk::Survivors;
 use crate::sim::liars::{Frame, Liar, Lie};
 use crate::sim::node::{Lost, Waiting};
 use crate::sim::plan::{MILLI, Micros, Mutant, SECOND};
-use crate::sim::workload::Numbers;
+use crate::sim::workload::{Known, Numbers};
 use crate::sim::world::{Event, Local, World};
 
 /// How long a client waits.
@@ -656,14 +656,17 @@ impl World {
                 first_seq: life.next_seq,
                 not_after_ms: Millis(wall.max(newest) + PATIENCE_MS),
             };
-            let revision = life.machine.state.kv.revision().0;
             let identity = &node.identity;
+            let state = &life.machine.state;
+            let users = state.auth.store(OrgId(identity.id.0)).revision;
+            let users = self.plan.users.then_some(users);
+            let known = Known { revision: state.kv.revision().0, users };
             let (cluster_id, scheme) = (&identity.cluster_id, identity.scheme.as_ref());
             let ordered = proof.is_some();
             let change = || self.changes.take(slot).map(|change| Op::Config(Box::new(change)));
             let bundle = match proof.or_else(change) {
                 Some(op) => node.workload.alone(&numbers, op, cluster_id, scheme),
-                None => node.workload.bundle(&numbers, revision, cluster_id, scheme),
+                None => node.workload.bundle(&numbers, &known, cluster_id, scheme),
             };
             for seq in bundle.first_seq..bundle.end_seq() {
                 life.open.insert(seq, self.now);

@@ -2,11 +2,11 @@
 //! meet.
 
 use althing::chain::{
-    Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put,
-    Range, Skeleton, Txn, Value, ValueSlot,
+    AuthOp, Author, Bundle, BundleParts, Compare, CompareResult, CompareTarget, DeleteRange, Op,
+    Permission, PermissionKind, Put, Range, Skeleton, Txn, Value, ValueSlot,
 };
 use althing::crypto::Scheme;
-use althing::types::{ClusterId, LeaseId, Millis, ReplicaId, Revision};
+use althing::types::{ClusterId, Digest, LeaseId, Millis, ReplicaId, Revision};
 use bytes::Bytes;
 
 use crate::sim::random::Random;
@@ -26,6 +26,19 @@ pub struct Workload {
     random: Random,
     origin: ReplicaId,
     large_values: u64,
+}
+
+/// Names of users; the first may become root.
+const USERS: [&[u8]; 3] = [b"root", b"ann", b"bob"];
+/// Names of roles.
+const ROLES: [&[u8]; 3] = [b"root", b"reads", b"writes"];
+
+/// What a client knows of the store.
+pub struct Known {
+    /// Its revision.
+    pub revision: i64,
+    /// That of its users, if there are to be any.
+    pub users: Option<u64>,
 }
 
 /// Ops with their values, slots numbered.
@@ -61,15 +74,17 @@ impl Workload {
     pub fn bundle(
         &mut self,
         numbers: &Numbers,
-        store_revision: i64,
+        known: &Known,
         cluster_id: &ClusterId,
         scheme: &dyn Scheme,
     ) -> Bundle {
         let mut draft = Draft::default();
         for _ in 0..self.random.between(1, 4) {
-            let op = self.op(&mut draft.values, store_revision);
-            let client_name = Bytes::from_static(b"sim");
-            let author = Author { client_name, ..Author::default() };
+            let op = match known.users {
+                Some(_) if self.random.chance(80) => self.auth_op(&mut draft.values),
+                _ => self.op(&mut draft.values, known.revision),
+            };
+            let author = self.author(known);
             draft.skeletons.push(Skeleton { author, op });
         }
         let parts = BundleParts {
@@ -110,11 +125,83 @@ impl Workload {
         if self.large_values > 0 && self.random.chance(self.large_values) {
             bytes = Bytes::from(vec![b'x'; self.random.index(200 << 10)]);
         }
+        self.hidden(bytes, values)
+    }
+
+    /// Puts a value beside the ops, and says where.
+    fn hidden(&mut self, bytes: Bytes, values: &mut Vec<Value>) -> ValueSlot {
         let value = Value { salt: self.random.bytes(), bytes };
         let index = u32::try_from(values.len()).expect("few");
         let commitment = value.commitment();
         values.push(value);
         ValueSlot { index, commitment }
+    }
+
+    /// Whoever asks: root most of the time, others with and without rights, nobody, and some who were
+    /// looked up before users last changed.
+    fn author(&mut self, known: &Known) -> Author {
+        let client_name = Bytes::from_static(b"sim");
+        let Some(now) = known.users else { return Author { client_name, ..Author::default() } };
+        let user = match self.random.below(10) {
+            0..6 => USERS[0],
+            6 | 7 => USERS[1],
+            8 => USERS[2],
+            _ => b"",
+        };
+        let auth_revision = match self.random.below(20) {
+            _ if user.is_empty() => 0,
+            0 => now - 1,
+            _ => now,
+        };
+        Author { client_name, user: Bytes::from_static(user), auth_revision }
+    }
+
+    fn auth_op(&mut self, values: &mut Vec<Value>) -> Op {
+        let name = |names: &[&'static [u8]], random: &mut Random| {
+            Bytes::from_static(names[random.index(names.len())])
+        };
+        let (user, role) = (name(&USERS, &mut self.random), name(&ROLES, &mut self.random));
+        let name = user.clone();
+        Op::Auth(Box::new(match self.random.below(100) {
+            0..15 => AuthOp::Enable,
+            15..18 => AuthOp::Disable,
+            18..33 => AuthOp::UserAdd { name, password: self.password(values) },
+            33..35 => AuthOp::UserDelete { name },
+            35..53 => AuthOp::UserGrantRole { user, role },
+            53..57 => AuthOp::UserRevokeRole { user, role },
+            57..70 => AuthOp::RoleAdd { name: role },
+            70..72 => AuthOp::RoleDelete { name: role },
+            72..90 => {
+                let permission = self.random.chance(950).then(|| self.permission());
+                AuthOp::RoleGrantPermission { role, permission }
+            }
+            90..94 => {
+                let Permission { key, range_end, .. } = self.permission();
+                AuthOp::RoleRevokePermission { role, key, range_end }
+            }
+            94..97 => AuthOp::UserChangePassword { name, password: self.password(values) },
+            _ => AuthOp::Authenticate { user, token: Digest(self.random.bytes()) },
+        }))
+    }
+
+    /// As the hash that is ordered for one; half of the users have none.
+    fn password(&mut self, values: &mut Vec<Value>) -> Option<ValueSlot> {
+        let bytes = Bytes::copy_from_slice(&self.random.bytes::<60>());
+        self.random.chance(500).then(|| self.hidden(bytes, values))
+    }
+
+    fn permission(&mut self) -> Permission {
+        let kinds = [PermissionKind::Read, PermissionKind::Write, PermissionKind::ReadWrite];
+        let kind = *self.random.pick(&kinds);
+        let key = key(self.random.below(4) * (KEYS / 4));
+        let range_end = match self.random.below(4) {
+            0 => Bytes::new(),
+            1 => Bytes::from_static(&[0]),
+            2 => Bytes::from_static(b"/key/99"),
+            // Some of them end in front of their key.
+            _ => self.key(),
+        };
+        Permission { kind, key, range_end }
     }
 
     fn lease(&mut self) -> LeaseId {

@@ -5,6 +5,8 @@ mod certificate;
 mod chain;
 mod naive;
 mod rights;
+#[cfg(feature = "server")]
+mod services;
 mod storage;
 mod transactions;
 #[cfg(feature = "server")]
@@ -16,6 +18,8 @@ use bytes::Bytes;
 
 pub use certificate::cert_verify;
 pub use rights::rbac_diff;
+#[cfg(feature = "server")]
+pub use services::grpc_to_handler;
 pub use storage::{checkpoint_install, log_open, log_torn, transfer_session};
 #[cfg(feature = "server")]
 pub use surface::{auth_token_parse, config_parse};
@@ -34,6 +38,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config_parse", config_parse),
     #[cfg(feature = "server")]
     ("auth_token_parse", auth_token_parse),
+    #[cfg(feature = "server")]
+    ("grpc_to_handler", grpc_to_handler),
     ("range_normalise", range_normalise),
     ("consensus_msg_roundtrip", consensus_msg_roundtrip),
     ("core_step", core_step),

@@ -14,7 +14,7 @@ fn wanted(test: &str) -> bool {
 }
 
 /// A single server's flags on free ports.
-fn flags(data: &Path, client: u16) -> Vec<String> {
+pub fn flags(data: &Path, client: u16) -> Vec<String> {
     let peer = format!("http://127.0.0.1:{}", free_port());
     let client = format!("http://127.0.0.1:{client}");
     vec![

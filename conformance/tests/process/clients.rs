@@ -77,7 +77,7 @@ fn a_client_that_never_reads_holds_nobody_up() {
     assert!(grown < 512, "resident memory grew by {grown} MiB");
 }
 
-/// 128 MiB of events for each of 500 streams on ten connections that nobody reads: what is kept for them is
+/// 128 MiB of events for each of 1,000 streams on ten connections that nobody reads: what is kept for them is
 /// bounded for the process, not by stream, and the others are served.
 #[test]
 fn watchers_that_never_read_share_one_bound() {
@@ -85,7 +85,7 @@ fn watchers_that_never_read_share_one_bound() {
     let mut deaf = Vec::new();
     for _ in 0..10 {
         let client = target.client();
-        let streams: Vec<Stream> = (0..50)
+        let streams: Vec<Stream> = (0..100)
             .map(|_| {
                 let stream = client.open("Watch/Watch").expect("a stream");
                 stream.send("create_request{key:'load'}");
@@ -109,7 +109,8 @@ fn watchers_that_never_read_share_one_bound() {
     drop(deaf);
 }
 
-fn resident_mib(process: u32) -> i64 {
+/// Memory that a process has now.
+pub fn resident_mib(process: u32) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("/proc");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     line.split_whitespace().nth(1).expect("a number").parse::<i64>().expect("a number") / 1024

@@ -1,5 +1,6 @@
 //! Four replicas as processes, and what happens when some of them die.
 
+mod abuse;
 mod as_etcd;
 mod auth;
 mod bad_input;

@@ -103,6 +103,12 @@ fn what_is_allowed_is_allowed_key_by_key() {
 
 #[cfg(feature = "server")]
 #[test]
+fn any_request_is_answered_and_the_next_one_served() {
+    twin(targets::grpc_to_handler, 600, 120);
+}
+
+#[cfg(feature = "server")]
+#[test]
 fn a_bent_token_lets_nobody_in() {
     twin(targets::auth_token_parse, 500, 60);
 }

@@ -6,6 +6,7 @@ pub mod fences;
 pub mod members;
 pub mod model;
 pub mod requests;
+pub mod users;
 pub mod verifier;
 pub mod votes;
 pub mod watch;

@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use althing::apply::{OpError, Reply};
 use althing::chain::{
     Block, Bundle, ChangeKind, Compare, CompareResult, CompareTarget, Effects, Op, SYSTEM_ORDINAL,
+    Skeleton,
 };
 use bytes::Bytes;
+
+use crate::sim::checkers::users::Users;
 
 const WINDOW: u64 = 2048;
 const CLOCK_STEP_MS: u64 = 2000;
@@ -71,6 +74,10 @@ pub struct Model {
     clock: u64,
     time: u64,
     sessions: BTreeMap<u16, Session>,
+    /// Each organisation's, by its replica.
+    pub users: BTreeMap<u16, Users>,
+    /// Ops that a user had no right to.
+    pub denied: u64,
     /// Every change there was.
     pub history: Vec<Past>,
     changes: Vec<ChangeLine>,
@@ -105,7 +112,7 @@ impl Model {
                     let answer = if late {
                         "error TimedOut".to_owned()
                     } else {
-                        self.op(&skeleton.op, bundle, ordinal + at)
+                        self.op_of(skeleton, bundle, ordinal + at)
                     };
                     self.answers.insert((bundle.origin.0, bundle.session, seq), answer);
                 }
@@ -226,6 +233,27 @@ impl Model {
         self.past.entry(key.clone()).or_default().push((revision, None));
         let kind = ChangeKind::Delete;
         self.changes.push((ordinal, revision, kind, key.clone(), [0; 32], lease));
+    }
+
+    /// Somebody's op, if he has a right to it.
+    fn op_of(&mut self, skeleton: &Skeleton, bundle: &Bundle, ordinal: u32) -> String {
+        let Skeleton { author, op } = skeleton;
+        let attached = |id: i64| {
+            let with = self.keys.iter().filter(|(_, entry)| id != 0 && entry.lease == id);
+            with.map(|(key, _)| key.clone()).collect::<Vec<Bytes>>()
+        };
+        let users = self.users.entry(bundle.origin.0).or_default();
+        if let Err(why) = users.allow(author, op, &attached) {
+            self.denied += 1;
+            return format!("error Auth({why})");
+        }
+        if let Op::Auth(op) = op {
+            return match users.execute(op) {
+                Ok(()) => format!("users {} {}", self.revision, users.revision),
+                Err(why) => format!("error Auth({why})"),
+            };
+        }
+        self.op(op, bundle, ordinal)
     }
 
     fn op(&mut self, op: &Op, bundle: &Bundle, ordinal: u32) -> String {
@@ -382,6 +410,7 @@ pub fn describe(reply: &Reply) -> String {
             format!("keep {revision} {id} {ttl_seconds}")
         }
         Reply::Compact { revision } => format!("compact {revision}"),
+        Reply::Auth { revision, auth_revision, .. } => format!("users {revision} {auth_revision}"),
         Reply::Config { .. } | Reply::Error { error: OpError::Config(_), .. } => {
             "change".to_owned()
         }
