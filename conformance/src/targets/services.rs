@@ -1,10 +1,11 @@
 use core::cell::RefCell;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use althing::api::{self, AuthSettings, Interface};
 use althing::node::{Node, NodeConfig};
+use althing::tls::{ExchangeFiles, ExchangeTls};
 use althing::types::ReplicaId;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -67,6 +68,7 @@ impl Replica {
             data_directory: home.path().join("data"),
             waits_for_disk: false,
             peer_listeners: Vec::new(),
+            exchange: Arc::new(ExchangeTls::load(ExchangeFiles::default()).expect("no files")),
             history_retention_ms: 0,
             runtime: runtime.handle().clone(),
         };

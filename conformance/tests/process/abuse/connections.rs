@@ -40,12 +40,8 @@ const FLOODS: [Flood; 9] = [
     ),
     ("empty DATA", open_put, |_| frame(DATA, 0, 1, &[])),
     ("SETTINGS", Vec::new, |number| {
-        frame(
-            SETTINGS,
-            0,
-            0,
-            &[&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &number.to_be_bytes()].concat(),
-        )
+        let (name, value) = (INITIAL_WINDOW_SIZE.to_be_bytes(), number.to_be_bytes());
+        frame(SETTINGS, 0, 0, &[&name[..], &value].concat())
     }),
     ("PING", Vec::new, |number| frame(PING, 0, 0, &u64::from(number).to_be_bytes())),
     ("streams", Vec::new, |number| frame(HEADERS, END_HEADERS, 2 * number + 1, &call(WATCH))),
