@@ -143,7 +143,13 @@ impl Chain {
         let block = parts.into_block(self.header.clone());
         self.header = block.header.clone();
         let nobody = ReplicaId(u16::MAX);
-        let done = apply::execute(&mut self.state, &block, &[refs.clone()], &self.kept, origin);
+        let done = apply::execute(
+            &mut self.state,
+            &block,
+            core::slice::from_ref(&refs),
+            &self.kept,
+            origin,
+        );
         let done = done.expect("all values");
         let silent = apply::execute(&mut self.other, &block, &[refs], &self.kept, nobody);
         let silent = silent.expect("all values");

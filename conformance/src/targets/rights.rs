@@ -199,7 +199,7 @@ pub fn rbac_diff(data: &[u8]) {
         };
         let user = among(&mut choices, &NAMES);
         let author = Author { user, auth_revision, ..Author::default() };
-        let changes_users = choices.byte() % 4 == 0;
+        let changes_users = choices.byte().is_multiple_of(4);
         let revision = chain.state.kv.revision().0;
         let mut draw = Draw { choices: &mut choices, operands: Operands::default(), revision };
         let op = if changes_users { auth(change(draw.choices)) } else { draw.op() };

@@ -151,7 +151,7 @@ impl Draw<'_, '_> {
     fn branch(&mut self, depth: usize) -> Vec<Op> {
         let count = self.choices.byte() % 4;
         let op = |draw: &mut Self| {
-            let nested = draw.choices.byte() % 4 == 0;
+            let nested = draw.choices.byte().is_multiple_of(4);
             if nested && depth > 0 { draw.txn(depth - 1) } else { draw.simple() }
         };
         (0..count).map(|_| op(self)).collect()

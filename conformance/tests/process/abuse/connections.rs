@@ -108,7 +108,7 @@ fn a_window_of_one_byte_holds_nobody_up() {
         connections.push(raw);
     }
     // What each waiting answer may cost: its stream, its request, its call.
-    let streams_mib = i64::try_from(4 * count * (32 << 10) >> 20).expect("a number");
+    let streams_mib = i64::try_from((4 * count * (32 << 10)) >> 20).expect("a number");
     victim.is_well("windows", GROWTH_MIB + streams_mib);
 }
 
@@ -142,7 +142,8 @@ fn silent_and_senseless_handshakes_keep_nobody_out() {
     eventually("the silent ones are let go", MINUTE, || {
         let first = open.first_mut().expect("one is silent");
         first.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
-        !matches!(first.read(&mut [0; 16]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        let told = first.read(&mut [0; 16]);
+        !told.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     });
     network.wait_until_ready(0);
     assert!(!network.replicas[0].output().contains("panicked"));
