@@ -111,6 +111,22 @@ bugs! {
     UserWithoutOrganisation = "user-without-organisation",
     /// A chunk from a peer is taken as it is.
     TransferUnchecked = "transferred-chunk-unchecked",
+    /// What a manifest carries depends on when its replica started.
+    RootsOfReplay = "roots-of-replay",
+    /// The only member tells nobody anything, whoever joins.
+    LonelySilence = "lonely-silence",
+    /// Certificates in segments without blocks are not looked for.
+    BlocklessSkipped = "blockless-segment-skipped",
+    /// A source that never answers keeps a transfer that all others have left.
+    LateSourceKept = "late-source-kept",
+    /// A replica leads an epoch that names another key for it.
+    LeadsWithoutKey = "leads-without-its-key",
+    /// A proof is ordered whether it proves anything or not.
+    ProofUnchecked = "proof-unchecked",
+    /// A proof that is on the list already is written down again.
+    ProofTwice = "proof-twice",
+    /// What a key signed counts for nothing once it was rotated.
+    OldKeyForgotten = "old-key-forgotten",
 }
 
 #[cfg(feature = "planted")]

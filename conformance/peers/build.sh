@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Go peers once and prints the directories they are in, joined by ':'.
-#   conformance/peers/build.sh [etcd] [kube] [benchmark] [common] [robustness]
+#   conformance/peers/build.sh [etcd] [kube] [benchmark] [common] [robustness] [envtest] [kwok]
 # A directory is named by what it was built from (go.mod, go.sum, own sources, Go version), so a
 # second run finds it, and another clone with other pins does not disturb it.
 set -euo pipefail
@@ -30,6 +30,14 @@ build_common() { # destination
 
 build_robustness() { # destination
   go build -p 2 -trimpath -o "$1/robustness" .
+}
+
+build_envtest() { # destination
+  go build -p 2 -trimpath -o "$1/envtest-smoke" .
+}
+
+build_kwok() { # destination
+  go build -p 2 -trimpath -o "$1/" sigs.k8s.io/kwok/cmd/kwok sigs.k8s.io/kwok/cmd/kwokctl
 }
 
 build_kube() { # destination

@@ -2,7 +2,7 @@
 
 // The simulator compiles the node's own replay (`sim::node_recover`), whose paths start here.
 #[allow(unused_imports, reason = "found by `crate::` paths of a file that this crate borrows")]
-use althing::{apply, chain, ordering, state, storage, types};
+use althing::{apply, chain, ordering, planted, state, storage, types};
 
 pub mod bank;
 pub mod core_search;

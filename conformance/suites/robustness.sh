@@ -6,6 +6,7 @@
 # robustness), and etcd for --on etcd.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/lib.sh"
 on=althing keep=()
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -15,17 +16,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift
 done
-peer() { # program
-  local directory
-  for directory in ${ALTHING_PEERS_BIN//:/ }; do
-    if [[ -x $directory/$1 ]]; then echo "$directory/$1"; return; fi
-  done
-  echo "$1 is in none of ALTHING_PEERS_BIN=$ALTHING_PEERS_BIN" >&2
-  exit 1
-}
-program=${ALTHING_BIN:-}
-[[ $on != etcd ]] || program=$(peer etcd)
-program=$(readlink -f "${program:?names the program to judge}")
+program=$(judged "$on")
 robustness=$(peer robustness)
 
 # What took effect is read from the replicas' logs, by a program of this workspace.

@@ -231,7 +231,8 @@ pub(super) async fn admit(handle: &Handle, network: ClusterId, peer_address: &st
         other => {
             let why = other.err().unwrap_or_else(|| "it knows of no such network".to_owned());
             let mut text = format!("nobody who wants to join answers there: {why}");
-            text.truncate(text.floor_char_boundary(REASON_BYTES));
+            let fits = |at: &usize| *at <= REASON_BYTES && text.is_char_boundary(*at);
+            text.truncate((0..=text.len()).rev().find(fits).unwrap_or(0));
             return Answer::NotNow(text);
         }
     };

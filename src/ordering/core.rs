@@ -21,6 +21,7 @@ use crate::ordering::view::ViewState;
 use crate::ordering::votes::Votes;
 use crate::ordering::witness::Witness;
 use crate::ordering::{Counters, Input, Message, Mode, Output, Recipients};
+use crate::planted::{self, Bug};
 use crate::types::{ClusterId, Digest, Height, LogPosition, Millis, Quorum, ReplicaId, View};
 
 /// A block of the view's primary that waits for its turn.
@@ -233,7 +234,8 @@ impl Core {
 
     pub(super) fn send(&mut self, to: Recipients, message: Message, gate: LogPosition) {
         // The only member is alone; who joins it, or has left it, is not: it says where it is (8.1).
-        if to == Recipients::Others && self.peers.is_empty() {
+        let lonely = planted::is(Bug::LonelySilence) && self.membership.members.len() == 1;
+        if to == Recipients::Others && (self.peers.is_empty() || lonely) {
             return;
         }
         self.out.push(Output::Send { to, message, gate });

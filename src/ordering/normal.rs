@@ -337,7 +337,7 @@ impl Core {
     fn may_propose(&self) -> bool {
         let tip = self.view.tip.height;
         self.is_normal()
-            && self.is_voter()
+            && (self.is_voter() || planted::is(Bug::LeadsWithoutKey))
             && !self.ends_here(&self.view.tip)
             && self.primary() == self.own
             && self.view.fresh

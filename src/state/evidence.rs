@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::chain::{EVIDENCE_OP_BYTES_MAX, Evidence, EvidenceKind, Membership};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, Millis, ReplicaId};
 
 /// Proofs against one replica that are written down: more tell nothing new.
@@ -63,7 +64,8 @@ impl Proofs {
 
     /// Writes a proof down; false if it is there already, or there are enough.
     pub(crate) fn record(&mut self, digest: Digest, proof: Proof) -> bool {
-        let news = !self.known.contains_key(&digest) && self.has_room(proof.accused);
+        let known = self.known.contains_key(&digest) && !planted::is(Bug::ProofTwice);
+        let news = !known && self.has_room(proof.accused);
         if news {
             self.known.insert(digest, proof);
         }

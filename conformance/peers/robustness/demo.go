@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -209,7 +211,29 @@ func (d *demo) stop() error {
 			}
 		}
 	}
+	d.settle()
 	return d.run("down")
+}
+
+// settle waits, if it must, until no replica is making its next log segment: `althing log verify` does not
+// read past one that was cut short, as the replica itself does.
+func (d *demo) settle() {
+	eventually(context.Background(), "whole segments", func() bool {
+		segments, _ := filepath.Glob(filepath.Join(d.home, "*", "data", "log", "*.segment"))
+		for _, segment := range segments {
+			file, err := os.Open(segment)
+			if err != nil {
+				return false
+			}
+			head := make([]byte, 8)
+			_, err = io.ReadFull(file, head)
+			file.Close()
+			if err != nil || string(head) != "ALTHLOG\n" {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func (d *demo) requests() ([]model.EtcdRequest, error) {

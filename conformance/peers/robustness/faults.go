@@ -16,7 +16,7 @@ type fault struct {
 
 // How many revisions the network must order before, during and after each fault.
 const (
-	warmUp = 60
+	warmUp = 100
 	growth = 40
 )
 

@@ -20,7 +20,7 @@ func judgement(lg *zap.Logger, unique bool, reports []report.ClientReport, reque
 		}
 	}()
 	config := validate.Config{ExpectRevisionUnique: unique}
-	return validate.ValidateAndReturnVisualize(lg, config, reports, requests, 2*time.Minute).Error()
+	return validate.ValidateAndReturnVisualize(lg, config, reports, requests, 10*time.Minute).Error()
 }
 
 // enough tells what the run consisted of, and refuses one that shows nothing.

@@ -86,6 +86,20 @@ fn checkpoints(plan: &mut Plan) {
     plan.crash_every = SECOND;
 }
 
+/// Members and parameters change all the time, between checkpoints and starts.
+fn changes(plan: &mut Plan) {
+    plan.change_every = SECOND / 2;
+    plan.faulty_for = plan.faulty_for.max(8 * SECOND);
+    checkpoints(plan);
+}
+
+/// One replica, which others join.
+fn alone(plan: &mut Plan) {
+    (plan.n, plan.twins, plan.stay_down, plan.wrong_clock_ms) = (1, 0, 0, 0);
+    (plan.lies, plan.lose_every, plan.rot_every) = (Vec::new(), 0, 0);
+    plan.change_every = SECOND / 2;
+}
+
 /// Disks are lost again and again, one of four at a time.
 fn losses(plan: &mut Plan) {
     (plan.n, plan.twins, plan.stay_down, plan.wrong_clock_ms) = (4, 0, 0, 0);
@@ -123,6 +137,20 @@ const SALTS: &str = "node::admit::tests::equal_values_are_never_hidden_by_equal_
 const FROM_KEY: &str = "apply::auth_tests::the_right_to_one_key_does_not_open_a_range_from_it";
 const NESTED: &str = "apply::auth_tests::a_nested_transaction_is_checked_to_its_depth";
 const ORGANISATION: &str = "apply::auth_tests::a_user_of_one_organisation_is_nobody_at_another";
+const BLOCKLESS: &str = "storage::log::tests::a_certificate_in_a_segment_without_blocks_is_found";
+const SILENT_SOURCE: &str =
+    "ordering::tests::transfer::a_silent_source_does_not_keep_what_all_others_have_left";
+const LEADS: &str = "ordering::tests::epochs::who_signs_with_a_later_key_leads_no_epoch_before_it";
+const FALSE_PROOF: &str = concat!(
+    "ordering::tests::evidence::",
+    "a_false_proof_or_one_of_an_epoch_to_come_is_in_nobodys_pool_and_no_block"
+);
+const ONE_PROOF: &str =
+    "state::evidence::tests::a_proof_is_written_down_once_and_a_liar_cannot_fill_the_list";
+const OLD_KEY: &str = concat!(
+    "ordering::tests::evidence::",
+    "what_a_rotated_key_signed_counts_against_its_replica_in_every_later_epoch"
+);
 const PRUNED: &str = "values_votes_and_certificates_go_and_the_chain_stays";
 
 /// All bugs, by number.
@@ -372,4 +400,45 @@ pub const ROWS: &[Row] = &[
     row("X6", "a restart forgets its view", &[plant("forgets-view", ANY)]),
     row("X7", "a read asks nobody", &[plant("eager-read", ANY)]),
     row("X8", "one replica's state differs by a bit", &[plant("other-root", ANY)]),
+    row(
+        "X9",
+        "what a manifest carries depends on when its replica started",
+        &[plant("roots-of-replay", &[Seeds(MOST, changes)])],
+    ),
+    row(
+        "X10",
+        "the only member says nothing to who joins",
+        &[plant("lonely-silence", &[Seeds(MOST, alone)])],
+    ),
+    row(
+        "X11",
+        "a rotated key ends before its epoch's end is durable",
+        &[plant("key-ends-early", &[Seeds(MOST, alone)])],
+    ),
+    row(
+        "X12",
+        "certificates in segments without blocks are passed over",
+        &[plant("blockless-segment-skipped", &[Library(BLOCKLESS)])],
+    ),
+    row(
+        "X13",
+        "a silent source keeps a transfer that all others have left",
+        &[plant("late-source-kept", &[Library(SILENT_SOURCE)])],
+    ),
+    row(
+        "X14",
+        "a primary proposes with a key of another epoch",
+        &[plant("leads-without-its-key", &[Library(LEADS)])],
+    ),
+    row(
+        "X15",
+        "a proof is ordered whether it holds or not",
+        &[plant("proof-unchecked", &[Library(FALSE_PROOF)])],
+    ),
+    row("X16", "a proof is written down twice", &[plant("proof-twice", &[Library(ONE_PROOF)])]),
+    row(
+        "X17",
+        "what a rotated key signed counts no more",
+        &[plant("old-key-forgotten", &[Library(OLD_KEY)])],
+    ),
 ];

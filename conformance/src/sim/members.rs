@@ -14,7 +14,7 @@ use althing::types::{Millis, OrgId, ReplicaId};
 use crate::sim::checkers::members::Roster;
 use crate::sim::checkers::verifier::quorum;
 use crate::sim::node::{KeyChange, Lost};
-use crate::sim::plan::MILLI;
+use crate::sim::plan::{MILLI, Mutant};
 use crate::sim::random::Random;
 use crate::sim::world::{Event, Local, World};
 
@@ -329,7 +329,10 @@ impl World {
     pub(super) fn end_with_old_key(&mut self, slot: usize) {
         let Some(life) = &mut self.nodes[slot].life else { return };
         let durable = life.durable;
-        let Some(change) = life.ends.take_if(|change| change.end <= durable) else { return };
+        let early = self.plan.mutant == Some(Mutant::KeyEndsEarly);
+        let Some(change) = life.ends.take_if(|change| early || change.end <= durable) else {
+            return;
+        };
         self.count("started with its new key");
         self.crash(slot);
         let node = &mut self.nodes[slot];

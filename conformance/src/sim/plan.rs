@@ -54,11 +54,13 @@ pub enum Mutant {
     OtherRoot,
     /// Every process of a replica has the same nonce, as if it were read from the disk.
     NonceFromDisk,
+    /// A replica whose key was rotated ends before its log holds the end of the epoch.
+    KeyEndsEarly,
 }
 
 impl Mutant {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("ungated", Self::Ungated),
         ("lying-sync", Self::LyingSync),
         ("forgets-view-change", Self::ForgetsViewChange),
@@ -67,6 +69,7 @@ impl Mutant {
         ("eager-read", Self::EagerRead),
         ("other-root", Self::OtherRoot),
         ("nonce-from-disk", Self::NonceFromDisk),
+        ("key-ends-early", Self::KeyEndsEarly),
     ];
 }
 

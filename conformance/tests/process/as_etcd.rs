@@ -104,7 +104,10 @@ fn members_come_and_go_as_in_etcd() {
     });
     let learner = |network: &Founded| add(&network.members[3].peer_url, true);
     assert_eq!(pair.agree("Cluster/MemberAdd", learner), "OK");
-    pair.agree("Cluster/MemberAdd", learner);
+    // Within one second etcd would make the same id of the same URL again, and complain of that.
+    std::thread::sleep(Duration::from_secs(2));
+    let again = pair.agree("Cluster/MemberAdd", learner);
+    assert!(again.contains("Peer URLs already exists"), "{again}");
     pair.agree("Cluster/MemberAdd", |_| add("http://127.0.0.1:1", true));
     pair.agree("Cluster/MemberPromote", |network| format!("ID:{}", id(network, 3)));
     let removed = id(&pair.etcd, 3);
@@ -131,11 +134,6 @@ fn members_come_and_go_as_in_etcd() {
         "OK"
     );
     std::thread::sleep(HEALTHY);
-    pair.agree("Cluster/MemberRemove", |network| format!("ID:{}", id(network, 1)));
-
-    // Two that were added to vote and do not come.
-    assert_eq!(pair.agree("Cluster/MemberAdd", |_| add("http://127.0.0.1:1", false)), "OK");
-    pair.agree("Cluster/MemberAdd", |_| add("http://127.0.0.1:2", false));
     pair.agree("Cluster/MemberRemove", |network| format!("ID:{}", id(network, 1)));
 }
 
@@ -267,7 +265,10 @@ fn a_learner_answers_what_etcds_does() {
         let answer = |network: &Founded| {
             let url = &network.members[1].client_url;
             let answer = conformance::client::http(url, None, "GET", path).expect("an answer");
-            (answer.status, answer.body)
+            // etcd lists its checks in the order of a Go map.
+            let mut lines: Vec<String> = answer.body.lines().map(str::to_owned).collect();
+            lines.sort();
+            (answer.status, lines)
         };
         assert_eq!(answer(&pair.althing), answer(&pair.etcd), "{path}");
     }

@@ -254,6 +254,24 @@ fn a_new_key_in_the_epoch_before_it_follows_and_votes_from_its_own_epoch_on() {
 }
 
 #[test]
+fn who_signs_with_a_later_key_leads_no_epoch_before_it() {
+    let mut world = World::begun(4, 3, Options::default());
+    load(&mut world, 50);
+    world.rekey(1, key(50));
+    // Whoever comes after the one that leaves leads the next epoch.
+    change(&mut world, 0, remove(0, true), &[1, 2, 3]);
+    reach(&mut world, 1, 5000);
+    load(&mut world, 2000);
+    let leads = world.core(2).status().primary;
+    assert_eq!(leads, Some(ReplicaId(2)), "{}", world.describe());
+    assert_eq!(world.core(1).status().counters.proposals, 0, "{}", world.describe());
+    change(&mut world, 2, rotate(1, 50), &[1]);
+    reach(&mut world, 2, 5000);
+    load(&mut world, 100);
+    assert!(world.run_until_ordered(8000), "{}", world.describe());
+}
+
+#[test]
 fn a_log_from_before_a_rotation_knows_the_lost_votes_of_the_new_key() {
     let mut world = World::begun(4, 12, Options::default());
     load(&mut world, 50);

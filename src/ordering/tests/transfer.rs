@@ -117,6 +117,27 @@ fn a_checkpoint_that_nobody_holds_any_more_is_given_up_for_a_newer_one() {
 }
 
 #[test]
+fn a_silent_source_does_not_keep_what_all_others_have_left() {
+    for seed in 1..6 {
+        let mut world = one_far_behind(seed, 12, Options::default());
+        (0..3).for_each(|source| world.lie_as_source(source, SourceLie::Silent));
+        world.heal();
+        world.run_ms(800);
+        for turn in 0..9 {
+            world.submit(turn % 3);
+            world.run_ms(250);
+        }
+        world.run_ms(2000);
+        // Two are honest again, and hold a newer checkpoint alone; the third never answers.
+        for source in [0, 2] {
+            world.drop_older_checkpoints(source);
+            world.tell_the_truth(source);
+        }
+        arrives_and_votes(&mut world);
+    }
+}
+
+#[test]
 fn lost_messages_only_cost_time() {
     for seed in 1..6 {
         let options = Options { drop_percent: 20, ..Options::default() };

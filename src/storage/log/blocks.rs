@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::chain::{Block, BlockHeader, Certificate, HEADER_BYTES, Record};
 use crate::codec::{Decode, Reader};
+use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskErrorKind};
 use crate::storage::log::frame::{FRAME_HEAD_BYTES, FrameHead};
 use crate::storage::log::scan::{SegmentReader, decode};
@@ -221,7 +222,9 @@ impl BlockReader {
         let mut above: Option<(Height, Placed)> = None;
         let first = self.candidates(from)?.first().copied();
         let mut numbers = self.known_segments()?;
-        numbers.extend(self.blockless.iter().chain(&self.open_blockless));
+        if !planted::is(Bug::BlocklessSkipped) {
+            numbers.extend(self.blockless.iter().chain(&self.open_blockless));
+        }
         numbers.sort_unstable();
         for segment in numbers.into_iter().filter(|number| Some(*number) >= first) {
             // No certificate in a later segment is nearer than what was found.

@@ -62,7 +62,7 @@ async fn members_of_one_authority_meet_and_strangers_are_refused_on_both_sides()
     assert_eq!(meet((&a, HOME), (&b, "localhost")).await, Ok(()));
     assert_eq!(meet((&b, HOME), (&a, "localhost")).await, Ok(()));
     let why = meet((&a, HOME), (&b, "example.org")).await.expect_err("another host");
-    assert!(why.contains("NotValidForName"), "{why}");
+    assert!(why.contains("not valid for name"), "{why}");
     let c = load(files(&theirs, "c"));
     let why = meet((&a, HOME), (&c, "localhost")).await.expect_err("another authority");
     assert!(why.contains("UnknownIssuer"), "{why}");
@@ -71,10 +71,7 @@ async fn members_of_one_authority_meet_and_strangers_are_refused_on_both_sides()
     assert!(why.contains("UnknownIssuer") || why.contains("UnknownCA"), "{why}");
     let silent = ExchangeFiles { certificate: None, ..files(&ours, "a") };
     let why = meet((&load(silent), HOME), (&a, "localhost")).await.expect_err("it shows none");
-    assert!(
-        why.contains("NoCertificatesPresented") || why.contains("CertificateRequired"),
-        "{why}"
-    );
+    assert!(why.contains("no certificates") || why.contains("CertificateRequired"), "{why}");
     // What it shows as a client may be another one.
     let other = ExchangeFiles { client: pair(&ours, "b"), ..files(&theirs, "c") };
     let other = ExchangeFiles { trusted_ca: Some(ours.path("ca.crt")), ..other };

@@ -105,7 +105,7 @@ impl Generator {
             93..=95 => vec![call(who, &self.hostile())],
             96 if self.random.one_in(4) => vec![Step::Settle],
             97 => self.maintenance(who),
-            98 if self.random.one_in(24) => vec![Step::Settle, self.expire(who), Step::Settle],
+            98 if self.random.one_in(6) => vec![Step::Settle, self.expire(who), Step::Settle],
             _ => self.store(who),
         }
     }

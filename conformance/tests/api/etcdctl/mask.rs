@@ -103,7 +103,7 @@ impl Mask<'_> {
                     let header = ["ClusterID :", "MemberID :", "RaftTerm :"];
                     lines.retain(|line| !header.iter().any(|name| line.starts_with(name)));
                     let text = lines.join("\n");
-                    let mut blocks: Vec<&str> = text.split("\n\n").collect();
+                    let mut blocks: Vec<&str> = text.split("\n\n").map(str::trim).collect();
                     blocks.sort_unstable();
                     return blocks.into_iter().map(str::to_owned).collect();
                 }
@@ -147,7 +147,7 @@ impl Mask<'_> {
             Json::Object(fields) => {
                 for (name, value) in fields.iter_mut() {
                     // A key that ends with the id of a lease.
-                    let long = value.as_str().is_some_and(|text| text.len() > 24);
+                    let long = value.as_str().is_some_and(|text| text.len() >= 24);
                     match FIELDS.contains(&name.as_str()) || name == "key" && long {
                         true => *value = Json::Null,
                         false => self.json(value),

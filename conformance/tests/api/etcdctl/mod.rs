@@ -265,8 +265,11 @@ impl Session {
         if command.contains("{self}") {
             let list = self.target.etcdctl_json(&["-w", "json", "member", "list", "--hex"]);
             let list = list.expect("the members");
-            let id = list["members"][0]["ID"].as_str().expect("its id").to_owned();
-            command = command.replace("{self}", &id);
+            let members = list["members"].as_array().expect("a list");
+            // One that has not started has no name.
+            let own = members.iter().find(|member| member["name"].is_string());
+            let id = own.expect("itself")["ID"].as_str().expect("its id");
+            command = command.replace("{self}", id);
         }
         for (name, value) in &self.names {
             command = command.replace(name, value);
