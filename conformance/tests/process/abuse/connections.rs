@@ -142,8 +142,8 @@ fn silent_and_senseless_handshakes_keep_nobody_out() {
     eventually("the silent ones are let go", MINUTE, || {
         let first = open.first_mut().expect("one is silent");
         first.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
-        let read = first.read(&mut [0; 16]);
-        !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        let told = first.read(&mut [0; 16]);
+        !told.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     });
     network.wait_until_ready(0);
     assert!(!network.replicas[0].output().contains("panicked"));
