@@ -14,7 +14,7 @@ use crate::storage::checkpoint::candidates;
 use crate::storage::disk::Disk;
 use crate::storage::disk::os::OsDisk;
 use crate::storage::identity;
-use crate::storage::log::{BlockReader, LogSettings, Placed, block_segments};
+use crate::storage::log::{BlockReader, LogSettings, Placed, written_segments};
 use crate::types::{ClusterId, Height};
 use crate::verify::ChainCheck;
 
@@ -56,13 +56,13 @@ fn verify(genesis: &GenesisFile, data: &std::path::Path) -> anyhow::Result<()> {
     if found != cluster_id {
         bail!("{} belongs to network {found}, the genesis is of {cluster_id}", data.display());
     }
-    let segments = block_segments(disk.as_ref())?;
+    let settings = LogSettings::new(cluster_id, replica, [0; 16]);
+    let segments = written_segments(disk.as_ref(), &settings)?;
     let Some(last) = segments.last().copied() else {
         bail!("{} holds no log", data.display());
     };
     // What is behind the last whole record is zeros, or being written by a running replica.
     let end = Placed { segment: last, offset: u32::MAX };
-    let settings = LogSettings::new(cluster_id, replica, [0; 16]);
     let mut reader = BlockReader::new(disk.clone(), settings, end);
     // Only checks: no key of this replica is needed.
     let scheme = Ed25519::from_seed(&[0; 32]);

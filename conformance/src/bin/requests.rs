@@ -13,7 +13,7 @@ use althing::chain::{Block, Bundle, CompareResult, CompareTarget, Op, Put, Range
 use althing::storage::disk::Disk;
 use althing::storage::disk::os::OsDisk;
 use althing::storage::identity;
-use althing::storage::log::{BlockReader, LogSettings, Placed, block_segments};
+use althing::storage::log::{BlockReader, LogSettings, Placed, written_segments};
 use althing::types::ReplicaId;
 use serde_json::{Value, json};
 
@@ -38,10 +38,11 @@ fn main() -> ExitCode {
 fn run(data: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::open_read_only(data)?);
     let (cluster_id, replica) = identity::read(disk.as_ref())?;
-    let segments = block_segments(disk.as_ref())?;
+    let settings = LogSettings::new(cluster_id, replica, [0; 16]);
+    let segments = written_segments(disk.as_ref(), &settings)?;
     let last = segments.last().copied().ok_or("there is no log")?;
     let end = Placed { segment: last, offset: u32::MAX };
-    let mut reader = BlockReader::new(disk, LogSettings::new(cluster_id, replica, [0; 16]), end);
+    let mut reader = BlockReader::new(disk, settings, end);
     let mut next = reader.first_height()?.ok_or("there is no block")?;
     if next.0 != 1 {
         return Err(format!("its first blocks are gone, {next} is the lowest").into());

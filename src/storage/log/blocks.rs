@@ -14,8 +14,8 @@ use crate::codec::{Decode, Reader};
 use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskErrorKind};
 use crate::storage::log::frame::{FRAME_HEAD_BYTES, FrameHead};
-use crate::storage::log::scan::{SegmentReader, decode};
-use crate::storage::log::{LogError, LogSettings, Placed, block_segments};
+use crate::storage::log::scan::{SegmentReader, block_segments, decode};
+use crate::storage::log::{LogError, LogSettings, Placed};
 use crate::types::{Digest, Height};
 
 /// Indexed segments kept: catch-up of several peers at different heights.

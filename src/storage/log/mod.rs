@@ -21,7 +21,7 @@ pub use frame::{FRAME_HEAD_BYTES, LOG_VERSION, SEGMENT_HEADER_BYTES};
 pub use prune::{Horizon, PruneStep, prune_segment, prune_steps};
 pub use recover::{Recovered, recover};
 pub use retain::drop_oldest;
-pub use scan::{SegmentReader, block_segments, segments};
+pub use scan::{SegmentReader, segments, written_segments};
 
 use core::fmt;
 

@@ -29,8 +29,25 @@ pub fn segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
 ///
 /// # Errors
 /// [`DiskError`].
-pub fn block_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
+pub(super) fn block_segments(disk: &dyn Disk) -> Result<Vec<u32>, DiskError> {
     numbered(disk, &[".segment", ".pruned"])
+}
+
+/// The same without a last one whose making was cut short, which holds nothing.
+///
+/// # Errors
+/// [`LogError`].
+pub fn written_segments(disk: &dyn Disk, settings: &LogSettings) -> Result<Vec<u32>, LogError> {
+    let mut segments = block_segments(disk)?;
+    if let Some(last) = segments.last().copied() {
+        match open_segment(disk, settings, last, Open::Read) {
+            Ok(Opened::Unfinished) => drop(segments.pop()),
+            // A pruned one has another name.
+            Ok(Opened::Ready(_)) | Err(LogError::Missing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(segments)
 }
 
 /// The segments that were pruned, ascending.

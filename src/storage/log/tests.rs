@@ -251,6 +251,8 @@ fn a_preparation_cut_short_anywhere_is_taken_up_again() {
         let mut cut = bytes.clone();
         cut[at..].fill(0);
         disk.put(&path, cut);
+        let whole = written_segments(&disk, &settings()).expect("a log");
+        assert!(whole.last().is_some_and(|last| *last < preparation.segment()), "at {at}");
         let (mut recovered, shown) = open(&disk).expect("whole");
         assert_eq!(shown, written);
         let copy = disk.copy();
