@@ -322,7 +322,7 @@ pub const MODULE_RATCHET: &[(&str, usize)] = &[
     ("tls", 1_590),
     ("net", 1_420),
     ("config", 3_785),
-    ("node", 6_050),
+    ("node", 6_051),
     ("api", 6_050),
     ("web", 2_440),
     ("cli", 4_890),
