@@ -1,6 +1,6 @@
-//! `docs/compatibility.md`: RPC by RPC, flag by flag, suite by suite, from what the tests are made of and
-//! what `conformance/suites/record.sh` kept of their runs. `ALTHING_RECORD=1 cargo test -p conformance
-//! --test api page` writes it; without, this compares.
+//! `docs/compatibility.md`: RPC by RPC, flag by flag, suite by suite, from what the tests are made
+//! of and what `conformance/suites/record.sh` kept of their runs. `ALTHING_RECORD=1 cargo test -p
+//! conformance --test api page` writes it; without, this compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,11 +13,14 @@ use conformance::differences;
 
 const HEAD: &str = "# Compatibility with etcd 3.7
 
-What a client of etcd finds. Compared with a live etcd 3.7.3 by `conformance/tests/api` (the same requests to both, replies,
+What a client of etcd finds. Compared with a live etcd 3.7.3 by `conformance/tests/api` (the \
+    same requests to both, replies,
 codes and messages equal but for ids) and used by Kubernetes 1.37.1 in `conformance/tests/kube`.
 
-This page is generated: `ALTHING_RECORD=1 cargo test -p conformance --test api page`. Its numbers are counted in the tests' own
-sources and in `conformance/results.tsv`, to which `conformance/suites/record.sh` adds what a run printed.
+This page is generated: `ALTHING_RECORD=1 cargo test -p conformance --test api page`. Its \
+    numbers are counted in the tests' own
+sources and in `conformance/results.tsv`, to which `conformance/suites/record.sh` adds what a \
+    run printed.
 
 ";
 /// What is to be known of a method beside that it is there.
@@ -34,7 +37,8 @@ const NOTES: &[(&str, &str)] = &[
     ("Maintenance/Downgrade", "no target can be reached"),
     (
         "Maintenance/Snapshot",
-        "of a checkpoint that a quorum signed, or, within a minute of one, of the state as it is; no \
+        "of a checkpoint that a quorum signed, or, within a minute of one, of the state as it \
+        is; no \
          members and alarms in it ([more](operating/backup.md))",
     ),
     ("Auth/Authenticate", "simple tokens, JWT, common name as user ([page](operating/auth.md))"),
@@ -86,7 +90,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
 const SUITES: &[(&str, &str, &str)] = &[
     (
         "api",
-        "`conformance/tests/api`: recorded requests, REST, HTTP, flags, etcdctl and random programs beside etcd 3.7.3",
+        "`conformance/tests/api`: recorded requests, REST, HTTP, flags, etcdctl and random \
+        programs beside etcd 3.7.3",
         "the rows below",
     ),
     (
@@ -111,7 +116,8 @@ const SUITES: &[(&str, &str, &str)] = &[
     ),
     (
         "benchmark",
-        "etcd's `benchmark` in every mode that talks to a server, and `etcdctl check perf`, without an error",
+        "etcd's `benchmark` in every mode that talks to a server, and `etcdctl check perf`, \
+        without an error",
         "`mvcc`, which opens a file itself",
     ),
     ("kube", "Kubernetes 1.37.1 on it, alone and on four replicas, primary killed and not", ""),
@@ -241,13 +247,18 @@ fn rpcs() -> String {
     let rest = fs::read_to_string(here().join("tests/api/scripts/rest.txt")).expect("a script");
     let rest = rest.lines().filter(|line| line.contains(" /v3")).count();
     format!(
-        "## RPCs\nAll {methods} methods of etcd's services and of gRPC's health service are there; none answers \
-         Unimplemented. {requests} requests are recorded from etcd 3.7.3 and {rest} over REST; a recording is checked \
+        "## RPCs\nAll {methods} methods of etcd's services and of gRPC's health service are \
+        there; none answers \
+         Unimplemented. {requests} requests are recorded from etcd 3.7.3 and {rest} over REST; a \
+         recording is checked \
          against a live etcd before Althing is.\n\n\
-         | RPC | recorded requests, by script | in random programs | in etcdctl's scripts | in tests | REST paths | |\n\
+         | RPC | recorded requests, by script | in random programs | in etcdctl's scripts | in \
+         tests | REST paths | |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n{rows}\n\
-         REST paths are there under `/v3/` and `/v3beta/`: JSON over HTTP/1.1 and HTTP/2, streams as lines. HTTP on the \
-         client port: `/version`, `/health`, `/livez`, `/readyz` with their sub-paths, `/metrics`.\n\n"
+         REST paths are there under `/v3/` and `/v3beta/`: JSON over HTTP/1.1 and HTTP/2, \
+         streams as lines. HTTP on the \
+         client port: `/version`, `/health`, `/livez`, `/readyz` with their sub-paths, \
+         `/metrics`.\n\n"
     )
 }
 
@@ -270,7 +281,8 @@ fn suites() -> String {
     }
     assert!(results.is_empty(), "suites that this page does not know: {:?}", results.keys());
     format!(
-        "## Suites\nHow they are run is in [testing](testing.md), \"Compared with etcd\"; what each printed last, as \
+        "## Suites\nHow they are run is in [testing](testing.md), \"Compared with etcd\"; what \
+        each printed last, as \
          `conformance/suites/record.sh` kept it:\n\n\
          | suite | passed | failed | counted besides | left out | run |\n\
          | --- | --- | --- | --- | --- | --- |\n{rows}\n"
@@ -295,9 +307,12 @@ fn flags() -> String {
     let total: usize = kinds.values().sum();
     let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     format!(
-        "## Flags\nAll {total} flags of etcd 3.7.3 are taken, with its defaults, its variables `ETCD_*`, its keys of \
-         `--config-file` and its exit codes (`conformance/tests/api/flags.rs` compares them with etcd's own `--help`): {}. \
-         What the words mean, and what each does, is on [the page of flags](operating/flags.md); the last column names \
+        "## Flags\nAll {total} flags of etcd 3.7.3 are taken, with its defaults, its variables \
+        `ETCD_*`, its keys of \
+         `--config-file` and its exit codes (`conformance/tests/api/flags.rs` compares them with \
+         etcd's own `--help`): {}. \
+         What the words mean, and what each does, is on [the page of flags](operating/flags.md); \
+         the last column names \
          tests that set it.\n\n\
          | flag | here | why | in tests |\n| --- | --- | --- | --- |\n{rows}\n",
         kinds.join(", ")
@@ -318,7 +333,8 @@ fn the_page_of_compatibility_is_what_the_tests_say() {
     let differs = written.iter().zip(&page).find(|(one, other)| one != other);
     assert!(
         written == page,
-        "docs/compatibility.md is not what it is made from; ALTHING_RECORD=1 cargo test -p conformance --test \
+        "docs/compatibility.md is not what it is made from; ALTHING_RECORD=1 cargo test -p \
+        conformance --test \
          api page writes it anew. First: {differs:?}"
     );
 }

@@ -317,7 +317,7 @@ pub const MODULE_RATCHET: &[(&str, usize)] = &[
     ("chain", 6_385),
     ("ordering", 7_945),
     ("state", 5_040),
-    ("storage", 7_060),
+    ("storage", 7_080),
     ("observe", 560),
     ("tls", 1_590),
     ("net", 1_420),
@@ -329,11 +329,8 @@ pub const MODULE_RATCHET: &[(&str, usize)] = &[
 ];
 
 /// Lines above [`COLUMNS`]: (file, how many). Only shrinks.
-pub const COLUMN_RATCHET: &[(&str, usize)] = &[
-    ("src/config/flags_doc.rs", 6),
-    ("conformance/tests/api/page.rs", 8),
-    ("benches/state.rs", 2),
-];
+pub const COLUMN_RATCHET: &[(&str, usize)] =
+    &[("src/config/flags_doc.rs", 6), ("benches/state.rs", 2)];
 
 /// Things the pure part must not name: (file, what). Only shrinks.
 pub const PURE_RATCHET: &[(&str, &str)] = &[];
