@@ -12,8 +12,9 @@ const GRACE_MS: u64 = 30;
 /// Then another peer is asked.
 const ANSWER_MS: u64 = 1000;
 
-/// Heights between two certificates: views overlap in the log by no more (`storage::log`).
-const PART_MAX: u64 = 64;
+/// Heights between two certificates: pruning keeps one in 128, and views overlap in the log by 64
+/// (`storage::log`).
+const PART_MAX: u64 = 128 + 64;
 
 /// What is asked for now. Only a certificate sets a target: a claimed height moves nothing.
 #[derive(Default)]
