@@ -72,10 +72,10 @@ impl Step {
                     || (*method == "KV/Txn" && !writes)
                     || LOCAL.contains(method)
             }
-            // Whatever the bytes may mean.
-            Step::Raw { .. } => true,
+            // Whatever the bytes may mean. A renewal's header is from before it (v3rpc/lease.go).
+            Step::Raw { .. } | Step::KeepAlive { .. } => true,
             Step::Login { .. } | Step::Settle => false,
-            Step::Watch { .. } | Step::KeepAlive { .. } | Step::Expire { .. } => false,
+            Step::Watch { .. } | Step::Expire { .. } => false,
         }
     }
 }

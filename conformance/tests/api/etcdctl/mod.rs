@@ -67,6 +67,13 @@ fn etcdctl_prints_the_same_of_several_members() {
         let program = if program == "etcd" { "etcd" } else { "althing" };
         let mut network = Founded::of(program, 3);
         network.launch_all();
+        // etcd writes the version of its storage down some seconds after it begins.
+        for at in 0..3 {
+            peers::eventually("the storage has its version", Duration::from_secs(60), || {
+                let status = network.client(at).call("Maintenance/Status", "");
+                status.is_ok_and(|status| format!("{status:?}").contains("3.7.0"))
+            });
+        }
         let urls: Vec<&str> = network.members.iter().map(|one| one.client_url.as_str()).collect();
         Session::new(Target::given(program, &urls.join(","), None)).run(commands)
     });
