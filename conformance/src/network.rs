@@ -259,6 +259,19 @@ impl Network {
         });
     }
 
+    /// [`Network::primary`], once there is one: a view that has just begun is known when a quorum says so.
+    ///
+    /// # Panics
+    /// There is none for a minute.
+    pub fn known_primary(&self, at: usize) -> usize {
+        let mut found = None;
+        peers::eventually("a primary is known", Duration::from_secs(60), || {
+            found = self.primary(at);
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
     /// The number of the replica that `Status.leader` names, asked at replica `at`.
     pub fn primary(&self, at: usize) -> Option<usize> {
         let status = self.replicas[at].status().ok()?;

@@ -247,7 +247,7 @@ impl Core {
             if self.now_ms < until_ms {
                 return;
             }
-            if self.is_outdated(root, target) {
+            if self.is_outdated() {
                 self.transfer.lacking.insert(peer);
             }
         }
@@ -259,12 +259,11 @@ impl Core {
         self.tell(peer, Message::GetManifest { root });
     }
 
-    /// Whether a correct replica has moved on to a newer checkpoint, as all will: who is late then is
+    /// Whether a correct replica has moved on from this checkpoint, as all will: who is late then is
     /// waited for no longer, for a liar that never answers would keep this transfer for ever (18.3).
-    fn is_outdated(&self, root: Digest, target: &CheckpointCertificate) -> bool {
-        target.id.manifest_root != root
-            && self.transfer.lacking.len() > self.quorum.f()
-            && !planted::is(Bug::LateSourceKept)
+    /// What is newer may not be known here yet: it is asked for between two attempts (18.1).
+    fn is_outdated(&self) -> bool {
+        self.transfer.lacking.len() > self.quorum.f() && !planted::is(Bug::LateSourceKept)
     }
 
     /// Nobody is left to ask: a newer checkpoint is taken, or the same again after a pause.
@@ -355,7 +354,7 @@ impl Core {
         let now_ms = self.now_ms;
         let Phase::Chunks(download) = &self.transfer.phase else { return };
         let root = download.root;
-        if self.is_outdated(root, target) {
+        if self.is_outdated() {
             sources.retain(|id| !self.transfer.is_late(*id, now_ms));
         }
         if sources.is_empty() {

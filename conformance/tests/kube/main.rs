@@ -40,7 +40,7 @@ fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
         return on_an_etcd_cluster();
     }
     let mut network = Network::start(4);
-    let primary = network.primary(0).expect("a primary");
+    let primary = network.known_primary(0);
     let store = |index: usize| {
         let replica = &network.replicas[index % 4];
         Store { endpoints: replica.endpoint.clone(), tls: Some(replica.tls()) }

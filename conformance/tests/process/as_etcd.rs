@@ -61,7 +61,7 @@ impl Pair {
             assert!(found == expected || found != "OK", "{method}: etcd says {expected}");
             found == expected
         });
-        eprintln!("as etcd: {method}({}) -> {found}", request(&self.althing));
+        eprintln!("as etcd: {method} -> {found}");
         found
     }
 }

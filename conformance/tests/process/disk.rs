@@ -50,7 +50,7 @@ fn failing_sync(name: &str, choose: impl FnOnce(usize) -> usize) {
         return;
     }
     let mut network = Network::start(4);
-    let victim = choose(network.primary(0).expect("a primary"));
+    let victim = choose(network.known_primary(0));
     network.kill(victim);
     let said = network.directory().join("strace");
     network.launch_by(victim, under_strace("error=EIO:when=150", &said));
@@ -72,7 +72,7 @@ fn a_replica_with_slow_syncs_holds_nobody_up() {
         return;
     }
     let mut network = Network::start(4);
-    let victim = (network.primary(0).expect("a primary") + 1) % 4;
+    let victim = (network.known_primary(0) + 1) % 4;
     network.kill(victim);
     let said = network.directory().join("strace");
     network.launch_by(victim, under_strace("delay_exit=250000", &said));
@@ -157,7 +157,7 @@ fn a_full_disk_ends_the_replica_cleanly_and_space_brings_it_back() {
         return;
     }
     let mut network = Network::start(4);
-    let victim = (network.primary(0).expect("a primary") + 1) % 4;
+    let victim = (network.known_primary(0) + 1) % 4;
     put(&network.replicas[victim], "before", "1");
     network.kill(victim);
     let disk = SmallDisk::under(&network.replicas[victim].home().join("data"));
