@@ -4,19 +4,10 @@
 # ALTHING_BIN is the program judged; ALTHING_PEERS_BIN holds kwok, kwokctl, the programs of Kubernetes, etcdctl
 # and etcdutl (conformance/peers/build.sh kwok kube etcd), and etcd for --on etcd.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 on=althing
 [[ ${1:-} != --on ]] || on=$2
-peer() { # program
-  local directory
-  for directory in ${ALTHING_PEERS_BIN//:/ }; do
-    if [[ -x $directory/$1 ]]; then echo "$directory/$1"; return; fi
-  done
-  echo "$1 is in none of ALTHING_PEERS_BIN=$ALTHING_PEERS_BIN" >&2
-  exit 1
-}
-program=${ALTHING_BIN:-}
-[[ $on != etcd ]] || program=$(peer etcd)
-program=$(readlink -f "${program:?names the program to judge}")
+program=$(judged "$on")
 kwokctl=$(peer kwokctl)
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/kwok.XXXXXX")
