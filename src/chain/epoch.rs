@@ -41,6 +41,9 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// Largest W.
+    pub const WINDOW_MAX: u32 = 64;
+
     /// Longest key: bounds a trie's depth (state.md 0.1).
     pub const KEY_BYTES_MAX: usize = 1024;
 
@@ -91,7 +94,7 @@ impl Decode for Parameters {
             checkpoint_state_factor: reader.u32("parameter checkpoint factor")?,
             tenure_blocks: reader.u32("parameter tenure blocks")?,
         };
-        if parameters.window == 0 || parameters.window > 64 {
+        if parameters.window == 0 || parameters.window > Parameters::WINDOW_MAX {
             return Err(DecodeError::Invalid("parameter window"));
         }
         if parameters.tenure_blocks == 0 {

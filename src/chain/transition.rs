@@ -357,7 +357,7 @@ fn well_formed(name: &str) -> bool {
 /// Bounds within which Kubernetes works and memory suffices (trust.md 3.6, rule 7).
 fn check_parameters(parameters: &Parameters) -> Result<(), ConfigError> {
     let bounds = [
-        ("window", (1..=64).contains(&parameters.window)),
+        ("window", (1..=Parameters::WINDOW_MAX).contains(&parameters.window)),
         ("time_bound_ms", (10..=10_000).contains(&parameters.time_bound_ms)),
         ("view_timeout_ms", (100..=8_000).contains(&parameters.view_timeout_ms)),
         ("request_bytes_max", (1..=4 << 20).contains(&parameters.request_bytes_max)),

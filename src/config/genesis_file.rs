@@ -390,7 +390,7 @@ pub(super) fn check_member(
 
 fn check_parameters(parameters: &Parameters) -> Result<(), GenesisError> {
     let bounds: [(&str, u64, u64, u64); 8] = [
-        ("window", parameters.window.into(), 1, 64),
+        ("window", parameters.window.into(), 1, Parameters::WINDOW_MAX.into()),
         ("time_bound_ms", parameters.time_bound_ms, 1, 60_000),
         ("view_timeout_ms", parameters.view_timeout_ms, 10, 600_000),
         ("request_bytes_max", parameters.request_bytes_max.into(), 1024, 4 << 20),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::chain::{Block, Certificate, Phase};
 use crate::ordering::blocks::NoPath;
+use crate::ordering::message::PAGE_BLOCKS_MAX;
 use crate::ordering::{Core, Message, Output};
 use crate::types::{Digest, Height, ReplicaId};
 
@@ -11,10 +12,6 @@ use crate::types::{Digest, Height, ReplicaId};
 const GRACE_MS: u64 = 30;
 /// Then another peer is asked.
 const ANSWER_MS: u64 = 1000;
-
-/// Heights between two certificates: pruning keeps one in 128, and views overlap in the log by 64
-/// (`storage::log`).
-const PART_MAX: u64 = 128 + 64;
 
 /// What is asked for now. Only a certificate sets a target: a claimed height moves nothing.
 #[derive(Default)]
@@ -180,7 +177,7 @@ impl Core {
         // Who left may see its last epoch's blocks to the end, and no more (protocol.md 20.6).
         let member = self.membership.member(peer).is_some();
         let end = if member { self.blocks.committed.height } else { self.epochs.start.0 };
-        let until = until.min(end);
+        let until = until.min(end).min(from.plus(PAGE_BLOCKS_MAX as u64 - 1));
         if from <= until && from > Height(0) && !self.refuse_erased(peer, from) {
             self.out.push(Output::ServeBlocks { to: peer, from, until });
         }
@@ -209,7 +206,8 @@ impl Core {
         let is_part =
             blocks.first().is_some_and(|block| block.header.height > committed.height.next());
         let joins = asked && last.is_some() && last == self.missing_of_page();
-        if is_part && !joins && (!asked || certificate.height > committed.height.plus(PART_MAX)) {
+        let is_wide = certificate.height > self.reach_of_page();
+        if is_wide || is_part && !asked {
             if !asked {
                 self.ask_for_gap(peer);
             }
@@ -273,9 +271,15 @@ impl Core {
         }
     }
 
+    /// The highest that one certificate may commit next: what it proves waits in memory until it is whole.
+    fn reach_of_page(&self) -> Height {
+        self.blocks.committed.height.plus(PAGE_BLOCKS_MAX as u64)
+    }
+
     /// What proves the next page.
     fn goal_of_page(&self) -> Option<&Certificate> {
-        let above = |goal: &&Certificate| goal.height > self.blocks.committed.height;
+        let (committed, reach) = (self.blocks.committed.height, self.reach_of_page());
+        let above = |goal: &&Certificate| goal.height > committed && goal.height <= reach;
         let through = self.catch_up.through.as_ref().filter(above);
         through.or(self.blocks.certificate.as_ref().filter(above))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::chain::{BLOCK_BYTES_MAX, Block, Certificate};
 use crate::ordering::budget::PAGE_COSTS;
+use crate::ordering::message::PAGE_BLOCKS_MAX;
 use crate::ordering::{Core, Message};
 use crate::types::{Height, ReplicaId};
 
@@ -118,7 +119,8 @@ impl Core {
         while at <= until {
             let block = &self.blocks.committed_at(at)?.block;
             bytes += block.encoded().len();
-            if bytes > BLOCK_BYTES_MAX || !block.has_values() {
+            let is_full = bytes > BLOCK_BYTES_MAX || blocks.len() == PAGE_BLOCKS_MAX;
+            if is_full || !block.has_values() {
                 return None;
             }
             blocks.push(Arc::clone(block));

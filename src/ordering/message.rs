@@ -159,7 +159,9 @@ pub enum Message {
 const VOTES_MAX: usize = 4;
 /// Most bytes of one page, unless a single block is larger (protocol.md 11).
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
-const PAGE_BLOCKS_MAX: usize = 4096;
+/// Most blocks of one page, and most that one certificate commits at a replica that catches up. So no log
+/// has a wider gap between two certificates, and no page needs to be wider.
+pub(super) const PAGE_BLOCKS_MAX: usize = 256;
 
 /// Most proofs of one [`Message::Epochs`].
 pub(super) const EPOCHS_MAX: usize = 64;

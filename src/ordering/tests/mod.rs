@@ -163,6 +163,32 @@ fn a_partitioned_replica_moves_nobody_and_follows_after_the_heal() {
 }
 
 #[test]
+fn who_catches_up_commits_at_most_256_blocks_by_one_certificate() {
+    let mut world = calm(4, 45);
+    world.cut(3);
+    let before = world.core(3).status().committed;
+    while world.core(0).status().committed < before.plus(600) {
+        (0..3).for_each(|origin| world.submit(origin));
+        world.run_ms(10);
+    }
+    let everything = world.core(0).status().committed;
+    world.heal();
+    world.submit(3);
+    // Besides what is asked for, the sources send all there is.
+    for turn in 0..600 {
+        let from = world.core(3).status().committed.next();
+        if let Some(wide) = world.page_of(turn % 3, from, everything) {
+            world.deliver(turn % 3, 3, wide);
+        }
+        world.run_ms(1);
+    }
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let certified = world.certified_in_log(3);
+    let gap = certified.windows(2).map(|pair| pair[1].0 - pair[0].0).max();
+    assert!(gap.is_some_and(|gap| (128..=256).contains(&gap)), "{gap:?}");
+}
+
+#[test]
 fn a_linearizable_read_sees_every_height_acknowledged_before() {
     for seed in 0..20 {
         let mut world = World::begun(4, seed, Options { drop_percent: 5, ..Options::default() });

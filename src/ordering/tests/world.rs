@@ -1031,6 +1031,20 @@ impl World {
     }
 
     /// How many blocks it executed itself: what it fetched as a state is not among them.
+    /// What a peer of this replica is sent that asks for blocks.
+    pub fn page_of(&self, id: u16, from: Height, until: Height) -> Option<Message> {
+        page(&self.nodes[id as usize].records, from, until)
+    }
+
+    /// The heights that this replica's log holds a commit certificate of, ascending.
+    pub fn certified_in_log(&self, id: u16) -> Vec<Height> {
+        let certified = |record: &Record| match record {
+            Record::Committed(certificate) => Some(certificate.height),
+            _ => None,
+        };
+        self.nodes[id as usize].records.iter().filter_map(certified).collect()
+    }
+
     pub fn blocks_in_log(&self, id: u16) -> usize {
         let records = self.nodes[id as usize].records.iter();
         records.filter(|record| matches!(record, Record::Block(_))).count()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chain::{Block, BlockHeader, Certificate, HEADER_BYTES, Record};
+use crate::chain::{Block, BlockHeader, Certificate, HEADER_BYTES, Parameters, Record};
 use crate::codec::{Decode, Reader};
 use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskErrorKind};
@@ -21,8 +21,8 @@ use crate::types::{Digest, Height};
 /// Indexed segments kept: catch-up of several peers at different heights.
 const INDEXED_SEGMENTS_MAX: usize = 8;
 
-/// Views overlap in the log by at most this many heights; W never exceeds it.
-const OVERLAP_HEIGHTS: u64 = 64;
+/// Views overlap in the log by at most this many heights.
+const OVERLAP_HEIGHTS: u64 = Parameters::WINDOW_MAX as u64;
 
 /// Blocks in order of height, and what proves them.
 #[derive(Clone, Debug, PartialEq, Eq)]
