@@ -44,8 +44,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        let caller = self.owned(&request, "althing member add")?;
-        let author = self.0.author(&caller).await?;
+        let author = self.owned(&request, "althing member add").await?;
         let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let peer_address = validate::peer_urls(&peer_ur_ls)?;
         self.may_add(is_learner, &peer_address)?;
@@ -61,8 +60,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        let caller = self.owned(&request, "althing member remove")?;
-        let author = self.0.author(&caller).await?;
+        let author = self.owned(&request, "althing member remove").await?;
         let id = request.into_inner().id;
         self.may_remove(id)?;
         let replica = self.replica(id)?;
@@ -76,8 +74,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        let caller = self.owned(&request, "althing member replace")?;
-        let author = self.0.author(&caller).await?;
+        let author = self.owned(&request, "althing member replace").await?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let replica = self.replica(id)?;
         let peer_address = validate::peer_urls(&peer_ur_ls)?;
@@ -90,8 +87,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        let caller = self.owned(&request, "althing member promote")?;
-        let author = self.0.author(&caller).await?;
+        let author = self.owned(&request, "althing member promote").await?;
         let replica = self.replica(request.into_inner().id)?;
         self.may_promote(replica)?;
         self.change(author, ConfigAction::Promote { replica }).await?;
@@ -103,10 +99,10 @@ impl pb::cluster_server::Cluster for ClusterService {
 impl ClusterService {
     /// In whose name members change here; where organisations share a network no single client may.
     /// Whether this one may is apply's to say, on every replica (protocol.md 22.8).
-    fn owned<T>(&self, request: &Request<T>, command: &str) -> Result<Caller, Status> {
+    async fn owned<T>(&self, request: &Request<T>, command: &str) -> Result<Author, Status> {
         identity::admit(&self.0, request)?;
         match self.0.handle.genesis().ownership {
-            Ownership::One => Ok(Caller::of(request)),
+            Ownership::One => Ok(self.0.author(&Caller::of(request)).await?),
             Ownership::Many => Err(Status::permission_denied(format!(
                 "etcdserver: permission denied: members of this network change by their \
                  organisations' signatures; see `{command} --help`"

@@ -98,7 +98,7 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let api = &self.0;
-        if !request.get_ref().serializable && api.is_learner() {
+        if !request.get_ref().serializable && api.handle.is_learner() {
             return Err(Refusal::NotSupportedForLearner.into());
         }
         identity::admit(api, &request)?;

@@ -120,7 +120,7 @@ fn is_refused_by_learners(path: &str) -> bool {
 
 /// Refuses who may not call this method.
 pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if is_refused_by_learners(request.uri().path()) && api.is_learner() {
+    if is_refused_by_learners(request.uri().path()) && api.handle.is_learner() {
         return tonic::Status::from(Refusal::NotSupportedForLearner).into_http();
     }
     let need = need(request.uri().path());

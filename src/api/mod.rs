@@ -68,7 +68,6 @@ use crate::api::passwords::Passwords;
 use crate::api::pb::{etcdserverpb as etcd, v3electionpb, v3lockpb};
 use crate::api::wakes::Wakes;
 use crate::apply::Reply;
-use crate::chain::Ownership;
 use crate::node::Handle;
 use crate::types::Revision;
 
@@ -173,14 +172,6 @@ impl Api {
 
     fn parameter(&self, which: impl Fn(&crate::chain::Parameters) -> u32) -> usize {
         self.handle.read(|shared| which(&shared.state.network().membership.parameters)) as usize
-    }
-
-    /// Whether this replica is a learner of one owner, which answers its clients as little as etcd's does.
-    /// Where organisations share a network its learners and observers are there to answer.
-    fn is_learner(&self) -> bool {
-        let own = self.handle.own();
-        self.handle.genesis().ownership == Ownership::One
-            && self.handle.read(|shared| shared.state.network().is_learner(own))
     }
 
     fn health(&self) -> Health {

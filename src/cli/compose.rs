@@ -9,7 +9,7 @@ use anyhow::Context;
 use axum::Router;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::serve::Prepared;
+use super::serve::{MeetingPlace, Prepared};
 use super::{auto_compaction, voted_flags};
 use crate::chain::Ownership;
 use crate::config::{ClientSettings, ClientTls, Home, ListenUrl, Settings, TokenSettings};
@@ -40,14 +40,15 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         metrics: bind_all(&client.listen_metrics)?,
     };
     let tls = client_tls(client)?;
-    let peers = match prepared.peers.take() {
-        Some(bound) => bound,
-        None if prepared.alone() => lone_peers(&prepared),
-        None => bind_peers(&prepared.settings.peer.listen)?,
-    };
-    let exchange = match prepared.exchange.take() {
-        Some(loaded) => loaded,
-        None => exchange(&prepared.settings)?,
+    let place = match prepared.place.take() {
+        Some(place) => place,
+        None => MeetingPlace {
+            sockets: match prepared.alone() {
+                true => lone_peers(&prepared),
+                false => bind_peers(&prepared.settings.peer.listen)?,
+            },
+            exchange: exchange(&prepared.settings)?,
+        },
     };
     let members = &prepared.genesis.genesis.members;
     let keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
@@ -60,8 +61,8 @@ pub(super) fn run(mut prepared: Prepared) -> anyhow::Result<()> {
         known: prepared.known.clone(),
         scheme,
         data_directory: prepared.settings.data_dir.clone(),
-        peer_listeners: peers,
-        exchange,
+        peer_listeners: place.sockets,
+        exchange: place.exchange,
         runtime: runtime.handle().clone(),
         history_retention_ms: prepared.settings.history_retention_ms,
         waits_for_disk: !prepared.settings.unsafe_no_fsync,

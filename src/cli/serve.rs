@@ -36,10 +36,8 @@ pub(super) struct Prepared {
     pub known: Option<Network>,
     /// Signs for it.
     pub secret: SecretSeed,
-    /// The peer sockets, if they had to be bound before.
-    pub peers: Option<Vec<PeerListener>>,
-    /// How strangers are met there, likewise.
-    pub exchange: Option<Arc<ExchangeTls>>,
+    /// Where peers are met, if they had to be met before.
+    pub place: Option<MeetingPlace>,
 }
 
 impl Prepared {
@@ -129,24 +127,22 @@ pub(super) fn prepare(mut settings: Settings) -> anyhow::Result<Prepared> {
             let (own, member) = own_address(known.as_ref(), &read, &secret)?;
             from_genesis(&mut settings, &member, &home)?;
             warn_of_voted(&mut settings, &read.genesis, known.as_ref());
-            let (genesis, peers, exchange) = (read, None, None);
-            let prepared = Prepared { settings, genesis, own, known, secret, peers, exchange };
-            return Ok(warn_of_small(prepared));
+            let (genesis, place) = (read, None);
+            return Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, place }));
         }
     };
     let known = newest_network(&drop_in::home(&settings), &genesis)?;
     let (own, member) = own_address(known.as_ref(), &genesis, &secret)?;
     drop_in::compare_with(&mut settings, &genesis, &member.name);
-    let (peers, exchange) = place.map(|place| (place.sockets, place.exchange)).unzip();
-    Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, peers, exchange }))
+    Ok(warn_of_small(Prepared { settings, genesis, own, known, secret, place }))
 }
 
 type Founded = (GenesisFile, SecretSeed, Option<MeetingPlace>);
 
-/// Where the other members are found, and how.
-struct MeetingPlace {
-    sockets: Vec<PeerListener>,
-    exchange: Arc<ExchangeTls>,
+/// Where other members are met, and how strangers are.
+pub(super) struct MeetingPlace {
+    pub sockets: Vec<PeerListener>,
+    pub exchange: Arc<ExchangeTls>,
 }
 
 /// The network that etcd's flags alone name, founded or joined if this replica is not in it yet; then

@@ -9,7 +9,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::apply::Reply;
 use crate::chain::{
-    Author, CheckpointCertificate, ConfigChange, EpochProof, Genesis, Network, Op, ValueSource,
+    Author, CheckpointCertificate, ConfigChange, EpochProof, Genesis, Network, Op, Ownership,
+    ValueSource,
 };
 use crate::net::PeerNet;
 use crate::node::admit::REQUEST_TIMEOUT_MS;
@@ -247,6 +248,14 @@ impl Handle {
     #[must_use]
     pub fn network(&self) -> Network {
         self.read(|shared| shared.state.network().clone())
+    }
+
+    /// Whether this replica is a learner of one owner, which answers its clients as little as etcd's does.
+    /// Where organisations share a network its learners and observers are there to answer.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.genesis().ownership == Ownership::One
+            && self.read(|shared| shared.state.network().is_learner(self.own()))
     }
 
     /// How every epoch before this one ended.

@@ -189,13 +189,13 @@ impl Core {
         let mut views: Vec<View> = self.normal_views();
         if self.is_voter() && self.is_normal() {
             views.push(self.view.entered);
-            let just_entered = self.now_ms <= self.view.since_ms + RECENT_MS;
-            if self.view.new_view.is_some() && just_entered {
-                views.extend(core::iter::repeat_n(self.view.entered, self.quorum.q()));
-            }
         }
         views.sort_unstable();
-        let q = self.quorum.q();
-        views.windows(q).rev().find(|views| views.first() == views.last()).map(|views| views[0])
+        let told = views.windows(self.quorum.q()).rev().find(|views| views.first() == views.last());
+        let just_entered = self.view.new_view.is_some()
+            && self.now_ms <= self.view.since_ms + RECENT_MS
+            && self.is_voter()
+            && self.is_normal();
+        told.map(|views| views[0]).max(just_entered.then_some(self.view.entered))
     }
 }

@@ -130,16 +130,10 @@ impl ExchangeTls {
     ) -> Result<AnswererVerifier, TlsFileError> {
         let files = &self.files;
         let allowed = Allowed::new(&files.allowed_hostnames, &files.allowed_common_names)?;
-        let roots = match &files.trusted_ca {
-            _ if files.self_made => None,
-            Some(path) => Some(roots(&read(path)?)?),
-            None => Some(system_roots()),
-        };
-        let chains = roots.map(|roots| chains(roots, provider)).transpose()?;
-        let trust = match (chains, files.self_made) {
-            (_, true) => Trust::Anybody,
-            (Some(Some(chains)), _) => Trust::Chains(chains),
-            _ => Trust::Nobody,
+        let trust = match &files.trusted_ca {
+            _ if files.self_made => Trust::Anybody,
+            Some(path) => Trust::of(roots(&read(path)?)?, provider)?,
+            None => Trust::of(system_roots(), provider)?,
         };
         Ok(AnswererVerifier { trust, allowed, provider: Arc::clone(provider) })
     }
@@ -224,20 +218,6 @@ impl Named {
     }
 }
 
-fn chains(
-    roots: RootCertStore,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<WebPkiServerVerifier>>, TlsFileError> {
-    if roots.is_empty() {
-        return Ok(None);
-    }
-    let builder =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let built =
-        builder.build().map_err(|error| TlsFileError::Tls(Error::General(error.to_string())));
-    built.map(Some)
-}
-
 /// Whose certificates count at a peer URL.
 enum Trust {
     /// Those of these authorities.
@@ -246,6 +226,18 @@ enum Trust {
     Anybody,
     /// None: no authority is named, and the system trusts none.
     Nobody,
+}
+
+impl Trust {
+    fn of(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self, TlsFileError> {
+        if roots.is_empty() {
+            return Ok(Self::Nobody);
+        }
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .map(Self::Chains)
+            .map_err(|error| TlsFileError::Tls(Error::General(error.to_string())))
+    }
 }
 
 /// Judges who answers at a peer URL.

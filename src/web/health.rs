@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use super::answer::{TEXT, failure, found, method_not_allowed, not_found, parameter, parameters};
 use super::{Web, corrupt};
-use crate::chain::{AlarmKind, Ownership};
+use crate::chain::AlarmKind;
 use crate::node::NodeError;
 use crate::observe::{self, table};
 
@@ -44,19 +44,12 @@ impl Check {
                 web.handle.read(|shared| shared.state.kv.revision());
                 Ok(())
             }
-            Self::NonLearner if is_learner(web) => Err("not supported for learner".to_owned()),
+            Self::NonLearner if web.handle.is_learner() => {
+                Err("not supported for learner".to_owned())
+            }
             Self::DataCorruption | Self::NonLearner => Ok(()),
         }
     }
-}
-
-/// A learner of one owner. One of organisations answers all requests, and is as ready as a voter.
-fn is_learner(web: &Web) -> bool {
-    let own = web.handle.own();
-    web.handle.read(|shared| {
-        let network = shared.state.network();
-        network.ownership == Ownership::One && network.is_learner(own)
-    })
 }
 
 /// etcd's words for why a read fails, which its users match on.
