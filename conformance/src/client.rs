@@ -48,6 +48,12 @@ pub fn contract() -> &'static DescriptorPool {
     })
 }
 
+/// A message as gRPC frames it: not compressed, its length, itself.
+pub fn grpc_frame(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
+    [&[0][..], &length, message].concat()
+}
+
 /// How a call failed: gRPC's code name and the server's exact message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

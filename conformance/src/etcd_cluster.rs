@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
+use crate::certificates::{LOOPBACK, authority, holder};
 use crate::client::{Client, field};
 use crate::cluster::TlsFiles;
 use crate::peers::{self, Process};
@@ -127,24 +127,13 @@ impl EtcdCluster {
 
 /// One CA and one certificate that serves, dials and peers.
 fn write_certificates(home: &Path) -> TlsFiles {
-    let ca_key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "etcd-ca");
-    let ca_certificate = ca.self_signed(&ca_key).expect("a CA certificate");
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().expect("a key");
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let mut node = CertificateParams::new(names).expect("names");
-    node.distinguished_name.push(DnType::CommonName, "node");
-    let certificate = node.signed_by(&key, &issuer).expect("a certificate");
+    let authority = authority("etcd-ca");
     let files = TlsFiles {
         ca: home.join("ca.crt"),
         certificate: home.join("node.crt"),
         key: home.join("node.key"),
     };
-    std::fs::write(&files.ca, ca_certificate.pem()).expect("a file");
-    std::fs::write(&files.certificate, certificate.pem()).expect("a file");
-    std::fs::write(&files.key, key.serialize_pem()).expect("a file");
+    std::fs::write(&files.ca, &authority.certificate).expect("a file");
+    authority.issue(&holder("node", LOOPBACK)).write(&files.certificate, &files.key);
     files
 }

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
+use crate::certificates::{LOOPBACK, authority, holder};
 use crate::cluster::TlsFiles;
 use crate::peers::{self, Process};
 
@@ -264,25 +263,15 @@ fn kubeconfig(home: &Path, port: u16, user: &str) -> String {
 
 /// A CA, a serving certificate for loopback, a key for service account tokens.
 fn write_certificates(home: &Path) {
-    let ca_key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "scene-ca");
-    let ca_certificate = ca.self_signed(&ca_key).expect("a CA certificate");
-    let issuer = Issuer::new(ca, ca_key);
-
-    let key = KeyPair::generate().expect("a key");
-    let names = ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.96.0.1"];
-    let mut server = CertificateParams::new(names.map(String::from).to_vec()).expect("names");
-    server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    let authority = authority("scene-ca");
+    let names = [LOOPBACK, &["kubernetes.default.svc", "10.96.0.1"]].concat();
+    let mut server = holder("kube-apiserver", &names);
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let certificate = server.signed_by(&key, &issuer).expect("a certificate");
+    authority.issue(&server).write(&home.join("server.crt"), &home.join("server.key"));
 
     let accounts = KeyPair::generate().expect("a key");
     for (file, text) in [
-        ("ca.crt", ca_certificate.pem()),
-        ("server.crt", certificate.pem()),
-        ("server.key", key.serialize_pem()),
+        ("ca.crt", authority.certificate),
         ("accounts.key", accounts.serialize_pem()),
         ("accounts.pub", accounts.public_key_pem()),
     ] {

@@ -14,6 +14,8 @@ pub mod targets;
 #[cfg(feature = "server")]
 pub mod ceremony;
 #[cfg(feature = "server")]
+pub mod certificates;
+#[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
 pub mod cluster;

@@ -4,8 +4,7 @@
 # ALTHING_BIN is the program judged; ALTHING_PEERS_BIN holds benchmark, etcdctl, and etcd for --on etcd.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-on=althing
-[[ ${1:-} != --on ]] || on=$2
+on=$(on_of "$@")
 program=$(judged "$on")
 benchmark=$(peer benchmark) etcdctl=$(peer etcdctl)
 
@@ -16,12 +15,7 @@ endpoint=http://127.0.0.1:23790 peers=http://127.0.0.1:23791
   >"$work/output" 2>&1 &
 server=$!
 trap 'kill "$server"; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
-tries=0
-until "$etcdctl" --endpoints=$endpoint get ready >/dev/null 2>&1; do
-  kill -0 "$server" || { tail -5 "$work/output"; exit 1; }
-  ((++tries < 200)) || { echo "no answer on $endpoint"; exit 1; }
-  sleep 0.3
-done
+answers $endpoint "$server" "$work/output"
 
 passed=0 failed=0
 run() { # mode, flags...
@@ -59,5 +53,4 @@ else
   failed=$((failed + 1))
   echo "etcdctl check perf:"; cut -c1-300 <<<"$said"
 fi
-echo "test result: $([[ $failed -eq 0 ]] && echo ok || echo FAILED). $passed passed; $failed failed"
-[[ $failed -eq 0 ]]
+verdict "$passed" "$failed"

@@ -44,5 +44,4 @@ named=0
 [[ $on == etcd ]] || named=$(grep -c '^Test' "$here/common.skip" || true)
 echo "tests/common on $on: $passed passed, $failed failed, $skipped skip themselves, $named left out by common.skip"
 if [[ $code -ne 0 && $failed -eq 0 ]]; then tail -20 "$output"; failed=1; fi
-echo "test result: $([[ $failed -eq 0 ]] && echo ok || echo FAILED). $passed passed; $failed failed"
-[[ $failed -eq 0 ]]
+verdict "$passed" "$failed"

@@ -5,8 +5,7 @@
 # (conformance/peers/build.sh envtest kube), and etcd for --on etcd.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-on=althing
-[[ ${1:-} != --on ]] || on=$2
+on=$(on_of "$@")
 program=$(judged "$on")
 smoke=$(peer envtest-smoke)
 

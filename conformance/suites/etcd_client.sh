@@ -6,8 +6,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/lib.sh"
-on=althing
-[[ ${1:-} != --on ]] || on=$2
+on=$(on_of "$@")
 program=$(judged "$on")
 
 target=${CARGO_TARGET_DIR:-$here/../../target}/etcd_client
@@ -25,21 +24,13 @@ printf '\n[workspace]\n' >>"$copy/Cargo.toml"
 (cd "$copy" && cargo test --locked --target-dir "$target" --no-run --test client --test namespace)
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/etcd-client.XXXXXX")
-server=
-trap '[[ -z $server ]] || { kill "$server"; wait "$server" 2>/dev/null || true; }; rm -rf "$work"' EXIT
-begin() { # request bytes
-  ETCD_AUTH_TOKEN_TTL=2 ETCD_MAX_REQUEST_BYTES=$1 "$program" --data-dir "$work/data-$1" >"$work/output-$1" 2>&1 &
-  server=$!
-  local tries=0
-  until "$(peer etcdctl)" --endpoints=localhost:2379 get ready >/dev/null 2>&1; do
-    kill -0 "$server" || { tail -5 "$work/output-$1"; exit 1; }
-    ((++tries < 200)) || { echo "no answer on localhost:2379"; exit 1; }
-    sleep 0.3
-  done
-  "$(peer etcdctl)" --endpoints=localhost:2379 user add root:rootpwd
-  "$(peer etcdctl)" --endpoints=localhost:2379 user grant-role root root
-}
-begin "${ALTHING_REQUEST_BYTES:-10240}"
+ETCD_AUTH_TOKEN_TTL=2 ETCD_MAX_REQUEST_BYTES=10240 "$program" --data-dir "$work/data" >"$work/output" 2>&1 &
+server=$!
+trap 'kill "$server"; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+answers localhost:2379 "$server" "$work/output"
+etcdctl=$(peer etcdctl)
+"$etcdctl" --endpoints=localhost:2379 user add root:rootpwd
+"$etcdctl" --endpoints=localhost:2379 user grant-role root root
 code=0
 (cd "$copy" && cargo test --locked --target-dir "$target" --no-fail-fast --test client --test namespace -- --test-threads=1 \
   --include-ignored --skip test_cluster) || code=1

@@ -4,6 +4,7 @@
 # Without TARGET all of them; 60 seconds each unless told otherwise. What it learns lies in the cache
 # ($ALTHING_CACHE/fuzz) and is where the next run begins; an input that fails is kept there too, and named.
 set -uo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${ALTHING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/althing}
 limit=-max_total_time=60
@@ -49,5 +50,4 @@ for target in "${targets[@]}"; do
     echo "$target: FAILED, see $log"
   fi
 done
-echo "test result: $([[ $failed -eq 0 ]] && echo ok || echo FAILED). $passed passed; $failed failed"
-[[ $failed -eq 0 ]]
+verdict "$passed" "$failed"

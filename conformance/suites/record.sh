@@ -12,8 +12,13 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 code=0
 "$@" 2>&1 | tee "$output" || code=$?
+told='(^| )test result: .*[0-9]+ passed; [0-9]+ failed'
+if ! grep -qE "$told" "$output"; then
+  echo "$suite told no result: nothing is recorded" >&2
+  exit $((code == 0 ? 1 : code))
+fi
 count() { # word
-  grep -E '(^| )test result: ' "$output" | grep -oE "[0-9]+ $1" | awk '{sum += $1} END {print sum + 0}'
+  grep -E "$told" "$output" | grep -oE "[0-9]+ $1" | awk '{sum += $1} END {print sum + 0}'
 }
 passed=$(count passed) failed=$(count failed)
 if [[ $code -ne 0 && $failed -eq 0 ]]; then

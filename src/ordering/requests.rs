@@ -186,16 +186,13 @@ impl Core {
     /// The view that a quorum is in, as far as STATUS tells; the own mode counts for one. A quorum that
     /// asked for the view just entered is in no older one, though its STATUS still says so (9.4).
     pub(super) fn leading_view(&self) -> Option<View> {
+        let takes_part = self.is_voter() && self.is_normal();
         let mut views: Vec<View> = self.normal_views();
-        if self.is_voter() && self.is_normal() {
-            views.push(self.view.entered);
-        }
+        views.extend(takes_part.then_some(self.view.entered));
         views.sort_unstable();
         let told = views.windows(self.quorum.q()).rev().find(|views| views.first() == views.last());
-        let just_entered = self.view.new_view.is_some()
-            && self.now_ms <= self.view.since_ms + RECENT_MS
-            && self.is_voter()
-            && self.is_normal();
+        let recent = self.now_ms <= self.view.since_ms + RECENT_MS;
+        let just_entered = takes_part && self.view.new_view.is_some() && recent;
         told.map(|views| views[0]).max(just_entered.then_some(self.view.entered))
     }
 }

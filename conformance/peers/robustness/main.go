@@ -100,7 +100,7 @@ func run(ctx context.Context, directory string, start func(string) (network, err
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for place := range net.names() {
-		err := eventually(ctx, net.names()[place]+" answers", func() bool { return b.answers(ctx, place, 3*time.Second) })
+		err := eventually(ctx, net.names()[place]+" answers", func() bool { return b.answers(ctx, place, soon) })
 		if err != nil {
 			return err
 		}

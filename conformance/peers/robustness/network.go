@@ -14,6 +14,9 @@ import (
 // patience is how long anything may take that must happen, however slow the machine is.
 const patience = 60 * time.Second
 
+// soon is how long one attempt may take, before the next one.
+const soon = 3 * time.Second
+
 // A network of real processes, and what can be done to them.
 type network interface {
 	// names of the replicas, by place.
@@ -80,7 +83,7 @@ func (b *bystander) leader(ctx context.Context, leftOut int) (int, error) {
 }
 
 func (b *bystander) status(ctx context.Context, place int) (*clientv3.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
 	return b.clients[place].Status(ctx, b.endpoints[place])
 }

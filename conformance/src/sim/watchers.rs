@@ -13,7 +13,7 @@ use crate::sim::checkers::model::Version;
 use crate::sim::checkers::watch::{Asked, Seen, Watched};
 use crate::sim::plan::{MILLI, Micros};
 use crate::sim::random::Random;
-use crate::sim::workload::{KEYS, key};
+use crate::sim::workload::{KEYS, KEYS_END, key};
 use crate::sim::world::{Event, World};
 
 /// Most watches of one client.
@@ -29,6 +29,8 @@ enum Told {
     Moved(Revision),
     /// The watch is behind this compaction.
     Compacted(Revision),
+    /// A value cannot be read: the stream has ended with an error, and with it what was still to be sent.
+    Ended,
 }
 
 /// A client with one stream: it outlives its replica's process.
@@ -67,7 +69,7 @@ impl WatchClient {
         let one = self.random.chance(300);
         let number = self.random.below(KEYS);
         let first = key(if one { number } else { number / 2 });
-        let range_end = if one { Bytes::new() } else { Bytes::from_static(b"/key/99") };
+        let range_end = if one { Bytes::new() } else { Bytes::from_static(KEYS_END) };
         let away = i64::try_from(self.random.below(60)).expect("small");
         let start = match self.random.below(4) {
             0 => 0,
@@ -167,7 +169,7 @@ impl World {
             let mut asked = watcher.wish(current.0);
             if core::mem::take(&mut watcher.healing) {
                 let start = life.machine.state.kv.compact_revision().0.max(1);
-                let range_end = Bytes::from_static(b"/key/99");
+                let range_end = Bytes::from_static(KEYS_END);
                 asked = Asked { key: key(0), range_end, start, ..asked };
             }
             let id = watcher.next_id;
@@ -224,21 +226,19 @@ impl World {
                 continue;
             }
             let told = self.told(client, slot, delivery, (compacted, &gone));
-            match told.map_err(|what| format!("client {client} at {slot}: {what}"))? {
-                Told::All => {}
+            let at = match told.map_err(|what| format!("client {client} at {slot}: {what}"))? {
+                Told::All => continue,
+                Told::Ended => return Ok(false),
                 Told::Moved(first) if first >= compacted && stream.go_back(id, first) => {
                     went_back.insert(id);
                     self.count("watch taken again from history");
+                    continue;
                 }
-                Told::Moved(_) => {
-                    self.behind(client, id, compacted)?;
-                    gone.insert(id);
-                }
-                Told::Compacted(at) => {
-                    self.behind(client, id, at)?;
-                    gone.insert(id);
-                }
-            }
+                Told::Moved(_) => compacted,
+                Told::Compacted(at) => at,
+            };
+            self.behind(client, id, at)?;
+            gone.insert(id);
         }
         let more = more || !went_back.is_empty();
         for id in gone {
@@ -284,9 +284,8 @@ impl World {
                     Err(error) => {
                         // The stream ends with an error; the client goes elsewhere.
                         self.watchers[client].at = None;
-                        return self
-                            .unread(slot, format!("an event's value: {error}"))
-                            .map(|()| Told::All);
+                        self.unread(slot, format!("an event's value: {error}"))?;
+                        return Ok(Told::Ended);
                     }
                 }
             }

@@ -13,6 +13,8 @@ use crate::sim::random::Random;
 
 /// Keys that all clients share.
 pub const KEYS: u64 = 12;
+/// Behind all of them.
+pub const KEYS_END: &[u8] = b"/key/99";
 const LEASES: u64 = 4;
 
 /// The key of a number.
@@ -197,7 +199,7 @@ impl Workload {
         let range_end = match self.random.below(4) {
             0 => Bytes::new(),
             1 => Bytes::from_static(&[0]),
-            2 => Bytes::from_static(b"/key/99"),
+            2 => Bytes::from_static(KEYS_END),
             // Some of them end in front of their key.
             _ => self.key(),
         };
@@ -218,7 +220,7 @@ impl Workload {
 
     fn delete(&mut self, key: Bytes) -> Op {
         let range = self.random.chance(200);
-        let range_end = if range { Bytes::from_static(b"/key/99") } else { Bytes::new() };
+        let range_end = if range { Bytes::from_static(KEYS_END) } else { Bytes::new() };
         Op::DeleteRange(DeleteRange { key, range_end, prev_kv: self.random.chance(200) })
     }
 

@@ -26,6 +26,7 @@ pub use surface::{auth_token_parse, config_parse};
 pub use transactions::txn_apply_diff;
 
 use crate::core_search::bench::Bench;
+use crate::sim::checkers::model::names;
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -89,7 +90,15 @@ impl<'a> Choices<'a> {
         taken
     }
 
-    /// One of them.
+    /// One of them, by a byte.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn among<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::from(self.byte()) % all.len()]
+    }
+
+    /// One of them, by two bytes.
     pub fn pick<'b, T>(&mut self, of: &'b [T]) -> Option<&'b T> {
         of.get(usize::from(self.short()).checked_rem(of.len())?)
     }
@@ -131,12 +140,7 @@ pub fn range_normalise(data: &[u8]) {
     keys.sort_unstable();
     let mut behind = false;
     for key in keys {
-        let expected = match end {
-            [] => key == start,
-            [0] => key >= start,
-            end => (start..end).contains(&key),
-        };
-        assert_eq!(span.holds(key), expected, "{key:?} in {start:?} {end:?}");
+        assert_eq!(span.holds(key), names((start, end), key), "{key:?} in {start:?} {end:?}");
         if key >= start {
             assert!(!behind || span.ends_before(key), "nothing lies behind the end but more of it");
             behind = span.ends_before(key);

@@ -13,6 +13,8 @@ use althing::state::{CLOCK_STEP_MAX_MS, KeyValue, TTL_SECONDS_MAX, TTL_SECONDS_M
 use althing::types::LeaseId;
 use bytes::Bytes;
 
+use crate::sim::checkers::model::names;
+
 #[derive(Clone, Debug, Default)]
 struct Version {
     create: i64,
@@ -45,15 +47,6 @@ pub(super) struct Naive {
     compacted: i64,
     leases: BTreeMap<i64, Lease>,
     clock_ms: u64,
-}
-
-/// Whether etcd's `key` and `range_end` name `key`.
-pub(super) fn names((start, end): (&[u8], &[u8]), key: &[u8]) -> bool {
-    match end {
-        [] => key == start,
-        [0] => key >= start,
-        end => (start..end).contains(&key),
-    }
 }
 
 impl Naive {

@@ -5,9 +5,9 @@ use althing::state::{AuthStore, State};
 use althing::types::{LeaseId, OrgId, ReplicaId};
 use bytes::Bytes;
 
+use crate::sim::checkers::model::names;
 use crate::targets::Choices;
 use crate::targets::chain::{Chain, Operands};
-use crate::targets::naive::names;
 use crate::targets::transactions::Draw;
 
 /// Of two organisations, each with users of the same names.
@@ -112,13 +112,13 @@ fn auth(op: AuthOp) -> Op {
     Op::Auth(Box::new(op))
 }
 
-fn among(choices: &mut Choices, all: &[&'static [u8]]) -> Bytes {
-    Bytes::from_static(all[usize::from(choices.byte()) % all.len()])
+fn name(choices: &mut Choices, all: &[&'static [u8]]) -> Bytes {
+    Bytes::from_static(choices.among(all))
 }
 
 /// A change of users and roles.
 fn change(choices: &mut Choices) -> AuthOp {
-    let (user, role) = (among(choices, &NAMES), among(choices, &ROLES));
+    let (user, role) = (name(choices, &NAMES), name(choices, &ROLES));
     match choices.byte() % 8 {
         0 => AuthOp::UserAdd { name: user, password: None },
         1 => AuthOp::UserDelete { name: user },
@@ -135,8 +135,7 @@ fn change(choices: &mut Choices) -> AuthOp {
 
 fn short_key(choices: &mut Choices) -> Bytes {
     let length = choices.byte() % 3;
-    let letter = |_| LETTERS[usize::from(choices.byte()) % LETTERS.len()];
-    (0..length).map(letter).collect()
+    (0..length).map(|_| choices.among(&LETTERS)).collect()
 }
 
 fn range_end(choices: &mut Choices) -> Bytes {
@@ -149,25 +148,28 @@ fn range_end(choices: &mut Choices) -> Bytes {
 
 fn permission(choices: &mut Choices) -> Permission {
     let kinds = [PermissionKind::Read, PermissionKind::Write, PermissionKind::ReadWrite];
-    let kind = kinds[usize::from(choices.byte()) % kinds.len()];
-    Permission { kind, key: short_key(choices), range_end: range_end(choices) }
+    Permission {
+        kind: choices.among(&kinds),
+        key: short_key(choices),
+        range_end: range_end(choices),
+    }
 }
 
 /// Users, roles and permissions before authentication is on, at one organisation.
 fn prepare(chain: &mut Chain, choices: &mut Choices, origin: ReplicaId) {
-    let name = |name: &'static [u8]| Bytes::from_static(name);
+    let fixed = |name: &'static [u8]| Bytes::from_static(name);
     let mut ops: Vec<AuthOp> = Vec::new();
     for user in &NAMES[..3] {
-        ops.push(AuthOp::UserAdd { name: name(user), password: None });
+        ops.push(AuthOp::UserAdd { name: fixed(user), password: None });
     }
     for role in ROLES {
-        ops.push(AuthOp::RoleAdd { name: name(role) });
+        ops.push(AuthOp::RoleAdd { name: fixed(role) });
     }
-    ops.push(AuthOp::UserGrantRole { user: name(b"root"), role: name(b"root") });
+    ops.push(AuthOp::UserGrantRole { user: fixed(b"root"), role: fixed(b"root") });
     for _ in 0..choices.byte() % 8 {
-        let (role, permission) = (among(choices, &ROLES[..2]), Some(permission(choices)));
+        let (role, permission) = (name(choices, &ROLES[..2]), Some(permission(choices)));
         ops.push(AuthOp::RoleGrantPermission { role, permission });
-        let (user, role) = (among(choices, &NAMES[..2]), among(choices, &ROLES[..2]));
+        let (user, role) = (name(choices, &NAMES[..2]), name(choices, &ROLES[..2]));
         ops.push(AuthOp::UserGrantRole { user, role });
     }
     if choices.byte() % 8 != 7 {
@@ -197,7 +199,7 @@ pub fn rbac_diff(data: &[u8]) {
             1 => current - 1,
             _ => current,
         };
-        let user = among(&mut choices, &NAMES);
+        let user = name(&mut choices, &NAMES);
         let author = Author { user, auth_revision, ..Author::default() };
         let changes_users = choices.byte().is_multiple_of(4);
         let revision = chain.state.kv.revision().0;

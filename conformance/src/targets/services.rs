@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use althing::api::{self, AuthSettings, Interface};
 use althing::node::{Node, NodeConfig};
+use althing::state::TTL_SECONDS_MAX;
 use althing::tls::{ExchangeFiles, ExchangeTls};
 use althing::types::ReplicaId;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use prost_reflect::{
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use crate::client::contract;
+use crate::client::{contract, grpc_frame};
 use crate::sim::scheme::KeyRing;
 use crate::targets::Choices;
 use crate::targets::chain;
@@ -32,9 +33,12 @@ const GLANCE: Duration = Duration::from_millis(2);
 const INPUTS: u32 = 200;
 const CALLS: usize = 8;
 const DEPTH: usize = 5;
+const HEADERS: [&str; 5] =
+    ["token", "authorization", "hasleader", "grpc-timeout", "client-api-version"];
 const TEXTS: [&str; 8] = ["root", "a", "", "b", "pass", "\0", "3.6.0", "ä\u{202e}"];
 const BYTES: [&[u8]; 8] = [b"a", b"b", b"\0", b"", b"a\0", b"\xff\xfe", b"abc", b"c"];
-const NUMBERS: [i64; 12] = [0, 1, 2, 3, -1, 7, 60, 1 << 31, i64::MAX, i64::MIN, -2, 9_000_000_001];
+const NUMBERS: [i64; 12] =
+    [0, 1, 2, 3, -1, 7, 60, 1 << 31, i64::MAX, i64::MIN, -2, TTL_SECONDS_MAX + 1];
 
 /// Set by any thread that panics.
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -59,7 +63,7 @@ impl Replica {
         let home = tempfile::tempdir().expect("a temporary directory");
         let (ring, keys) = KeyRing::new(&[[1; 32]]);
         let config = NodeConfig {
-            genesis: chain::genesis(1, &keys),
+            genesis: chain::genesis(&keys),
             founded: None,
             own: ReplicaId(0),
             initial: None,
@@ -139,9 +143,9 @@ struct Call {
 impl Call {
     /// Streams that the server does not end, and what waits for others by its nature.
     fn may_wait(&self) -> bool {
-        const WAIT: [&str; 7] =
-            ["/Watch", "/Lock", "/Campaign", "/Observe", "/watch", "/lock", "/campaign"];
-        WAIT.iter().any(|name| self.path.ends_with(name)) || self.path.ends_with("/observe")
+        // REST has no path here to the others of them.
+        const WAIT: [&str; 5] = ["/Watch", "/Lock", "/Campaign", "/Observe", "/watch"];
+        WAIT.iter().any(|name| self.path.ends_with(name))
     }
 
     fn draw(choices: &mut Choices) -> Self {
@@ -153,9 +157,7 @@ impl Call {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let mut headers = vec![("content-type", value("application/grpc"))];
         if choices.byte() % 8 == 1 {
-            let name =
-                ["token", "authorization", "hasleader", "grpc-timeout", "client-api-version"]
-                    [usize::from(choices.byte() % 5)];
+            let name = choices.among(&HEADERS);
             let length = usize::from(choices.byte() % 40);
             let given = http::HeaderValue::from_bytes(choices.bytes(length));
             headers.extend(given.ok().map(|given| (name, given)));
@@ -166,13 +168,13 @@ impl Call {
             1 => whole.framed(choices),
             2 => Self::rest(choices),
             _ => {
-                let mut body = BytesMut::new();
+                let mut body = Vec::new();
                 let count = if method.is_client_streaming() { choices.byte() % 6 } else { 1 };
                 for _ in 0..count {
                     let message = message(&method.input(), choices, DEPTH);
-                    frame(&message.encode_to_vec(), &mut body);
+                    body.extend(grpc_frame(&message.encode_to_vec()));
                 }
-                Self { body: body.freeze(), ..whole }
+                Self { body: body.into(), ..whole }
             }
         }
     }
@@ -187,9 +189,8 @@ impl Call {
     /// Any bytes in a frame.
     fn framed(self, choices: &mut Choices) -> Self {
         let length = usize::from(choices.short() % 512);
-        let mut body = BytesMut::new();
-        frame(choices.bytes(length), &mut body);
-        Self { body: body.freeze(), is_formed: false, ..self }
+        let body = grpc_frame(choices.bytes(length)).into();
+        Self { body, is_formed: false, ..self }
     }
 
     fn rest(choices: &mut Choices) -> Self {
@@ -215,8 +216,8 @@ impl Call {
             r#"{"TTL":"60"}"#,
             r#"{"compare":[{"key":""}]}"#,
         ];
-        let path = format!("/v3/{}", PATHS[usize::from(choices.byte()) % PATHS.len()]);
-        let mut body = BODIES[usize::from(choices.byte() % 8)].as_bytes().to_vec();
+        let path = format!("/v3/{}", choices.among(&PATHS));
+        let mut body = choices.among(&BODIES).as_bytes().to_vec();
         for _ in 0..choices.byte() % 4 {
             let (at, byte) = (usize::from(choices.short()), choices.byte());
             body.insert(at % (body.len() + 1), byte);
@@ -228,12 +229,6 @@ impl Call {
 
 fn value(text: &'static str) -> http::HeaderValue {
     http::HeaderValue::from_static(text)
-}
-
-fn frame(message: &[u8], body: &mut BytesMut) {
-    body.put_u8(0);
-    body.put_u32(u32::try_from(message.len()).expect("a short message"));
-    body.put_slice(message);
 }
 
 /// A message with some of its fields.
@@ -303,11 +298,9 @@ pub fn grpc_to_handler(data: &[u8]) {
                 assert!(!fault, "{} answers {status:?}", call.path);
             }
         }
-        let mut body = BytesMut::new();
-        frame(b"\x0a\x01a", &mut body);
         let path = "/etcdserverpb.KV/Range".to_owned();
         let headers = vec![("content-type", value("application/grpc"))];
-        let body = body.freeze();
+        let body = grpc_frame(b"\x0a\x01a").into();
         let read = Call { path, headers, body, is_rest: false, is_formed: true };
         let status = replica.call(&read).expect("a read does not wait");
         // Somebody may have switched users on.

@@ -2,6 +2,7 @@ use althing::chain::{
     Author, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Range, SortOrder,
     SortTarget, Txn,
 };
+use althing::state::TTL_SECONDS_MAX;
 use althing::types::{LeaseId, ReplicaId, Revision};
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::targets::naive::{Naive, words};
 const KEYS: [&[u8]; 8] = [b"a", b"b", b"a\0", b"ab", b"c", b"\0", b"\xff", b""];
 const VALUES: [&[u8]; 4] = [b"", b"1", b"2", b"two"];
 const LEASES: [i64; 5] = [0, 1, 2, -3, 4];
+const TTLS: [i64; 7] = [1, 2, 5, 60, -1, TTL_SECONDS_MAX, TTL_SECONDS_MAX + 1];
 const TXN_DEPTH: usize = 3;
 
 /// Ops as a decision after another makes them.
@@ -27,12 +29,8 @@ impl Draw<'_, '_> {
         self.choices.byte() % 4 == 1
     }
 
-    fn among<T: Copy>(&mut self, all: &[T]) -> T {
-        all[usize::from(self.choices.byte()) % all.len()]
-    }
-
     pub(super) fn key(&mut self) -> Bytes {
-        Bytes::from_static(self.among(&KEYS))
+        Bytes::from_static(self.choices.among(&KEYS))
     }
 
     /// Mostly one key, else to the end or to another key.
@@ -45,7 +43,7 @@ impl Draw<'_, '_> {
     }
 
     fn lease(&mut self) -> LeaseId {
-        LeaseId(self.among(&LEASES))
+        LeaseId(self.choices.among(&LEASES))
     }
 
     /// Mostly 0, else near the newest one.
@@ -61,10 +59,7 @@ impl Draw<'_, '_> {
     pub(super) fn op(&mut self) -> Op {
         match self.choices.byte() % 12 {
             0..5 => self.txn(TXN_DEPTH),
-            5 => Op::LeaseGrant {
-                id: self.lease(),
-                ttl_seconds: self.among(&[1, 2, 5, 60, -1, 9_000_000_000, 9_000_000_001]),
-            },
+            5 => Op::LeaseGrant { id: self.lease(), ttl_seconds: self.choices.among(&TTLS) },
             6 if self.flag() => Op::LeaseRevoke { id: self.lease() },
             6 => Op::LeaseKeepAlive { id: self.lease() },
             7 => Op::Compact { revision: Revision(self.past()) },
@@ -86,7 +81,7 @@ impl Draw<'_, '_> {
     }
 
     fn put(&mut self) -> Op {
-        let value = self.among(&VALUES);
+        let value = self.choices.among(&VALUES);
         let ignores_value = self.flag();
         Op::Put(Put {
             key: self.key(),
@@ -109,10 +104,10 @@ impl Draw<'_, '_> {
         let mut range = Range {
             key: self.key(),
             range_end: self.range_end(),
-            limit: self.among(&[0, 0, 1, 2, 3, -1]),
+            limit: self.choices.among(&[0, 0, 1, 2, 3, -1]),
             revision: self.past(),
-            sort_order: self.among(&orders),
-            sort_target: self.among(&targets),
+            sort_order: self.choices.among(&orders),
+            sort_target: self.choices.among(&targets),
             keys_only: self.flag(),
             count_only: self.flag(),
             ..Range::default()
@@ -133,9 +128,9 @@ impl Draw<'_, '_> {
             1 => self.past(),
             _ => i64::from(self.choices.byte() % 4),
         };
-        let value = self.among(&VALUES);
+        let value = self.choices.among(&VALUES);
         Compare {
-            result: self.among(&[Equal, Greater, Less, NotEqual]),
+            result: self.choices.among(&[Equal, Greater, Less, NotEqual]),
             target: match self.choices.byte() % 5 {
                 0 => CompareTarget::Version(operand),
                 1 => CompareTarget::Create(operand),

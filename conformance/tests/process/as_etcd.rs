@@ -7,7 +7,8 @@ use conformance::client::{Client, Failure, Received, field};
 use conformance::founded::Founded;
 use conformance::peers::{self, eventually};
 
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::MINUTE;
+
 const JOINS: &[&str] = &["--initial-cluster-state=existing"];
 /// Longer than etcd's HealthInterval.
 const HEALTHY: Duration = Duration::from_secs(8);

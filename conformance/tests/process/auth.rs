@@ -1,14 +1,11 @@
 //! Users and roles between organisations, with the unmodified etcdctl: each has its own.
 
-use std::time::Duration;
-
 use conformance::client::field;
 use conformance::network::{Network, Replica};
 use conformance::peers::{self, eventually};
 
+use crate::MINUTE;
 use crate::erasure::files_with;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// etcdctl at a replica, with its organisation's client certificate; what it printed, or its complaint.
 fn etcdctl(replica: &Replica, arguments: &[&str]) -> Result<String, String> {

@@ -5,36 +5,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use conformance::certificates::{LOOPBACK, authority, holder};
 use conformance::client::Client;
 use conformance::cluster::TlsFiles;
 use conformance::network::Network;
 use conformance::peers::{self, eventually};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::load::Load;
-use crate::{WARM_UP, roots_become_equal};
+use crate::{MINUTE, WARM_UP, roots_become_equal};
 
-const MINUTE: Duration = Duration::from_secs(60);
-
-/// A certificate authority that nobody knows yet, and its certificate.
-fn authority() -> (Issuer<'static, KeyPair>, String) {
-    let key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "the next authority");
-    let certificate = ca.self_signed(&key).expect("a CA certificate").pem();
-    (Issuer::new(ca, key), certificate)
-}
-
-fn issue(issuer: &Issuer<'_, KeyPair>, holder: &str, certificate: &Path, key_file: &Path) {
-    let key = KeyPair::generate().expect("a key");
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let mut parameters = CertificateParams::new(names).expect("names");
-    parameters.distinguished_name.push(DnType::CommonName, holder);
-    let signed = parameters.signed_by(&key, issuer).expect("a certificate");
-    std::fs::write(certificate, signed.pem()).expect("a certificate file");
-    std::fs::write(key_file, key.serialize_pem()).expect("a key file");
-}
+const NEXT: &str = "the next authority";
 
 /// The listener's certificate is out of date: its clients refuse it, and the replicas order on, because they
 /// know each other by keys that no certificate's time touches.
@@ -46,16 +26,12 @@ fn an_expired_certificate_stops_no_ordering_and_is_shown() {
     let network = Network::start(4);
     let expired = &network.replicas[1];
     let path = |name: &str| expired.home().join(name);
-    let (issuer, ca) = authority();
-    std::fs::write(path("ca.crt"), &ca).expect("a file");
-    let key = KeyPair::generate().expect("a key");
-    let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
-    parameters.distinguished_name.push(DnType::CommonName, "out of date");
-    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    parameters.not_after = rcgen::date_time_ymd(2020, 2, 1);
-    let signed = parameters.signed_by(&key, &issuer).expect("a certificate");
-    std::fs::write(path("client-server.crt"), signed.pem()).expect("a certificate file");
-    std::fs::write(path("client-server.key"), key.serialize_pem()).expect("a key file");
+    let next = authority(NEXT);
+    std::fs::write(path("ca.crt"), &next.certificate).expect("a file");
+    let mut late = holder("out of date", LOOPBACK);
+    late.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    late.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    next.issue(&late).write(&path("client-server.crt"), &path("client-server.key"));
     eventually("the new certificate is taken", MINUTE, || {
         expired.output().contains("tls_reloaded")
     });
@@ -98,7 +74,8 @@ fn certificates_change_on_one_side_under_load_and_no_client_notices() {
     let load = Load::start("certificates", &writers);
     load.progress("with the first certificates", WARM_UP);
 
-    let (issuer, next_ca) = authority();
+    let next_authority = authority(NEXT);
+    let next_ca = &next_authority.certificate;
     let home = changing.home();
     let path = |name: &str| home.join(name);
     let next = TlsFiles {
@@ -106,8 +83,9 @@ fn certificates_change_on_one_side_under_load_and_no_client_notices() {
         certificate: path("next-client.crt"),
         key: path("next-client.key"),
     };
-    std::fs::write(&next.ca, &next_ca).expect("a file");
-    issue(&issuer, "a client of the next authority", &next.certificate, &next.key);
+    std::fs::write(&next.ca, next_ca).expect("a file");
+    let client = holder("a client of the next authority", LOOPBACK);
+    next_authority.issue(&client).write(&next.certificate, &next.key);
     let works = |tls: &TlsFiles| {
         let client = Client::new(&changing.endpoint, Some(tls));
         client.call_within("KV/Put", "key:'rotated' value:'1'", Duration::from_secs(10)).is_ok()
@@ -117,7 +95,8 @@ fn certificates_change_on_one_side_under_load_and_no_client_notices() {
     // Both are trusted first; then the server shows the new certificate.
     let first_ca = std::fs::read_to_string(path("ca.crt")).expect("the first authority");
     std::fs::write(path("ca.crt"), format!("{first_ca}{next_ca}")).expect("a file");
-    issue(&issuer, "server", &path("client-server.crt"), &path("client-server.key"));
+    let server = next_authority.issue(&holder("server", LOOPBACK));
+    server.write(&path("client-server.crt"), &path("client-server.key"));
     eventually("the next authority's client is served", MINUTE, || works(&next));
     assert!(changing.output().contains("tls_reloaded"), "{}", changing.output());
     assert!(works(&changing.tls()), "the first authority's client certificate still counts");
@@ -126,7 +105,7 @@ fn certificates_change_on_one_side_under_load_and_no_client_notices() {
     // The first authority is trusted no more.
     let old =
         TlsFiles { ca: path("ca.crt"), certificate: path("client.crt"), key: path("client.key") };
-    std::fs::write(path("ca.crt"), &next_ca).expect("a file");
+    std::fs::write(path("ca.crt"), next_ca).expect("a file");
     eventually("the first authority's client is refused", MINUTE, || !works(&old));
     assert!(works(&next));
     // Connections that stand are not cut.

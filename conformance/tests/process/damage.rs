@@ -7,9 +7,7 @@ use std::time::Duration;
 use conformance::network::{Network, Replica, althing};
 use conformance::peers::{self, eventually};
 
-use super::roots_become_equal;
-
-const MINUTE: Duration = Duration::from_secs(60);
+use super::{MINUTE, roots_become_equal};
 
 pub fn wanted(test: &str) -> bool {
     peers::available(&format!("process::{test}"), &["althing", "etcdctl"])

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use conformance::network::althing;
 use conformance::peers::{self, eventually};
 
+use crate::MINUTE;
+
 const NAMES: [&str; 4] = ["acme", "birch", "cedar", "delta"];
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Ends the demo however the test ends.
 struct Demo {

@@ -3,16 +3,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use conformance::network::Network;
 use conformance::peers::{self, Process, eventually};
 
 use crate::damage::{put, votes};
 use crate::load::Load;
-use crate::{WARM_UP, roots_become_equal};
+use crate::{MINUTE, WARM_UP, roots_become_equal};
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// A write or flush of the log failed (docs/operating/faults.md).
 const EXIT_LOG_FAILED: i32 = 70;
 

@@ -9,9 +9,8 @@ use conformance::peers::{self, PLANTED, eventually};
 
 use crate::damage::{etcdctl, is_quarantined, put, repair, votes};
 use crate::load::Load;
-use crate::{WARM_UP, roots_become_equal};
+use crate::{MINUTE, WARM_UP, roots_become_equal};
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// The delete that goes wrong.
 const KEY: &str = "planted/key";
 

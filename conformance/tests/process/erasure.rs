@@ -1,13 +1,13 @@
 //! A Secret that was deleted is gone from every file, and what was proved stays provable.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use conformance::client::{Received, number};
 use conformance::network::{Network, althing};
 use conformance::peers::{self, eventually};
 
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::MINUTE;
+
 const MARKER: &str = "hunter2-is-the-password-of-the-old-database";
 
 /// The files below `directory` that hold `needle`.

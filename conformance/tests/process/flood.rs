@@ -1,17 +1,17 @@
 //! One of four floods the others with its own key, some of everything that costs its receiver something
 //! (faults.md B7, B14, B16).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use conformance::flood::{Flood, KINDS};
 use conformance::network::Network;
 use conformance::peers::{self, eventually};
 
+use crate::MINUTE;
 use crate::load::Load;
 
 /// The replica whose key the flood is sent with.
 const LIAR: usize = 3;
-const MINUTE: Duration = Duration::from_secs(60);
 /// What must be acknowledged under the flood; how fast is for `benches/` to say.
 const WRITES: u64 = 200;
 /// Of each kind.

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use conformance::certificates::{Authority, LOOPBACK, authority, holder};
 use conformance::client::field;
 use conformance::founded::Founded;
 use conformance::peers::{self, eventually};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::MINUTE;
 
 fn cluster_id(network: &Founded, at: usize) -> String {
     let reply = network.client(at).call("Cluster/MemberList", "").expect("a list");
@@ -204,26 +204,19 @@ fn a_larger_quota_at_one_members_restart_is_the_networks() {
     assert_eq!(put(&network, 2), Ok("OK".to_owned()));
 }
 
-/// An authority and a certificate of it for this machine, good until the end of that year.
-fn write_pair(directory: &Path, name: &str, (ca, year): (&Issuer<'_, KeyPair>, i32)) {
-    let key = KeyPair::generate().expect("a key");
-    let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
-    leaf.distinguished_name.push(DnType::CommonName, name);
-    leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    leaf.not_after = rcgen::date_time_ymd(year, 12, 31);
-    let signed = leaf.signed_by(&key, ca).expect("a certificate");
-    std::fs::write(directory.join(format!("{name}.crt")), signed.pem()).expect("written");
-    std::fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+/// A certificate for this machine, good until the end of that year.
+fn write_pair(directory: &Path, name: &str, (authority, year): (&Authority, i32)) {
+    let mut member = holder(name, LOOPBACK);
+    member.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    member.not_after = rcgen::date_time_ymd(year, 12, 31);
+    let [certificate, key] = ["crt", "key"].map(|end| directory.join(format!("{name}.{end}")));
+    authority.issue(&member).write(&certificate, &key);
 }
 
-fn authority(directory: &Path, name: &str) -> Issuer<'static, KeyPair> {
-    let key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, name);
-    let signed = ca.self_signed(&key).expect("a certificate");
-    std::fs::write(directory.join(format!("{name}.crt")), signed.pem()).expect("written");
-    Issuer::new(ca, key)
+fn write_authority(directory: &Path, name: &str) -> Authority {
+    let made = authority(name);
+    std::fs::write(directory.join(format!("{name}.crt")), &made.certificate).expect("written");
+    made
 }
 
 fn peer_flags(directory: &Path, name: &str, ca: &str) -> Vec<String> {
@@ -243,7 +236,7 @@ fn members_at_https_urls_need_certificates_to_find_each_other_and_none_afterward
     }
     let files = tempfile::tempdir().expect("a temporary directory");
     let files = files.path();
-    let (ours, theirs) = (authority(files, "ours"), authority(files, "theirs"));
+    let (ours, theirs) = (write_authority(files, "ours"), write_authority(files, "theirs"));
     write_pair(files, "member", (&ours, 2099));
     write_pair(files, "stranger", (&theirs, 2099));
     let mut network = Founded::places(3).secure(peer_flags(files, "member", "ours"));
@@ -272,7 +265,7 @@ fn members_at_https_urls_need_certificates_to_find_each_other_and_none_afterward
     }
 
     // A stranger is not let in; a member is, with certificates that changed meanwhile.
-    let next = authority(files, "ours");
+    let next = write_authority(files, "ours");
     write_pair(files, "member", (&next, 2099));
     let at = network.add_place();
     let url = network.members[at].peer_url.clone();

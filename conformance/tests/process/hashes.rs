@@ -1,13 +1,11 @@
 //! Hash and HashKV: one number on all replicas with the same content, as `etcdctl endpoint hashkv` compares
 //! them.
 
-use std::time::Duration;
-
 use conformance::client::number;
 use conformance::network::{Network, Replica};
 use conformance::peers::{self, eventually};
 
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::MINUTE;
 
 /// (hash, compact revision) of a revision, or of the present with 0.
 fn hash_kv(replica: &Replica, revision: i64) -> (u64, i64) {

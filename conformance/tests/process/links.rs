@@ -9,9 +9,7 @@ use conformance::proxy::Link;
 
 use crate::damage::{put, votes};
 use crate::load::Load;
-use crate::{WARM_UP, roots_become_equal};
-
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::{MINUTE, WARM_UP, roots_become_equal};
 
 fn network(test: &str) -> Option<Network> {
     let there = peers::available(&format!("process::{test}"), &["althing", "etcdctl"]);

@@ -1,11 +1,12 @@
 //! A replica whose disk is lost, or comes back older than it was: fenced, synced, and voting again.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use conformance::network::Network;
 use conformance::peers::{self, eventually};
 
+use crate::MINUTE;
 use crate::load::Load;
 use crate::{WARM_UP, roots_become_equal};
 
@@ -38,10 +39,10 @@ fn comes_back(network: &mut Network, name: &str, victim: usize, exchange: impl F
     let started = Instant::now();
     network.launch(victim);
     let new_output = |network: &Network| network.replicas[victim].output()[said..].to_owned();
-    eventually("it finds that its votes are lost", Duration::from_secs(60), || {
+    eventually("it finds that its votes are lost", MINUTE, || {
         new_output(network).contains("ROLLBACK_DETECTED")
     });
-    eventually("its REJOIN is committed", Duration::from_secs(60), || {
+    eventually("its REJOIN is committed", MINUTE, || {
         network.replicas[victim].own_status().is_ok_and(|s| s["mode"] == "normal")
     });
     eprintln!("{name}: in normal mode {:?} after its start", started.elapsed());

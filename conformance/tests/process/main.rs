@@ -34,6 +34,8 @@ use load::Load;
 use serde_json::Value as Json;
 
 const WARM_UP: u64 = 50;
+/// How long anything may take that must happen, however slow the machine is.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Kills replica `victim` under load; the three others go on; the victim comes back and votes.
 fn survives_death_of(network: &mut Network, name: &str, victim: usize) {
@@ -67,7 +69,7 @@ fn survives_death_of(network: &mut Network, name: &str, victim: usize) {
 /// All running replicas have executed the same height, and say the same root for it.
 fn roots_become_equal(network: &Network) {
     let running: Vec<_> = network.replicas.iter().filter(|replica| replica.runs()).collect();
-    eventually("all replicas have the same root", Duration::from_secs(60), || {
+    eventually("all replicas have the same root", MINUTE, || {
         let roots: Vec<Option<(Json, Json)>> = running
             .iter()
             .map(|replica| replica.own_status().ok())
@@ -176,7 +178,7 @@ fn with_two_of_four_down_nothing_is_ordered_and_one_return_is_enough() {
     assert_eq!(conformance::client::number(&local, "count"), 1);
     network.launch(2);
     let back = Instant::now();
-    eventually("writes are ordered again", Duration::from_secs(60), || {
+    eventually("writes are ordered again", MINUTE, || {
         client.call_within("KV/Put", "key:'after' value:'1'", Duration::from_secs(5)).is_ok()
     });
     eprintln!("two down: ordered again {:?} after one returned", back.elapsed());

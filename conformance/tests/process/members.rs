@@ -6,11 +6,11 @@ use conformance::ceremony::Ceremony;
 use conformance::network::{Network, althing};
 use conformance::peers::{self, eventually};
 
+use crate::MINUTE;
 use crate::load::Load;
 
 /// `althing serve`'s exit code of a removed replica.
 const REMOVED: i32 = 72;
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {

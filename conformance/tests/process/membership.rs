@@ -1,11 +1,10 @@
 //! Members of a network of one owner come and go by etcd's own calls, through the unmodified etcdctl.
 
-use std::time::Duration;
-
 use conformance::founded::Founded;
 use conformance::peers::{self, eventually};
 
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::MINUTE;
+
 const JOINS: &[&str] = &["--initial-cluster-state=existing"];
 
 fn list(network: &Founded, at: usize) -> String {

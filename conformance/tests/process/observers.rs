@@ -13,9 +13,8 @@ use conformance::network::Replica;
 use conformance::peers;
 use prost_reflect::Value;
 
+use crate::MINUTE;
 use crate::load::Load;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Follows all keys below a prefix at one endpoint after the other, as a client with both does: when a
 /// stream ends it goes on at the next one, behind what it was told.

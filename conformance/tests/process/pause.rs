@@ -10,9 +10,8 @@ use rustix::process::Signal;
 
 use crate::damage::votes;
 use crate::load::Load;
-use crate::{WARM_UP, roots_become_equal};
+use crate::{MINUTE, WARM_UP, roots_become_equal};
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than every timeout that could notice.
 const PAUSE: Duration = Duration::from_secs(5);
 

@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use conformance::network::{Network, Replica};
 use conformance::peers::{self, Process, eventually};
 use serde_json::Value as Json;
 
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::MINUTE;
 
 fn wanted(test: &str) -> bool {
     let needed = ["althing", "etcd", "etcdctl", "etcdutl"];

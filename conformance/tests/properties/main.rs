@@ -26,6 +26,30 @@ fn twin(target: Target, cases: u32, most: usize) {
     }
 }
 
+/// The list and what is driven by coverage are the same: whoever adds one adds the other.
+#[cfg(feature = "server")]
+#[test]
+fn every_target_is_driven_by_coverage_too() {
+    let fuzz = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).expect("its manifest");
+    let mut listed: Vec<String> = Vec::new();
+    for (name, _) in targets::TARGETS {
+        let path = format!("targets/{name}.rs");
+        let driver = std::fs::read_to_string(fuzz.join(&path))
+            .unwrap_or_else(|why| panic!("conformance/fuzz/{path}: {why}"));
+        assert!(driver.contains(&format!("conformance::targets::{name}(data)")), "{driver}");
+        assert!(manifest.contains(&format!("path = \"{path}\"")), "{name} is a program");
+        listed.push(format!("{name}.rs"));
+    }
+    let folder = std::fs::read_dir(fuzz.join("targets")).expect("a folder");
+    let names = folder.map(|entry| entry.expect("an entry").file_name());
+    let mut driven: Vec<String> =
+        names.map(|name| name.into_string().expect("a plain name")).collect();
+    listed.sort();
+    driven.sort();
+    assert_eq!(listed, driven, "conformance::targets::TARGETS and conformance/fuzz/targets");
+}
+
 #[test]
 fn every_message_has_one_encoding() {
     twin(targets::consensus_msg_roundtrip, 2000, 300);

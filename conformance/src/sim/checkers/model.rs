@@ -16,6 +16,16 @@ const WINDOW: u64 = 2048;
 const CLOCK_STEP_MS: u64 = 2000;
 const TTL_LEAST: i64 = 2;
 
+/// Whether etcd's `key` and `range_end` name `key`: one key, all from one on, or those in front of an end.
+#[must_use]
+pub fn names((start, end): (&[u8], &[u8]), key: &[u8]) -> bool {
+    match end {
+        [] => key == start,
+        [0] => key >= start,
+        end => (start..end).contains(&key),
+    }
+}
+
 #[derive(Default)]
 struct Session {
     number: u64,
@@ -320,10 +330,7 @@ impl Model {
                 format!("put {revision}")
             }
             Op::DeleteRange(delete) => {
-                let inside = |key: &&Bytes| {
-                    let (from, end) = (&delete.key, &delete.range_end);
-                    if end.is_empty() { *key == from } else { *key >= from && *key < end }
-                };
+                let inside = |key: &&Bytes| names((&delete.key, &delete.range_end), key);
                 let keys: Vec<Bytes> = self.keys.keys().filter(inside).cloned().collect();
                 keys.iter().for_each(|key| self.delete(key, ordinal, 0));
                 format!("delete {} {}", self.now(), keys.len())

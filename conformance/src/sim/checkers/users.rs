@@ -7,6 +7,8 @@ use althing::chain::{AuthOp, Author, Op, Permission, PermissionKind};
 use althing::state::Auth;
 use bytes::Bytes;
 
+use crate::sim::checkers::model::names;
+
 const ROOT: &[u8] = b"root";
 
 /// Why something is refused: the name of production's error.
@@ -244,15 +246,6 @@ fn is_somebody(author: &Author) -> Result<(), Refused> {
     if author.auth_revision == 0 { Err("UserEmpty") } else { Ok(()) }
 }
 
-/// Whether a permission holds for one key.
-fn reaches(held: &Permission, key: &[u8]) -> bool {
-    match &held.range_end[..] {
-        [] => held.key == key,
-        [0] => &held.key[..] <= key,
-        end => &held.key[..] <= key && key < end,
-    }
-}
-
 /// Whether all keys of a span are reached: its first, and each that some permission ends in front of.
 fn covers(held: &[&Permission], (key, range_end): Span<'_>) -> bool {
     let inside = |at: &[u8]| match range_end {
@@ -271,7 +264,7 @@ fn covers(held: &[&Permission], (key, range_end): Span<'_>) -> bool {
     if range_end == [0] {
         places.push(beyond.to_vec());
     }
-    places.iter().all(|place| held.iter().any(|one| reaches(one, place)))
+    places.iter().all(|place| held.iter().any(|one| names((&one.key, &one.range_end), place)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::sim::checkers::model::{Past, Version};
+use crate::sim::checkers::model::{Past, Version, names};
 
 /// What a client asked for.
 #[derive(Clone, Debug)]
@@ -30,10 +30,7 @@ impl Asked {
     }
 
     fn holds(&self, key: &Bytes) -> bool {
-        if self.range_end.is_empty() {
-            return *key == self.key;
-        }
-        *key >= self.key && *key < self.range_end
+        names((&self.key, &self.range_end), key)
     }
 }
 

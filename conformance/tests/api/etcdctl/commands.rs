@@ -59,6 +59,11 @@ pub fn name(words: &[String]) -> String {
     }
 }
 
+/// The form that a command line asks for.
+pub fn form(words: &[String]) -> Option<&String> {
+    words.iter().skip_while(|word| *word != "-w").nth(1)
+}
+
 /// Everything that can be run, as `etcdctl --help` and that of its groups list it.
 fn leaves(path: &[&str], found: &mut BTreeSet<String>) {
     let output = command("etcdctl").args(path).arg("--help").output().expect("etcdctl runs");
@@ -81,16 +86,15 @@ fn leaves(path: &[&str], found: &mut BTreeSet<String>) {
 }
 
 /// The forms in which scripts run each command.
-fn run() -> BTreeMap<String, BTreeSet<String>> {
+pub fn run() -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for which in SCRIPTS {
         let script = script(which);
         for line in lines(&script).filter(|line| !line.starts_with('.') && !line.starts_with('@')) {
             let line = Line::parse(line);
             let words = words(line.command);
-            let form = words.iter().skip_while(|word| *word != "-w").nth(1);
             let forms = all.entry(name(&words)).or_default();
-            match form {
+            match form(&words) {
                 Some(form) => drop(forms.insert(form.clone())),
                 None if line.forms => forms.extend(FORMS.map(str::to_owned)),
                 None => drop(forms.insert("simple".to_owned())),

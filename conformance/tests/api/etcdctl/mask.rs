@@ -63,8 +63,7 @@ pub struct Mask<'a> {
 impl Mask<'_> {
     /// The lines to compare of what `words` printed.
     pub fn output(&self, words: &[String], printed: &[u8]) -> Vec<String> {
-        let after = |flag: &str| words.iter().skip_while(|word| *word != flag).nth(1);
-        let form = after("-w").map_or("simple", String::as_str);
+        let form = commands::form(words).map_or("simple", String::as_str);
         let command = commands::name(words);
         if form == "protobuf" {
             return vec![without_header(printed)];

@@ -15,7 +15,7 @@
 //! `{dir}` is a directory of the session's, `{endpoint}` the server's client URL, `{self}` the server's
 //! member, `{lease}` and `{member}` what was granted and added last.
 
-mod commands;
+pub mod commands;
 mod mask;
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ fn etcdctl_prints_the_same_of_several_members() {
         network.launch_all();
         // etcd writes the version of its storage down some seconds after it begins.
         for at in 0..3 {
-            peers::eventually("the storage has its version", Duration::from_secs(60), || {
+            eventually("the storage has its version", PATIENCE, || {
                 let status = network.client(at).call("Maintenance/Status", "");
                 status.is_ok_and(|status| format!("{status:?}").contains("3.7.0"))
             });

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::MINUTE;
+
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
@@ -48,13 +50,7 @@ pub fn call(path: &str) -> Vec<u8> {
     bytes
 }
 
-/// A message as gRPC frames it.
-pub fn message(bytes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(bytes.len()).expect("a message").to_be_bytes();
-    [&[0][..], &length, bytes].concat()
-}
-
-/// A connection that has said hello.
+/// A connection that has said hello and was let in.
 pub struct Raw(TcpStream);
 
 /// What a server said in the end.
@@ -77,7 +73,22 @@ impl Raw {
         }
         stream.write_all(PREFACE).expect("a hello");
         stream.write_all(&frame(SETTINGS, 0, 0, &payload)).expect("a hello");
-        Raw(stream)
+        let mut raw = Raw(stream);
+        // Who is turned away at the door would stand any flood: the server's hello says that it took this one.
+        raw.0.set_read_timeout(Some(MINUTE)).expect("a socket");
+        let (kind, _) = raw.receive().expect("the server's hello");
+        assert_eq!(kind, SETTINGS, "the server says hello first");
+        raw
+    }
+
+    /// The kind and payload of the next frame.
+    fn receive(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head)?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload)?;
+        Ok((head[3], payload))
     }
 
     /// Writes; false once the server hangs up, or takes nothing for a while.
@@ -90,25 +101,18 @@ impl Raw {
         self.0.set_read_timeout(Some(patience)).expect("a socket");
         let mut code = None;
         loop {
-            let mut head = [0; 9];
-            match self.0.read_exact(&mut head) {
-                Ok(()) => {}
+            match self.receive() {
+                Ok((GOAWAY, payload)) => {
+                    let said = payload.get(4..8).and_then(|said| said.try_into().ok());
+                    code = said.map(u32::from_be_bytes).or(code);
+                }
+                Ok(_) => {}
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
                     return if code.is_some() { Verdict::Closed(code) } else { Verdict::Open };
                 }
                 Err(_) => return Verdict::Closed(code),
-            }
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            if self.0.read_exact(&mut payload).is_err() {
-                return Verdict::Closed(code);
-            }
-            if head[3] == GOAWAY
-                && let Some(said) = payload.get(4..8)
-            {
-                code = said.try_into().ok().map(u32::from_be_bytes);
             }
         }
     }

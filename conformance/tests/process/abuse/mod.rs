@@ -5,15 +5,11 @@ mod connections;
 mod http2;
 mod requests;
 
-use std::time::Duration;
-
 use conformance::client::{Client, Failure, quoted};
 use conformance::cluster::Target;
 use conformance::peers;
 
 use crate::clients::resident_mib;
-
-pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// More than any of the tests may leave behind or hold; each flood sends or asks for several times as much.
 pub const GROWTH_MIB: i64 = 256;

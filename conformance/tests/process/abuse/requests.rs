@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use conformance::client::{Received, field, number, quoted};
+use conformance::client::{Received, field, grpc_frame, number, quoted};
 use conformance::peers::eventually;
 use prost_reflect::Value;
 
-use super::http2::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, Raw, call, frame, message,
-};
-use super::{GROWTH_MIB, MINUTE, Victim, full, many_calls, put};
+use super::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, Raw, call, frame};
+use super::{GROWTH_MIB, Victim, full, many_calls, put};
+use crate::MINUTE;
 
 #[test]
 fn watches_created_and_cancelled_without_end_leave_nothing_behind() {
@@ -85,7 +84,7 @@ fn answers_that_nobody_takes_share_one_bound() {
         put(&client, format!("big {number:02}").as_bytes(), &[b'x'; 512 << 10]);
     }
     victim.measure_again();
-    let range = message(&[0x0a, 1, 0, 0x12, 1, 0]);
+    let range = grpc_frame(&[0x0a, 1, 0, 0x12, 1, 0]);
     let mut connections = Vec::new();
     for number in 0..20 {
         let method = if number % 2 == 0 { "Range" } else { "RangeStream" };

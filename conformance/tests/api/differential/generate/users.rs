@@ -7,11 +7,11 @@ const ROLES: [&str; 4] = ["r1", "r2", "r3", "root"];
 
 impl Generator {
     fn user(&mut self) -> &'static str {
-        USERS[usize::try_from(self.random.below(4)).expect("small")]
+        self.random.pick(&USERS)
     }
 
     fn role(&mut self) -> &'static str {
-        ROLES[usize::try_from(self.random.below(4)).expect("small")]
+        self.random.pick(&ROLES)
     }
 
     /// Few enough that a role keeps at most a dozen: beyond, Go's sort is not stable.
@@ -28,7 +28,7 @@ impl Generator {
     }
 
     pub(super) fn login(&mut self) -> Step {
-        let user = usize::try_from(self.random.below(4)).expect("small");
+        let user = usize::try_from(self.random.below(USERS.len() as u64)).expect("small");
         let password = if self.random.one_in(5) { "wrong" } else { USERS[user] };
         Step::Login { user, password: password.to_owned() }
     }
