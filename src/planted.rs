@@ -119,6 +119,8 @@ bugs! {
     BlocklessSkipped = "blockless-segment-skipped",
     /// A source that never answers keeps a transfer that all others have left.
     LateSourceKept = "late-source-kept",
+    /// One certificate commits as many blocks as a page has.
+    WidePage = "wide-page",
     /// A replica leads an epoch that names another key for it.
     LeadsWithoutKey = "leads-without-its-key",
     /// A proof is ordered whether it proves anything or not.

@@ -94,6 +94,18 @@ pub const DIFFERENCES: &[Difference] = &[
         "the same at any moment and on every replica",
     ),
     row(
+        "HashKV at the revision of an earlier compaction",
+        "the number it kept from then, of its last ten",
+        "\"required revision has been compacted\", as at any revision below",
+        "nothing is kept of what is compacted",
+    ),
+    row(
+        "Status: `storageVersion` in the first seconds",
+        "3.5.0, until its monitor has raised it",
+        "3.7.0",
+        "there is nothing to raise",
+    ),
+    row(
         "Downgrade",
         "validates and enables 3.6",
         "VALIDATE and ENABLE: \"invalid downgrade target version\" for every well-formed target; CANCEL as in etcd",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::chain::{Block, Certificate, Phase};
 use crate::ordering::blocks::NoPath;
-use crate::ordering::message::PAGE_BLOCKS_MAX;
-use crate::ordering::{Core, Message, Output};
+use crate::ordering::{Core, Message, Output, message::PAGE_BLOCKS_MAX};
+use crate::planted::{self, Bug};
 use crate::types::{Digest, Height, ReplicaId};
 
 /// A proposal may still be under way when its certificate comes.
@@ -206,7 +206,7 @@ impl Core {
         let is_part =
             blocks.first().is_some_and(|block| block.header.height > committed.height.next());
         let joins = asked && last.is_some() && last == self.missing_of_page();
-        let is_wide = certificate.height > self.reach_of_page();
+        let is_wide = certificate.height > self.reach_of_page() && !planted::is(Bug::WidePage);
         if is_wide || is_part && !asked {
             if !asked {
                 self.ask_for_gap(peer);

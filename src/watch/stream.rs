@@ -171,7 +171,9 @@ impl WatchStream {
             self.leave_ring(current);
             return;
         };
-        let mut found: BTreeMap<i64, Vec<Arc<Slot>>> = BTreeMap::new();
+        // As etcd's synced watchers: whoever wants them, events come in the order of revisions.
+        let mut found: Vec<(i64, Vec<Arc<Slot>>)> = Vec::new();
+        let mut of_revision: BTreeMap<i64, Vec<Arc<Slot>>> = BTreeMap::new();
         let mut bytes = 0;
         let mut until = current.next();
         for slot in slots {
@@ -181,19 +183,21 @@ impl WatchStream {
                 until = revision;
                 break;
             }
+            if revision > self.position {
+                append(&mut found, core::mem::take(&mut of_revision));
+            }
             self.position = revision;
             let watchers = &self.watchers;
             self.synced.wanting(&slot.event.kv.key, |id| {
                 if watchers.get(&id).is_some_and(|cursor| cursor.wants(slot)) {
                     bytes += bytes_bound(&slot.event);
-                    found.entry(id).or_default().push(Arc::clone(slot));
+                    of_revision.entry(id).or_default().push(Arc::clone(slot));
                 }
             });
         }
         self.position = until;
+        append(&mut found, of_revision);
         for (id, slots) in found {
-            // etcd's synced watchers get one response for each revision; several in one response,
-            // as its catching up does it, are the same to a client, and cheaper.
             let revision = slots.last().map_or(current, |slot| slot.event.revision);
             self.deliver(id, revision, slots, deliveries);
         }
@@ -224,6 +228,17 @@ impl WatchStream {
         let Watch { prev_kv, fragment, .. } = cursor.watch;
         let load = Load::Events { slots, prev_kv, fragment };
         deliveries.push(Delivery { watch_id: id, revision, load });
+    }
+}
+
+/// Adds the events of a revision. etcd's synced watchers get one response for each; several in one, as
+/// its catching up does it, are the same to a client, and cheaper.
+fn append(found: &mut Vec<(i64, Vec<Arc<Slot>>)>, of_revision: BTreeMap<i64, Vec<Arc<Slot>>>) {
+    for (id, slots) in of_revision {
+        match found.last_mut() {
+            Some((last, before)) if *last == id => before.extend(slots),
+            _ => found.push((id, slots)),
+        }
     }
 }
 

@@ -151,6 +151,8 @@ const OLD_KEY: &str = concat!(
     "ordering::tests::evidence::",
     "what_a_rotated_key_signed_counts_against_its_replica_in_every_later_epoch"
 );
+const WIDE_PAGE: &str =
+    "ordering::tests::who_catches_up_commits_at_most_256_blocks_by_one_certificate";
 const PRUNED: &str = "values_votes_and_certificates_go_and_the_chain_stays";
 
 /// All bugs, by number.
@@ -440,5 +442,10 @@ pub const ROWS: &[Row] = &[
         "X17",
         "what a rotated key signed counts no more",
         &[plant("old-key-forgotten", &[Library(OLD_KEY)])],
+    ),
+    row(
+        "X18",
+        "one certificate commits as many blocks as a page has",
+        &[plant("wide-page", &[Library(WIDE_PAGE)])],
     ),
 ];

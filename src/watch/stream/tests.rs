@@ -130,6 +130,34 @@ fn progress_of_all_waits_for_every_watcher() {
 }
 
 #[test]
+fn watchers_of_one_stream_are_told_in_the_order_of_revisions() {
+    let mut world = World::new();
+    let mut stream = WatchStream::new(world.ring.revision());
+    for (key, end) in [(&b"a"[..], &b""[..]), (b"a", b"z"), (b"b", b"")] {
+        create(&mut stream, watch(key, end, 0), Revision(1)).expect("created");
+    }
+    for keys in [&[0][..], &[1], &[0, 1]] {
+        world.write(&keys.iter().copied().collect());
+    }
+    let (deliveries, _) = world.poll(&mut stream);
+    let told: Vec<(i64, Vec<(i64, u32)>)> = deliveries
+        .iter()
+        .map(|delivery| {
+            (delivery.watch_id, seen(core::slice::from_ref(delivery), delivery.watch_id))
+        })
+        .collect();
+    let expected = [
+        (0, vec![(2, 0)]),
+        (1, vec![(2, 0), (3, 0)]),
+        (2, vec![(3, 0)]),
+        (0, vec![(4, 0)]),
+        (1, vec![(4, 0), (4, 1)]),
+        (2, vec![(4, 1)]),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_tick_after_an_event_is_skipped() {
     let mut world = World::new();
     let mut stream = WatchStream::new(world.ring.revision());

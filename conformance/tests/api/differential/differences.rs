@@ -55,6 +55,22 @@ pub fn status(reply: &mut DynamicMessage) {
         reply.clear_field_by_name(name);
     }
     reply.set_field_by_name("leader", Value::U64(u64::from(led)));
+    let storage = reply.get_field_by_name("storageVersion");
+    if storage.is_some_and(|version| version.as_str() == Some("3.5.0")) {
+        let _ = known("Status: `storageVersion` in the first seconds");
+        reply.set_field_by_name("storageVersion", Value::String("3.7.0".to_owned()));
+    }
+}
+
+/// The answer for a revision that is compacted: the hash kept of it, or that it is compacted.
+pub fn compacted_hash(answer: Result<DynamicMessage, Failure>) -> String {
+    let _ = known("HashKV at the revision of an earlier compaction");
+    match answer {
+        Err(failure) if !failure.message.ends_with("required revision has been compacted") => {
+            self::failure(&failure)
+        }
+        _ => "a hash that was kept, or compacted".to_owned(),
+    }
 }
 
 /// Whether Althing refuses bytes that Go reads.

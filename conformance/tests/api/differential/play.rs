@@ -134,6 +134,12 @@ impl Player {
     fn call(&mut self, at: usize, who: Option<usize>, method: &str, request: &str) -> String {
         self.sign(at, who);
         let answer = self.clients[at].call(method, request);
+        if method == "Maintenance/HashKV" {
+            let asked = client::parse(client::find_method(method).input(), request);
+            if (1..self.compacted).contains(&number(&asked, "revision")) {
+                return differences::compacted_hash(answer);
+            }
+        }
         let mut reply = match answer {
             Ok(reply) => reply,
             Err(failure) => return differences::failure(&failure),
