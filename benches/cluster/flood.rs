@@ -26,22 +26,27 @@ struct Stretch {
     kib_per_second: u64,
 }
 
-/// Prints a row per kind, and one for all of them at once.
-pub fn by_kind(rounds: usize, seconds: u64) {
-    let mut cluster = Cluster::start(System::Althing);
-    cluster.kill(LIAR);
+/// Prints a row per kind of this name, or per kind and one of all of them at once if there is none.
+pub fn by_kind(only: &str, rounds: usize, seconds: u64) {
     println!(
         "| sent | KiB/s that get through | puts/s without | with | ratio | us CPU per put without | with \
          | millicores idle without | with |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    for kind in KINDS {
-        row(&mut cluster, (&format!("{kind:?}"), &[kind]), rounds, seconds);
+    let named = KINDS.map(|kind| (format!("{kind:?}"), kind));
+    let chosen: Vec<_> = named.iter().filter(|(name, _)| name == only).collect();
+    for (name, kind) in if chosen.is_empty() { named.iter().collect() } else { chosen.clone() } {
+        row((name, &[*kind]), rounds, seconds);
     }
-    row(&mut cluster, ("all of these", &KINDS), rounds, seconds);
+    if chosen.is_empty() {
+        row(("all of these", &KINDS), rounds, seconds);
+    }
 }
 
-fn row(cluster: &mut Cluster, (name, kinds): (&str, &[Sent]), rounds: usize, seconds: u64) {
+/// In a network of its own, so that no checkpoint of what rows before it wrote falls into it.
+fn row((name, kinds): (&str, &[Sent]), rounds: usize, seconds: u64) {
+    let mut cluster = Cluster::start(System::Althing);
+    cluster.kill(LIAR);
     let prepared = PREPARED / kinds.len() as u64;
     let flood = Flood::start(cluster.network(), LIAR, (kinds, prepared));
     let (mut quiet, mut loud) = (Vec::new(), Vec::new());
@@ -49,10 +54,10 @@ fn row(cluster: &mut Cluster, (name, kinds): (&str, &[Sent]), rounds: usize, sec
         flood.set(false);
         // What waits in queues is dealt with or thrown away.
         std::thread::sleep(Duration::from_secs(2));
-        quiet.push(stretch(cluster, &flood, seconds));
+        quiet.push(stretch(&cluster, &flood, seconds));
         flood.set(true);
         std::thread::sleep(Duration::from_secs(2));
-        loud.push(stretch(cluster, &flood, seconds));
+        loud.push(stretch(&cluster, &flood, seconds));
     }
     let median = |of: &[Stretch], field: fn(&Stretch) -> u64| {
         let mut sorted: Vec<u64> = of.iter().map(field).collect();

@@ -32,10 +32,10 @@ struct Plan {
 }
 
 /// Measured instead of the table of workloads.
-#[derive(Clone, Copy)]
 enum Special {
     Faults(usize),
-    Flood,
+    /// The kind, or all.
+    Flood(String),
     Restart(u64),
     Transfer(u64),
 }
@@ -46,7 +46,7 @@ const HELP: &str = "\
 --stored-keys N    keys of 512 B for memory and restart (500000); 0 leaves that out
 --all-endpoints    spread connections over all servers instead of the leader's
 --faults N         instead: kill the leader N times, then stop another one, then have one lie
---flood            instead: one of four floods the others, kind by kind
+--flood KIND       instead: one of four floods the others with KIND (Rejoin, ...), or all by kind
 --restart N        instead: one of N keys of 512 B comes back, after SIGTERM and kill -9
 --transfer N       instead: an empty replica fetches N MiB of state
 --only SYSTEM      etcd or althing
@@ -70,7 +70,7 @@ fn plan() -> Plan {
             "--stored-keys" => {
                 plan.stored_keys = value().parse().unwrap_or_else(|_| usage(&argument));
             }
-            "--flood" => plan.special = Some(Special::Flood),
+            "--flood" => plan.special = Some(Special::Flood(value())),
             "--faults" | "--restart" | "--transfer" => {
                 let count: u64 = value().parse().unwrap_or_else(|_| usage(&argument));
                 plan.special = Some(match argument.as_str() {
@@ -118,13 +118,13 @@ fn main() {
         }
     }
     measure::print_machine();
-    match plan.special {
-        Some(Special::Faults(kills)) => return under_faults(&plan, kills),
-        Some(Special::Flood) => return flood::by_kind(plan.rounds, plan.seconds),
+    match &plan.special {
+        Some(Special::Faults(kills)) => return under_faults(&plan, *kills),
+        Some(Special::Flood(only)) => return flood::by_kind(only, plan.rounds, plan.seconds),
         Some(Special::Restart(keys)) => {
-            return plan.systems.iter().for_each(|one| comeback::restart(*one, keys, plan.rounds));
+            return plan.systems.iter().for_each(|one| comeback::restart(*one, *keys, plan.rounds));
         }
-        Some(Special::Transfer(mib)) => return comeback::transfer(mib, plan.rounds),
+        Some(Special::Transfer(mib)) => return comeback::transfer(*mib, plan.rounds),
         None => {}
     }
     let clusters: Vec<Cluster> = plan.systems.iter().map(|s| Cluster::start(*s)).collect();

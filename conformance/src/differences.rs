@@ -95,8 +95,8 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row(
         "HashKV at the revision of an earlier compaction",
-        "the number it kept from then, of its last ten",
-        "\"required revision has been compacted\", as at any revision below",
+        "the number it kept from then, of its last ten; after a compaction at 0 also where no revision is named",
+        "\"required revision has been compacted\", as at any revision below; the number now",
         "nothing is kept of what is compacted",
     ),
     row(

@@ -119,6 +119,8 @@ const LATE_ANSWERS: &str =
 const TWO_BLOCKS: &str = "ordering::tests::lies::a_second_block_of_a_primary_gets_no_vote";
 const FENCE_STANDS: &str =
     "ordering::tests::fence::a_fence_survives_a_crash_and_a_new_process_needs_a_new_nonce";
+const OUTRANKS: &str =
+    "ordering::tests::epochs::a_new_epoch_in_view_0_outranks_the_views_of_the_one_before";
 const GROW: &str = "ordering::tests::epochs::four_become_five_and_four_again_under_load";
 const POLL: &str =
     "watch::stream::tests::one_poll_holds_no_more_bytes_than_its_bound_and_one_revision";
@@ -294,7 +296,7 @@ pub const ROWS: &[Row] = &[
         "M26",
         "certificates are compared by view and height across epochs",
         &[
-            plant("rank-across-epochs", &[Library(GROW)]),
+            plant("rank-across-epochs", &[Library(OUTRANKS)]),
             plant("epochs: order by (view, height)", MODEL),
         ],
     ),

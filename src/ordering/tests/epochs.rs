@@ -132,6 +132,23 @@ fn four_become_five_and_four_again_under_load() {
 }
 
 #[test]
+fn a_new_epoch_in_view_0_outranks_the_views_of_the_one_before() {
+    let mut world = World::begun(4, 9, Options::default());
+    load(&mut world, 100);
+    world.kill(0);
+    load(&mut world, 3000);
+    world.restart(0);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let left = world.core(1).status().view;
+    grow(&mut world, 4, &[0, 1, 2, 3]);
+    load(&mut world, 200);
+    assert!(world.run_until_ordered(5000), "{}", world.describe());
+    let view = world.core(1).status().view;
+    assert!(left > View(0) && view < left, "from {left:?} to {view:?}");
+    check_proofs(&world);
+}
+
+#[test]
 fn four_become_seven_and_four_again_under_load() {
     let mut world = World::begun(4, 11, Options::default());
     load(&mut world, 100);
