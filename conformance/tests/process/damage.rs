@@ -137,6 +137,8 @@ fn fill(network: &Network, (through, count, bytes): (usize, usize, usize)) {
 
 /// Three checkpoints behind each other while replica 3 is away: what lies behind the second is erased.
 fn erase_while_away(network: &mut Network, (count, bytes): (usize, usize)) {
+    // A network begins once all have been there: who is killed before takes it along.
+    network.replicas.iter().for_each(|replica| put(replica, "begun", "1"));
     network.kill(3);
     for through in 0..3 {
         fill(network, (through, count, bytes));
