@@ -24,7 +24,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conformance::cluster::Target;
 use conformance::founded::Founded;
@@ -183,7 +183,6 @@ struct Running {
     input: Option<ChildStdin>,
     output: PathBuf,
     errors: PathBuf,
-    interrupted: Option<Instant>,
 }
 
 impl Running {
@@ -192,17 +191,10 @@ impl Running {
     }
 
     fn interrupt(&mut self) {
-        // One that has ended by itself is seen by its exit code.
+        // One that has ended by itself is seen by its exit code. Not SIGINT, which etcdctl treats alike: a
+        // shell's background job ignores it, and all that it starts.
         if self.child.try_wait().expect("its state").is_none() {
-            kill_process(Pid::from_child(&self.child), Signal::INT).expect("a signal");
-            self.interrupted = Some(Instant::now());
-        }
-    }
-
-    /// On a busy machine etcdctl was once seen to stay after the first.
-    fn interrupt_again(&mut self) {
-        if self.interrupted.is_some_and(|at| at.elapsed() > Duration::from_secs(5)) {
-            self.interrupt();
+            kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a signal");
         }
     }
 }
@@ -307,24 +299,14 @@ impl Session {
         let mut pipe = child.stdin.take().expect("a pipe");
         // A command that does not read its input may have closed it.
         let _unread = pipe.write_all(input.replace("\\n", "\n").as_bytes());
-        Running {
-            shown: shown.to_owned(),
-            words,
-            child,
-            input: Some(pipe),
-            output,
-            errors,
-            interrupted: None,
-        }
+        Running { shown: shown.to_owned(), words, child, input: Some(pipe), output, errors }
     }
 
     /// Waits for its end and shows what it printed.
     fn finish(&mut self, mut running: Running) {
         let mut status = None;
-        let shown = running.shown.clone();
-        eventually(&shown, PATIENCE, || {
+        eventually(&running.shown, PATIENCE, || {
             status = running.child.try_wait().expect("its state");
-            running.interrupt_again();
             status.is_some()
         });
         drop(running.input);
