@@ -320,6 +320,12 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row("`--quota-backend-bytes` below 0", "no quota", "1 PiB", "every network has one"),
     row(
+        "`--election-timeout` above 8,000 or below 100, `--max-request-bytes` above 4 MiB, `--max-txn-ops` above 4,096",
+        "taken, the second with a warning above 10 MiB",
+        "the nearest that a network may have, with a warning",
+        "replicas must agree; a slower change of view is longer than Kubernetes waits, and a request must fit a block",
+    ),
+    row(
         "`--log-rotation-config-json`",
         "`maxage` and `maxbackups` together; names `NAME-TIME.EXT`",
         "`maxage` alone where both are given; names `NAME.EXT.TIME`",

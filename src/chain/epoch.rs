@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::crypto::{Context, PublicKey, hash};
 use crate::types::{Digest, Epoch, OrgId, Quorum, ReplicaId, View};
@@ -49,6 +51,32 @@ impl Parameters {
 
     /// Largest quota a network may have: what etcd's "none" becomes.
     pub const QUOTA_BYTES_MAX: u64 = 1 << 50;
+
+    /// Slower than 8 s Kubernetes gives up (trust.md 3.6, rule 7).
+    pub const VIEW_TIMEOUT_MS: RangeInclusive<u64> = 100..=8_000;
+
+    /// What one message between replicas holds.
+    pub const REQUEST_BYTES: RangeInclusive<u64> = 1..=4 << 20;
+
+    /// What one block has time for.
+    pub const TXN_OPS: RangeInclusive<u64> = 1..=4096;
+
+    /// The parameter that lies outside of what a network may have, its value, and what it may be.
+    #[must_use]
+    pub fn out_of_bounds(&self) -> Option<(&'static str, u64, RangeInclusive<u64>)> {
+        let bounds = [
+            ("window", self.window.into(), 1..=Self::WINDOW_MAX.into()),
+            ("time_bound_ms", self.time_bound_ms, 10..=10_000),
+            ("view_timeout_ms", self.view_timeout_ms, Self::VIEW_TIMEOUT_MS),
+            ("request_bytes_max", self.request_bytes_max.into(), Self::REQUEST_BYTES),
+            ("txn_ops_max", self.txn_ops_max.into(), Self::TXN_OPS),
+            ("quota_bytes", self.quota_bytes, 1..=Self::QUOTA_BYTES_MAX),
+            ("checkpoint_log_bytes", self.checkpoint_log_bytes, 1 << 16..=1 << 40),
+            ("checkpoint_state_factor", self.checkpoint_state_factor.into(), 0..=64),
+            ("tenure_blocks", self.tenure_blocks.into(), 1..=1 << 30),
+        ];
+        bounds.into_iter().find(|(_, value, allowed)| !allowed.contains(value))
+    }
 }
 
 impl Default for Parameters {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::chain::InitialCluster;
+use crate::chain::{InitialCluster, Parameters};
 use crate::crypto::Ed25519;
 use crate::types::{Digest, Epoch, Height, View};
 

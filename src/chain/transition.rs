@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::chain::network::LIST_MAX;
 use crate::chain::{
     Address, BlockHeader, ConfigAction, ConfigChange, ConfigError, Hello, Member, Network,
-    NewReplica, Organisation, Ownership, Parameters, Reserved, peer_urls,
+    NewReplica, Organisation, Ownership, Reserved, peer_urls,
 };
 use crate::crypto::{verify_ed25519, weak_key};
 use crate::types::{Millis, OrgId, Quorum, ReplicaId};
@@ -50,7 +50,9 @@ impl Network {
                 next.member_mut(*replica)?.key = *key;
             }
             ConfigAction::Parameters(parameters) => {
-                check_parameters(parameters)?;
+                if let Some((what, ..)) = parameters.out_of_bounds() {
+                    return Err(ConfigError::Parameter(what));
+                }
                 next.membership.parameters = parameters.clone();
             }
             ConfigAction::Reserve { .. }
@@ -352,25 +354,6 @@ fn well_formed(name: &str) -> bool {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
     let all = name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
     first && all && name.len() <= 63
-}
-
-/// Bounds within which Kubernetes works and memory suffices (trust.md 3.6, rule 7).
-fn check_parameters(parameters: &Parameters) -> Result<(), ConfigError> {
-    let bounds = [
-        ("window", (1..=Parameters::WINDOW_MAX).contains(&parameters.window)),
-        ("time_bound_ms", (10..=10_000).contains(&parameters.time_bound_ms)),
-        ("view_timeout_ms", (100..=8_000).contains(&parameters.view_timeout_ms)),
-        ("request_bytes_max", (1..=4 << 20).contains(&parameters.request_bytes_max)),
-        ("txn_ops_max", (1..=4096).contains(&parameters.txn_ops_max)),
-        ("quota_bytes", (1..=Parameters::QUOTA_BYTES_MAX).contains(&parameters.quota_bytes)),
-        ("checkpoint_log_bytes", (1 << 16..=1 << 40).contains(&parameters.checkpoint_log_bytes)),
-        ("tenure_blocks", (1..=1 << 30).contains(&parameters.tenure_blocks)),
-        ("checkpoint_state_factor", (1..=64).contains(&parameters.checkpoint_state_factor)),
-    ];
-    match bounds.iter().find(|(_, held)| !held) {
-        Some((what, _)) => Err(ConfigError::Parameter(what)),
-        None => Ok(()),
-    }
 }
 
 /// Whether a bundle's own deadline is past in a block of this time.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::chain::{ConfigAction, ConfigError, Ownership};
+use crate::chain::{ConfigAction, Ownership};
 use crate::config::{Settings, voted, voted_differences};
-use crate::node::{Handle, OwnedError};
+use crate::node::Handle;
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -26,10 +26,6 @@ pub(super) async fn apply(settings: &Settings, handle: &Handle) {
         let wanted = ConfigAction::Parameters(voted(settings, in_force));
         match handle.change_owned(handle.own_author("voted flags"), wanted).await {
             Ok(_) => tracing::info!(event = "voted_flags", flags, "the network's from now on"),
-            Err(OwnedError::Config(error @ ConfigError::Parameter(_))) => {
-                tracing::warn!(event = "voted_flags", flags, %error, "no effect");
-                return;
-            }
             Err(error) => {
                 tracing::info!(event = "voted_flags", flags, %error, "not yet the network's");
                 tokio::time::sleep(PAUSE).await;

@@ -26,7 +26,7 @@ pub enum Scope {
     Local,
     /// What this replica admits, below what the network allows.
     Admission,
-    /// The same on every replica: fixed when a network of one owner starts; else voted.
+    /// The same on every replica: with one owner what the member started last was told; else voted.
     Voted,
     /// Accepted with a warning that says why it has no effect here.
     Ignored(&'static str),

@@ -348,7 +348,14 @@ pub(super) fn check(genesis: &Genesis) -> Result<(), GenesisError> {
             once(format!("the client URL {url}"))?;
         }
     }
-    check_parameters(&genesis.parameters)
+    match genesis.parameters.out_of_bounds() {
+        None => Ok(()),
+        Some((name, value, allowed)) => {
+            let (least, most) = allowed.into_inner();
+            let why = format!("the parameter {name} is {value}; it must be {least} to {most}");
+            Err(GenesisError::Invalid(why))
+        }
+    }
 }
 
 pub(super) fn check_member(
@@ -384,26 +391,6 @@ pub(super) fn check_member(
     for url in &member.client_urls {
         ListenUrl::parse(url)
             .map_err(|why| GenesisError::Invalid(format!("a client URL of {name}: {why}")))?;
-    }
-    Ok(())
-}
-
-fn check_parameters(parameters: &Parameters) -> Result<(), GenesisError> {
-    let bounds: [(&str, u64, u64, u64); 8] = [
-        ("window", parameters.window.into(), 1, Parameters::WINDOW_MAX.into()),
-        ("time_bound_ms", parameters.time_bound_ms, 1, 60_000),
-        ("view_timeout_ms", parameters.view_timeout_ms, 10, 600_000),
-        ("request_bytes_max", parameters.request_bytes_max.into(), 1024, 4 << 20),
-        ("txn_ops_max", parameters.txn_ops_max.into(), 1, 4096),
-        ("quota_bytes", parameters.quota_bytes, 1, Parameters::QUOTA_BYTES_MAX),
-        ("checkpoint_log_bytes", parameters.checkpoint_log_bytes, 1 << 16, 1 << 40),
-        ("checkpoint_state_factor", parameters.checkpoint_state_factor.into(), 0, 1000),
-    ];
-    for (name, value, least, most) in bounds {
-        if value < least || value > most {
-            let why = format!("the parameter {name} is {value}; it must be {least} to {most}");
-            return Err(GenesisError::Invalid(why));
-        }
     }
     Ok(())
 }

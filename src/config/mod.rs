@@ -21,6 +21,7 @@ mod one_owner;
 mod peer_tls;
 mod settings;
 mod urls;
+mod voted_flags;
 
 pub use auth::{AuthSettings, TokenSettings};
 pub use ceremony::{PublicFile, SignatureFile, assemble};
@@ -32,9 +33,10 @@ pub use genesis_error::GenesisError;
 pub use genesis_file::{GenesisFile, to_hex, valid_name};
 pub use home::{Home, KeyError, SecretSeed};
 pub use log::{LogOutput, LogRotation, LogSettings};
-pub use one_owner::{hello, initial_cluster, one_owner, voted, voted_differences};
+pub use one_owner::{hello, initial_cluster, one_owner};
 pub use peer_tls::PeerTls;
 pub use settings::{
     AutoCompaction, Bootstrap, ClientSettings, PeerSettings, Settings, SettingsError,
 };
 pub use urls::{ListenUrl, UrlError};
+pub use voted_flags::{voted, voted_differences};

@@ -4,6 +4,7 @@ use super::genesis_error::GenesisError;
 use super::genesis_file::{GenesisFile, check};
 use super::settings::{Bootstrap, Settings};
 use super::urls::ListenUrl;
+use super::voted_flags::voted;
 use crate::chain::{Hello, InitialCluster, Parameters};
 use crate::crypto::Scheme;
 
@@ -64,8 +65,8 @@ pub fn hello(settings: &Settings, cluster: &InitialCluster, scheme: &dyn Scheme)
 /// The genesis that follows from all members' hellos, signed by this one.
 ///
 /// # Errors
-/// [`GenesisError::Invalid`] if a voted flag lies beyond what a network may have, or a name or URL is
-/// none.
+/// [`GenesisError::Invalid`] if a member says parameters that no network may have, or a name or URL
+/// that is none.
 pub fn one_owner(
     cluster: &InitialCluster,
     hellos: &BTreeMap<String, Hello>,
@@ -89,32 +90,4 @@ fn parameters(settings: &Settings) -> Parameters {
         txn_ops_max: settings.client.txn_ops_max.unwrap_or(default.txn_ops_max),
         ..voted(settings, &default)
     }
-}
-
-/// What the parameters of a network that runs become by the flags.
-#[must_use]
-pub fn voted(settings: &Settings, in_force: &Parameters) -> Parameters {
-    // Below the network's, these two bound what this replica admits, and nobody else.
-    let raised = |given: Option<u32>, network: u32| given.unwrap_or(network).max(network);
-    let Settings { client, bootstrap, .. } = settings;
-    Parameters {
-        request_bytes_max: raised(client.request_bytes_max, in_force.request_bytes_max),
-        txn_ops_max: raised(client.txn_ops_max, in_force.txn_ops_max),
-        quota_bytes: bootstrap.quota_bytes.unwrap_or(in_force.quota_bytes),
-        view_timeout_ms: bootstrap.view_timeout_ms.unwrap_or(in_force.view_timeout_ms),
-        ..in_force.clone()
-    }
-}
-
-/// The voted flags that ask for something else than the network has.
-#[must_use]
-pub fn voted_differences(settings: &Settings, in_force: &Parameters) -> Vec<&'static str> {
-    let wanted = voted(settings, in_force);
-    let flags = [
-        ("quota-backend-bytes", wanted.quota_bytes != in_force.quota_bytes),
-        ("election-timeout", wanted.view_timeout_ms != in_force.view_timeout_ms),
-        ("max-request-bytes", wanted.request_bytes_max != in_force.request_bytes_max),
-        ("max-txn-ops", wanted.txn_ops_max != in_force.txn_ops_max),
-    ];
-    flags.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

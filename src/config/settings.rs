@@ -8,6 +8,7 @@ use super::flags::{FlagError, Source, Values, go_bool};
 use super::log::{LogSettings, log};
 use super::peer_tls::{PeerTls, peer_tls};
 use super::urls::{ListenUrl, UrlError};
+use super::voted_flags::{election_timeout, quota, within};
 use crate::chain::Parameters;
 
 /// Everything `serve` needs to know, checked.
@@ -217,7 +218,7 @@ impl Settings {
                 learners_max: usize::try_from(values.number("max-learners").unwrap_or(1))
                     .unwrap_or(usize::MAX),
                 quota_bytes: quota(&values),
-                view_timeout_ms: election_timeout(&values)?,
+                view_timeout_ms: election_timeout(&values, &mut warnings)?,
             },
             history_retention_ms: values.milliseconds("history-retention"),
             auto_compaction: auto_compaction(&values)?,
@@ -229,12 +230,6 @@ impl Settings {
             warnings,
         })
     }
-}
-
-/// Below 0 etcd has no quota; here it is the largest a network may have.
-fn quota(values: &Values) -> Option<u64> {
-    let given = values.integer("quota-backend-bytes").filter(|bytes| *bytes != 0)?;
-    Some(u64::try_from(given).unwrap_or(Parameters::QUOTA_BYTES_MAX))
 }
 
 /// etcd's gates; what they switch is built differently here, but a wrong name stays an error.
@@ -372,9 +367,12 @@ fn client(
             "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
         ));
     }
-    let cap = |name: &'static str| -> Result<Option<u32>, SettingsError> {
-        let number = values.number(name).map(u32::try_from).transpose();
-        number.map_err(|_| values.wrong(name, "it is larger than 4294967295").into())
+    let streams = values.number("max-concurrent-streams").map(u32::try_from).transpose();
+    let streams = streams
+        .map_err(|_| values.wrong("max-concurrent-streams", "it is larger than 4294967295"))?;
+    let mut cap = |flag, allowed| {
+        let counts = within(values, (flag, allowed), warnings);
+        counts.map(|counts| u32::try_from(counts).expect("a network's bounds are far smaller"))
     };
     Ok(ClientSettings {
         listen: listen_urls,
@@ -382,9 +380,9 @@ fn client(
         listen_metrics,
         advertise: texts(&or_default(advertise, advertise_name, genesis)?),
         tls,
-        request_bytes_max: cap("max-request-bytes")?,
-        txn_ops_max: cap("max-txn-ops")?,
-        streams_max: cap("max-concurrent-streams")?,
+        request_bytes_max: cap("max-request-bytes", Parameters::REQUEST_BYTES),
+        txn_ops_max: cap("max-txn-ops", Parameters::TXN_OPS),
+        streams_max: streams,
         keepalive_interval_ms: values.milliseconds("grpc-keepalive-interval"),
         keepalive_timeout_ms: values.milliseconds("grpc-keepalive-timeout"),
         watch_progress_ms: values.milliseconds("watch-progress-notify-interval"),
@@ -437,27 +435,6 @@ fn initial_cluster(values: &Values) -> Result<Vec<(String, String)>, SettingsErr
         members.push((name.to_owned(), url.to_owned()));
     }
     Ok(members)
-}
-
-/// etcd's checks of its two timers, then the one that has a meaning here.
-fn election_timeout(values: &Values) -> Result<Option<u64>, SettingsError> {
-    let heartbeat = values.number("heartbeat-interval").unwrap_or(100);
-    let election = values.number("election-timeout").unwrap_or(1000);
-    if heartbeat == 0 || election == 0 {
-        return invalid("--heartbeat-interval and --election-timeout must be >0");
-    }
-    if heartbeat.saturating_mul(5) > election {
-        return invalid(format!(
-            "--election-timeout[{election}ms] should be at least as 5 times as \
-             --heartbeat-interval[{heartbeat}ms]"
-        ));
-    }
-    if election > 50_000 {
-        return invalid(format!(
-            "--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
-        ));
-    }
-    Ok(values.number("election-timeout"))
 }
 
 fn auto_compaction(values: &Values) -> Result<AutoCompaction, SettingsError> {

@@ -1,5 +1,6 @@
 use super::*;
-use crate::config::LogOutput;
+use crate::chain::Parameters;
+use crate::config::{LogOutput, voted};
 
 fn parse(text: &str) -> Result<Settings, SettingsError> {
     let arguments: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
@@ -94,6 +95,27 @@ fn envtest_and_kwok_start() {
 }
 
 #[test]
+fn what_no_network_may_have_becomes_the_nearest_that_one_may() {
+    let most = parse(
+        "--election-timeout=50000 --max-request-bytes=33554432 --max-txn-ops=10000 \
+         --quota-backend-bytes=9223372036854775807",
+    )
+    .expect("etcd takes them");
+    assert_eq!(most.bootstrap.view_timeout_ms, Some(8_000));
+    assert_eq!(most.client.request_bytes_max, Some(4 << 20));
+    assert_eq!(most.client.txn_ops_max, Some(4096));
+    assert_eq!(most.bootstrap.quota_bytes, Some(Parameters::QUOTA_BYTES_MAX));
+    let warned = most.warnings.join("\n");
+    let told = "--election-timeout is 50000, taken as 8000: a network has 100 to 8000";
+    assert!(warned.contains(told) && warned.contains("--max-txn-ops"), "{warned}");
+    let least = parse("--heartbeat-interval=10 --election-timeout=50").expect("etcd takes them");
+    assert_eq!(least.bootstrap.view_timeout_ms, Some(100));
+    let parameters = voted(&most, &Parameters::default());
+    assert_eq!(parameters.out_of_bounds(), None, "a network may be founded with any flags");
+    assert_eq!(voted(&least, &parameters).out_of_bounds(), None, "and given any later");
+}
+
+#[test]
 fn an_organisations_replica_needs_its_home_and_its_data() {
     let settings = parse("--genesis g.json --home /etc/althing --data-dir d").expect("complete");
     assert_eq!(settings.genesis, Some("g.json".into()));
@@ -141,7 +163,7 @@ fn what_cannot_work_is_refused_with_its_reason() {
         ("--election-timeout=60000".to_owned(), "too long"),
         ("--auto-compaction-mode=x".to_owned(), "unknown auto-compaction-mode"),
         ("--auto-compaction-retention=soon".to_owned(), "a duration such as 5m"),
-        ("--max-txn-ops=5000000000".to_owned(), "larger than"),
+        ("--max-concurrent-streams=5000000000".to_owned(), "larger than"),
     ];
     for (flags, expected) in table {
         let why = parse(&flags).expect_err(&flags).to_string();

@@ -39,8 +39,7 @@ const NOTES: &[(&str, &str)] = &[
     ("Maintenance/Downgrade", "no target can be reached"),
     (
         "Maintenance/Snapshot",
-        "of a checkpoint that a quorum signed, or, within a minute of one, of the state as it \
-        is; no \
+        "of a checkpoint that a quorum signed, or, within a minute of one, of the state as it is; no \
          members and alarms in it ([more](operating/backup.md))",
     ),
     ("Auth/Authenticate", "simple tokens, JWT, common name as user ([page](operating/auth.md))"),

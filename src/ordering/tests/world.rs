@@ -1030,7 +1030,6 @@ impl World {
         self.nodes[id as usize].gathered.as_ref().map_or(0, |(_, chunks)| chunks.len())
     }
 
-    /// How many blocks it executed itself: what it fetched as a state is not among them.
     /// What a peer of this replica is sent that asks for blocks.
     pub fn page_of(&self, id: u16, from: Height, until: Height) -> Option<Message> {
         page(&self.nodes[id as usize].records, from, until)
@@ -1045,6 +1044,7 @@ impl World {
         self.nodes[id as usize].records.iter().filter_map(certified).collect()
     }
 
+    /// How many blocks it executed itself: what it fetched as a state is not among them.
     pub fn blocks_in_log(&self, id: u16) -> usize {
         let records = self.nodes[id as usize].records.iter();
         records.filter(|record| matches!(record, Record::Block(_))).count()
