@@ -10,6 +10,8 @@ use crate::load::{self, Kind, Shape};
 use crate::measure::Sample;
 use crate::servers::{Cluster, System};
 
+/// Every kind.
+const ALL: &str = "all";
 /// The silent or loud one.
 const LIAR: usize = 3;
 /// Messages made beforehand of each kind.
@@ -26,19 +28,25 @@ struct Stretch {
     kib_per_second: u64,
 }
 
-/// Prints a row per kind of this name, or per kind and one of all of them at once if there is none.
+/// Whether there are rows of this name.
+pub fn is_kind(name: &str) -> bool {
+    name == ALL || KINDS.iter().any(|kind| format!("{kind:?}") == name)
+}
+
+/// Prints the row of this name, or one per kind and one of all of them at once.
 pub fn by_kind(only: &str, rounds: usize, seconds: u64) {
     println!(
         "| sent | KiB/s that get through | puts/s without | with | ratio | us CPU per put without | with \
          | millicores idle without | with |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    let named = KINDS.map(|kind| (format!("{kind:?}"), kind));
-    let chosen: Vec<_> = named.iter().filter(|(name, _)| name == only).collect();
-    for (name, kind) in if chosen.is_empty() { named.iter().collect() } else { chosen.clone() } {
-        row((name, &[*kind]), rounds, seconds);
+    for kind in KINDS {
+        let name = format!("{kind:?}");
+        if only == ALL || only == name {
+            row((&name, &[kind]), rounds, seconds);
+        }
     }
-    if chosen.is_empty() {
+    if only == ALL {
         row(("all of these", &KINDS), rounds, seconds);
     }
 }

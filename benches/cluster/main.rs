@@ -70,7 +70,10 @@ fn plan() -> Plan {
             "--stored-keys" => {
                 plan.stored_keys = value().parse().unwrap_or_else(|_| usage(&argument));
             }
-            "--flood" => plan.special = Some(Special::Flood(value())),
+            "--flood" => {
+                let kind = Some(value()).filter(|kind| flood::is_kind(kind));
+                plan.special = Some(Special::Flood(kind.unwrap_or_else(|| usage(&argument))));
+            }
             "--faults" | "--restart" | "--transfer" => {
                 let count: u64 = value().parse().unwrap_or_else(|_| usage(&argument));
                 plan.special = Some(match argument.as_str() {

@@ -35,7 +35,6 @@ pub struct Player {
     leases: BTreeMap<i64, (Instant, i64)>,
     /// The highest revision seen in a header.
     pub revision: i64,
-    compacted: i64,
     /// Revisions that were compacted up to. etcd takes 0 for one.
     compactions: BTreeSet<i64>,
 }
@@ -85,6 +84,11 @@ impl Order {
     }
 }
 
+/// The revision that a request names.
+fn named_revision(method: &str, request: &str) -> i64 {
+    number(&client::parse(client::find_method(method).input(), request), "revision")
+}
+
 impl Player {
     /// Plays on `clients`, one a replica.
     pub fn new(clients: Vec<Client>, seed: u64) -> Player {
@@ -96,7 +100,6 @@ impl Player {
             streams: BTreeMap::new(),
             leases: BTreeMap::new(),
             revision: 1,
-            compacted: 0,
             compactions: BTreeSet::new(),
         }
     }
@@ -138,9 +141,8 @@ impl Player {
         self.sign(at, who);
         let answer = self.clients[at].call(method, request);
         if method == "Maintenance/HashKV" {
-            let asked = client::parse(client::find_method(method).input(), request);
-            let revision = number(&asked, "revision");
-            let last = revision == self.compacted && revision > 0;
+            let revision = named_revision(method, request);
+            let last = revision == self.compacted() && revision > 0;
             if self.compactions.contains(&revision) && !last {
                 return differences::compacted_hash(answer);
             }
@@ -162,16 +164,14 @@ impl Player {
                 differences::sort_keys(&mut reply);
             }
             "Maintenance/HashKV" => {
-                let asked = client::parse(client::find_method(method).input(), request);
-                differences::hash(&mut reply, number(&asked, "revision") == self.compacted);
+                let last = named_revision(method, request) == self.compacted();
+                differences::hash(&mut reply, last);
             }
             "Maintenance/Hash" => differences::hash(&mut reply, false),
             "Maintenance/Status" => differences::status(&mut reply),
             "Maintenance/Alarm" => differences::sort(&mut reply, "alarms"),
             "KV/Compact" => {
-                let compact = client::parse(client::find_method(method).input(), request);
-                self.compactions.insert(number(&compact, "revision"));
-                self.compacted = self.compacted.max(number(&compact, "revision"));
+                self.compactions.insert(named_revision(method, request));
             }
             _ => {}
         }
@@ -182,6 +182,11 @@ impl Player {
             }
             _ => self.seen(at, reply),
         }
+    }
+
+    /// The revision of the last compaction; 0 before any.
+    fn compacted(&self) -> i64 {
+        self.compactions.last().copied().unwrap_or(0)
     }
 
     /// A lease whose id the server chose ends at once: no later request can name it.
@@ -303,9 +308,10 @@ impl Player {
             let at = self.streams[&number].at;
             let _ = self.clients[at].call("KV/Range", "key:'fresh' count_only:true");
         }
+        let compacted = self.compacted();
         let watches = self.streams.get_mut(&number).expect("opened above");
         match action {
-            WatchAction::Create(request) => watches.create(request, self.compacted),
+            WatchAction::Create(request) => watches.create(request, compacted),
             WatchAction::Cancel(id) => watches.cancel(*id),
             WatchAction::Progress => {
                 watches.stream.send("progress_request{}");
