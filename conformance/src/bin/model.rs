@@ -10,7 +10,7 @@ use conformance::protocol_model::search::{Report, Verdict};
 const HELP: &str = "Searches every state of a small model of the ordering protocol.
 
   model quick               the rules hold, the planted bugs are found: under a minute
-  model nightly | release   the same with larger cases; what is capped is said
+  model nightly             the same with larger cases; what is capped is said
   model --mutants           every planted bug alone, with the shortest way to the broken rule
   model --case TEXT         the cases whose name holds TEXT, with the way to a broken rule
   model --list              the names of all cases
@@ -83,8 +83,7 @@ fn main() -> ExitCode {
     let all = || RULES.iter().chain(PLANTED);
     let (chosen, shows_trace): (Vec<&Case>, bool) = match words[..] {
         ["quick"] => (all().filter(|case| case.tier <= Tier::Quick).collect(), false),
-        ["nightly"] => (all().filter(|case| case.tier <= Tier::Nightly).collect(), false),
-        ["release"] => (all().collect(), false),
+        ["nightly"] => (all().collect(), false),
         ["--mutants"] => (PLANTED.iter().collect(), true),
         ["--case", text] => (all().filter(|case| case.name.contains(text)).collect(), true),
         ["--list"] => {

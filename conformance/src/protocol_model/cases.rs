@@ -8,10 +8,8 @@ use crate::protocol_model::{Bug, Protocol, Setup};
 pub enum Tier {
     /// In `./test`.
     Quick,
-    /// In `./test nightly`.
+    /// In `./test nightly` and `./test release`.
     Nightly,
-    /// In `./test release`.
-    Release,
 }
 
 /// One search.
