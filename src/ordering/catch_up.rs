@@ -126,18 +126,14 @@ impl Core {
             others.iter().filter(trusted).filter(up).copied().collect();
         if candidates.is_empty() {
             // The signers of an epoch long ago may all have left.
-            let linked = self.peers.iter().filter(|(id, peer)| peer.up && self.is_known(**id));
+            let linked = self.peers.iter().filter(|(_, peer)| peer.up);
             candidates = linked.map(|(id, _)| *id).filter(|id| trusted(&id)).collect();
-        }
-        if candidates.is_empty() {
-            candidates = others.iter().filter(trusted).copied().collect();
         }
         if candidates.is_empty() {
             candidates = others;
         }
         self.catch_up.turn = self.catch_up.turn.wrapping_add(1);
-        let count = candidates.len();
-        candidates.get(self.catch_up.turn.checked_rem(count)?).copied()
+        candidates.get(self.catch_up.turn.checked_rem(candidates.len())?).copied()
     }
 
     pub(super) fn catch_up_deadline(&self) -> Option<u64> {

@@ -129,7 +129,8 @@ impl Core {
         peer != self.own && (member || self.is_joining())
     }
 
-    /// Whether a message is only good for members, and its sender is none any more.
+    /// Whether a message is only good from a member, and its sender is none any more or none yet: what
+    /// proves itself is taken from both, for who joins may find nobody left of its own epoch.
     pub(super) fn is_from_outside(&self, peer: ReplicaId, message: &Message) -> bool {
         let served = matches!(
             message,
@@ -139,6 +140,10 @@ impl Core {
                 | Message::Blocks { .. }
                 | Message::GetEpochs { .. }
                 | Message::Epochs(_)
+                | Message::Erased { .. }
+                | Message::CheckpointCertificate(_)
+                | Message::Manifest { .. }
+                | Message::Chunk { .. }
         );
         !served && self.membership.member(peer).is_none()
     }

@@ -225,13 +225,12 @@ impl Core {
         self.out.push(Output::Transfer(TransferStep::Abandon));
     }
 
-    /// Voters that may hold the target, in turn.
+    /// Members that may hold the target, in turn; who joins asks those of later epochs too.
     fn transfer_sources(&mut self) -> Vec<ReplicaId> {
-        let up = |id: &ReplicaId| self.peers.get(id).is_some_and(|peer| peer.up);
-        let members = self.membership.members.iter().map(|member| member.id);
-        let mut sources: Vec<ReplicaId> = members
-            .filter(|id| *id != self.own && up(id) && !self.is_banned(*id))
-            .filter(|id| !self.transfer.lacking.contains(id))
+        let member = |id: &ReplicaId| self.membership.member(*id).is_some() || self.is_joining();
+        let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id);
+        let mut sources: Vec<ReplicaId> = up
+            .filter(|id| member(id) && !self.is_banned(*id) && !self.transfer.lacking.contains(id))
             .collect();
         if !sources.is_empty() {
             self.transfer.turn = self.transfer.turn.wrapping_add(1) % sources.len();

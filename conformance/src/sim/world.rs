@@ -637,6 +637,7 @@ impl World {
                 let primary = self.slots_of(primary).first().copied().unwrap_or(0);
                 self.network.cut_at_random(slots, primary);
                 let length = self.random.between(50 * MILLI, 4 * SECOND);
+                let length = self.bounded_until_all_have_begun(length);
                 self.schedule(length, Event::Join);
                 self.again(self.plan.cut_every, Event::Cut);
             }
@@ -651,6 +652,7 @@ impl World {
                     self.count("paused");
                     self.nodes[slot].paused = true;
                     let length = self.random.between(20 * MILLI, 4 * SECOND);
+                    let length = self.bounded_until_all_have_begun(length);
                     self.schedule(length, Event::Resume { slot });
                 }
                 self.again(self.plan.pause_every, Event::Pause);
@@ -722,6 +724,11 @@ impl World {
         node.promises.lost();
         let id = node.identity.id;
         self.ledger.forget(id);
+    }
+
+    /// Silence of 2 s while not all have begun gets one fenced that lost nothing (protocol.md 6.6).
+    fn bounded_until_all_have_begun(&mut self, length: Micros) -> Micros {
+        if self.has_begun() { length } else { length.min(SECOND / 2) }
     }
 
     /// Whether every replica has begun: one that crashes before has an empty log among others that have
