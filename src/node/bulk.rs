@@ -11,7 +11,7 @@ use crate::node::start::CONTROL_FRAME_BYTES;
 use crate::ordering::{Message, PAGE_BYTES_MAX};
 use crate::storage::checkpoint::{Checkpoint, candidates};
 use crate::storage::disk::Disk;
-use crate::storage::log::{BlockReader, FoundBlock, Placed};
+use crate::storage::log::{BlockReader, BlocksPage, FoundBlock, Placed};
 use crate::types::{ClusterId, Digest, Height, ReplicaId};
 
 /// Between two looks for a checkpoint that is not known.
@@ -27,6 +27,8 @@ pub(super) enum BulkJob {
         from: Height,
         /// Last height wanted.
         until: Height,
+        /// Sent if the log does not hold them with their values.
+        instead: Option<Box<Message>>,
     },
     /// Send a peer a checkpoint's manifest.
     Manifest {
@@ -126,17 +128,20 @@ pub(super) fn bulk_thread(
             BulkJob::Advance(end) => reader.advance(end),
             BulkJob::Pruned(segment) => reader.pruned(segment),
             BulkJob::Removed(segment) => reader.removed(segment),
-            BulkJob::Serve { to, from, until } => {
-                match reader.read_blocks(from, until, PAGE_BYTES_MAX) {
-                    // Pruned after the core let the question through: the next one gets an answer.
-                    Ok(Some(page)) if !page.blocks.iter().all(|block| block.has_values()) => {}
-                    Ok(Some(page)) => {
-                        let message =
-                            Message::Blocks { blocks: page.blocks, certificate: page.certificate };
-                        send(to, message.to_bytes(), Lane::Bulk);
+            BulkJob::Serve { to, from, until, instead } => {
+                let page = match reader.read_blocks(from, until, PAGE_BYTES_MAX) {
+                    Ok(page) => page.filter(BlocksPage::has_values),
+                    Err(error) => {
+                        tracing::warn!(event = "serve_blocks", peer = to.0, "{error}");
+                        continue;
                     }
-                    Ok(None) => {}
-                    Err(error) => tracing::warn!(event = "serve_blocks", peer = to.0, "{error}"),
+                };
+                let blocks = page.map(|BlocksPage { blocks, certificate }| Message::Blocks {
+                    blocks,
+                    certificate,
+                });
+                if let Some(message) = blocks.or(instead.map(|message| *message)) {
+                    send(to, message.to_bytes(), Lane::Bulk);
                 }
             }
             BulkJob::Find(height, answer) => {

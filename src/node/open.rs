@@ -148,7 +148,6 @@ fn open_whole(
     let mut replayed = replay.finish(log_end).map_err(OpenError::Damaged)?;
     let stable = Stable::recovered(held, replayed.stable.iter().copied());
     replayed.recovery.checkpoints = checkpoints;
-    replayed.recovery.erased = stable.horizon().unwrap_or_default();
     Ok(Opened {
         disk: disk.clone(),
         settings,

@@ -260,7 +260,6 @@ impl<'a> Replay<'a> {
             administrators: self.state.administrators(),
             stable: self.stable.values().next_back().cloned(),
             checkpoints: Vec::new(),
-            erased: Height(0),
             quarantined: self.quarantined.is_some(),
             fenced: self.fenced.is_some(),
             rejoined: self.rejoined,

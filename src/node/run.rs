@@ -257,13 +257,9 @@ impl Replica {
         true
     }
 
-    /// Has erased what a newly stable checkpoint makes needless. The core is told first, so that no page
-    /// of it is promised.
+    /// Has erased what a newly stable checkpoint makes needless.
     fn prune(&mut self) {
         let Some((stable, horizon)) = self.stable.take() else { return };
-        if let Some(until) = horizon {
-            self.step(Input::Erased { until });
-        }
         self.executor.prune(PruneJob {
             stable,
             horizon,
@@ -337,8 +333,8 @@ impl Replica {
             Output::Execute { block } => self.execute(&block),
             Output::ReadReady { id, .. } => self.pending.read_ready(id),
             Output::ReadFailed { id } => self.pending.read_failed(id),
-            Output::ServeBlocks { to, from, until } => {
-                drop(self.bulk.send(BulkJob::Serve { to, from, until }));
+            Output::ServeBlocks { to, from, until, instead } => {
+                drop(self.bulk.send(BulkJob::Serve { to, from, until, instead }));
             }
             Output::Epoch { network, left, proof } => {
                 tracing::info!(

@@ -174,8 +174,9 @@ impl Core {
         let member = self.membership.member(peer).is_some();
         let end = if member { self.blocks.committed.height } else { self.epochs.start.0 };
         let until = until.min(end).min(from.plus(PAGE_BLOCKS_MAX as u64 - 1));
-        if from <= until && from > Height(0) && !self.refuse_erased(peer, from) {
-            self.out.push(Output::ServeBlocks { to: peer, from, until });
+        if from <= until && from > Height(0) {
+            let instead = self.instead_of(from);
+            self.out.push(Output::ServeBlocks { to: peer, from, until, instead });
         }
     }
 

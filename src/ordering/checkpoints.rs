@@ -16,8 +16,6 @@ const REPEAT_MS: u64 = 1000;
 pub(super) struct Checkpoints {
     /// The newest that a quorum holds.
     pub stable: Option<CheckpointCertificate>,
-    /// Values of blocks up to here may be erased from this replica's log.
-    pub erased: Height,
     /// Held durably here, above the stable one.
     own: BTreeMap<Height, CheckpointId>,
     /// Checked votes above the stable one, the own included; one per replica and height.
@@ -31,14 +29,8 @@ impl Checkpoints {
     }
 
     /// What a recovered log and the checkpoints on disk say.
-    pub fn recover(
-        &mut self,
-        stable: Option<CheckpointCertificate>,
-        held: Vec<CheckpointId>,
-        erased: Height,
-    ) {
+    pub fn recover(&mut self, stable: Option<CheckpointCertificate>, held: Vec<CheckpointId>) {
         self.stable = stable;
-        self.erased = erased;
         let above = self.stable_height();
         let held = held.into_iter().filter(|id| id.height > above).map(|id| (id.height, id));
         self.own.extend(held);
@@ -221,13 +213,11 @@ impl Core {
         true
     }
 
-    /// Whether blocks from `from` on are not to be had here; then `peer` is told what to use instead.
-    pub(super) fn refuse_erased(&mut self, peer: ReplicaId, from: Height) -> bool {
-        if from > self.checkpoints.erased {
-            return false;
-        }
-        let Some(certificate) = self.checkpoints.stable.clone() else { return false };
-        self.tell(peer, Message::Erased { from, certificate });
-        true
+    /// What to use if blocks from `from` on are not to be had here.
+    pub(super) fn instead_of(&self, from: Height) -> Option<Box<Message>> {
+        let covers = from..=self.blocks.committed.height;
+        let stable = self.checkpoints.stable.as_ref();
+        let certificate = stable.filter(|stable| covers.contains(&stable.id.height))?.clone();
+        Some(Box::new(Message::Erased { from, certificate }))
     }
 }

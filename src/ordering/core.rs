@@ -105,9 +105,6 @@ impl Core {
                 self.on_executed(effects, next_expiry, network);
             }
             Input::CheckpointBuilt { id } => self.on_checkpoint_built(id),
-            Input::Erased { until } => {
-                self.checkpoints.erased = self.checkpoints.erased.max(until);
-            }
             Input::Submit { bundle } => self.on_submit(bundle),
             Input::ReadRequest { id } => self.on_read_request(id),
             Input::HandOver => self.hand_over(),

@@ -52,11 +52,6 @@ pub enum Input {
         /// What it is.
         id: CheckpointId,
     },
-    /// Values of blocks are about to be erased from the log: pages from there are not served.
-    Erased {
-        /// The highest of them.
-        until: Height,
-    },
     /// This replica admitted and signed a bundle.
     Submit {
         /// Of this origin, in its newest session.
@@ -140,8 +135,6 @@ pub struct Recovery {
     pub stable: Option<CheckpointCertificate>,
     /// Checkpoints held on disk.
     pub checkpoints: Vec<CheckpointId>,
-    /// Values of blocks up to here may be erased from the log.
-    pub erased: Height,
     /// Whether a `Quarantined` record stands: the core then casts no vote.
     pub quarantined: bool,
     /// Whether a `Fenced` record stands, with no `Rejoined` after it.

@@ -43,7 +43,8 @@ pub enum Output {
         /// The request's.
         id: u64,
     },
-    /// Read committed blocks from the log and send `to` a [`Message::Blocks`] page.
+    /// Read committed blocks from the log and send `to` a [`Message::Blocks`] page. What the log holds
+    /// only the reader knows: a state transfer leaves gaps, pruning goes on beside.
     ServeBlocks {
         /// Who asked.
         to: ReplicaId,
@@ -51,6 +52,8 @@ pub enum Output {
         from: Height,
         /// Last height wanted; a page may end before.
         until: Height,
+        /// Sent if the log does not hold these blocks with their values.
+        instead: Option<Box<Message>>,
     },
     /// An epoch begins: links, pinned keys and what is shown of members follow it.
     Epoch {
@@ -173,8 +176,6 @@ pub struct CoreStatus {
     pub exec_root: Digest,
     /// Height of the newest checkpoint a quorum holds; 0 if there is none.
     pub stable_checkpoint: Height,
-    /// Values of blocks up to here may be erased from the log.
-    pub erased: Height,
     /// Bundles known and in no block of the current chain.
     pub pool_bundles: usize,
     /// Their bytes.

@@ -93,8 +93,7 @@ impl Core {
         self.blocks.windows = recovery.windows;
         self.blocks.next_expiry = recovery.next_expiry;
         self.epochs.administrators = recovery.administrators;
-        let (stable, held) = (recovery.stable, recovery.checkpoints);
-        self.checkpoints.recover(stable, held, recovery.erased);
+        self.checkpoints.recover(recovery.stable, recovery.checkpoints);
         for block in recovery.blocks {
             self.blocks.insert(block, Some(LogPosition(0)));
         }

@@ -262,7 +262,6 @@ impl Core {
             executed,
             exec_root: self.blocks.exec_roots.get(&executed).copied().unwrap_or_default(),
             stable_checkpoint: self.checkpoints.stable_height(),
-            erased: self.checkpoints.erased,
             pool_bundles: self.pool.count,
             pool_bytes: self.pool.bytes,
             transfer: self.transfer.progress(),

@@ -65,8 +65,6 @@ pub struct StatusPage {
     pub checkpoint: u64,
     /// Height of the newest checkpoint that a quorum holds.
     pub stable_checkpoint: u64,
-    /// Values of blocks up to here may be erased from this replica's log.
-    pub erased: u64,
     /// Bytes of log written since the process started.
     pub log_bytes: u64,
     /// Flushes of the log since the process started.
@@ -216,7 +214,6 @@ fn page(web: &Web, status: &NodeStatus) -> StatusPage {
         quota_bytes: membership.parameters.quota_bytes,
         checkpoint: status.checkpoint.0,
         stable_checkpoint: status.core.stable_checkpoint.0,
-        erased: status.core.erased.0,
         log_bytes: status.log_bytes,
         syncs: status.syncs,
         pending: status.pending,

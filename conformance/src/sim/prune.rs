@@ -1,6 +1,5 @@
 //! Erasing behind stable checkpoints, a segment at a time between other events, as the node does it.
 
-use althing::ordering::Input;
 use althing::storage::checkpoint::{candidates, remove_old};
 use althing::storage::log::{Horizon, PruneStep, prune_segment, prune_steps};
 use althing::types::Height;
@@ -53,9 +52,6 @@ impl World {
         let prunes = self.nodes[slot].local.prunes && !self.plan.beyond;
         let may = |height: &Height| prunes && (self.plan.erases || self.needed_by_nobody(*height));
         let horizon = horizon.filter(may);
-        if let Some(until) = horizon {
-            self.step(slot, Input::Erased { until })?;
-        }
         let node = &self.nodes[slot];
         let Some(life) = &node.life else { return Ok(()) };
         let cluster_id = &node.identity.cluster_id;

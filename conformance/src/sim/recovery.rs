@@ -99,7 +99,6 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     let mut recovery = replayed.recovery;
     let stable = Stable::recovered(held, replayed.stable.iter().copied());
     recovery.checkpoints = checkpoints;
-    recovery.erased = stable.horizon().unwrap_or_default();
     match owner.mutant {
         Some(Mutant::ForgetsViewChange) => recovery.view_change = None,
         Some(Mutant::ForgetsPrepared) => recovery.prepared = None,

@@ -162,7 +162,10 @@ impl World {
                 self.count("read failed");
                 Ok(())
             }
-            Output::ServeBlocks { to, from, until } => self.serve(slot, to, (from, until)),
+            Output::ServeBlocks { to, from, until, instead } => {
+                let answer = self.serve(slot, (from, until), instead.map(|message| *message))?;
+                answer.map_or(Ok(()), |message| self.transmit(slot, Recipients::One(to), &message))
+            }
             Output::Epoch { network, left, .. } => self.follow_epoch(slot, &network, &left),
             Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
@@ -606,20 +609,27 @@ impl World {
         Ok(())
     }
 
-    fn serve(&mut self, slot: usize, to: ReplicaId, range: (Height, Height)) -> Result<(), String> {
-        let Some(life) = &mut self.nodes[slot].life else { return Ok(()) };
+    /// A page of blocks, or what is said instead; in some plans blocks up to the stable checkpoint are
+    /// not served.
+    fn serve(
+        &mut self,
+        slot: usize,
+        range: (Height, Height),
+        instead: Option<Message>,
+    ) -> Result<Option<Message>, String> {
+        let Some(life) = &mut self.nodes[slot].life else { return Ok(None) };
         let page = match life.reader.read_blocks(range.0, range.1, PAGE_BYTES_MAX) {
             Ok(page) => page,
-            Err(error) => return self.unread(slot, format!("{slot} cannot read its log: {error}")),
+            Err(error) => {
+                self.unread(slot, format!("{slot} cannot read its log: {error}"))?;
+                return Ok(None);
+            }
         };
-        let Some(page) = page else {
-            self.count("page not held");
-            return Ok(());
+        let refused = self.plan.erases && instead.is_some();
+        let Some(page) = page.filter(|page| page.has_values() && !refused) else {
+            self.count(if instead.is_some() { "blocks erased" } else { "page not held" });
+            return Ok(instead);
         };
-        if !page.blocks.iter().all(|block| block.has_values()) {
-            self.count("page erased");
-            return Ok(());
-        }
         let blocks = page.blocks;
         let is_part = blocks.first().is_some_and(|block| block.header.height > range.0);
         let message = Message::Blocks { blocks, certificate: page.certificate };
@@ -630,7 +640,7 @@ impl World {
             self.count("page in parts");
         }
         self.count("page served");
-        self.transmit(slot, Recipients::One(to), &message)
+        Ok(Some(message))
     }
 
     pub(super) fn write(&mut self, slot: usize) -> Result<(), String> {

@@ -10,7 +10,7 @@ use althing::storage::checkpoint::{CHECKPOINT_DIRECTORY, Checkpoint, candidates}
 use althing::storage::disk::Disk;
 use althing::storage::log::ReplayMark;
 use althing::storage::transfer::{Assembly, install};
-use althing::types::{Digest, Height, ReplicaId};
+use althing::types::{Digest, ReplicaId};
 
 use crate::sim::node::Life;
 use crate::sim::plan::MILLI;
@@ -29,21 +29,14 @@ enum Job {
 }
 
 impl World {
-    /// A checkpoint is on disk; in some plans the blocks up to the stable one are served no more.
+    /// A checkpoint is on disk.
     pub(super) fn checkpoint_built(&mut self, slot: usize, id: CheckpointId) -> Result<(), String> {
         if self.honest(slot) {
             let same = self.agreement.checkpoint(&id);
             self.within_f(same)?;
         }
         self.step(slot, Input::CheckpointBuilt { id })?;
-        self.prune(slot)?;
-        let Some(life) = &self.nodes[slot].life else { return Ok(()) };
-        let until = life.core.status().stable_checkpoint;
-        if self.plan.erases && until > Height(0) {
-            self.count("blocks erased");
-            return self.step(slot, Input::Erased { until });
-        }
-        Ok(())
+        self.prune(slot)
     }
 
     fn held(&self, slot: usize, root: Digest) -> Option<Checkpoint> {

@@ -107,6 +107,8 @@ struct Node {
     equivocates: bool,
     /// Its VIEW-CHANGEs quote nothing.
     forgets: bool,
+    /// Values of blocks up to here are gone from its log.
+    erased: Height,
     /// What the test sends in its name may be proof against it.
     blamed: bool,
     diverges: bool,
@@ -469,7 +471,7 @@ impl World {
 
     /// Values of blocks up to `until` are erased at a replica.
     pub fn erase(&mut self, id: u16, until: Height) {
-        self.step(id, Input::Erased { until });
+        self.nodes[id as usize].erased = until;
     }
 
     pub fn write_other_checkpoints(&mut self, id: u16) {
@@ -844,8 +846,8 @@ impl World {
             Output::ReadFailed { id: read } => {
                 node.reads.remove(&read);
             }
-            Output::ServeBlocks { to, from, until } => {
-                if let Some(message) = page(&node.records, from, until) {
+            Output::ServeBlocks { to, from, until, instead } => {
+                if let Some(message) = self.page_of(id, from, until).or(instead.map(|it| *it)) {
                     self.transmit(id, Recipients::One(to), &message);
                 }
             }
@@ -1032,7 +1034,8 @@ impl World {
 
     /// What a peer of this replica is sent that asks for blocks.
     pub fn page_of(&self, id: u16, from: Height, until: Height) -> Option<Message> {
-        page(&self.nodes[id as usize].records, from, until)
+        let node = &self.nodes[id as usize];
+        page(&node.records, from, until).filter(|_| from > node.erased)
     }
 
     /// The heights that this replica's log holds a commit certificate of, ascending.
@@ -1274,6 +1277,7 @@ fn node(id: u16, founders: &Founders) -> Node {
         cut: false,
         equivocates: false,
         forgets: false,
+        erased: Height(0),
         blamed: false,
         diverges: false,
         reads: BTreeMap::new(),
@@ -1373,7 +1377,6 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
         administrators: Administrators::default(),
         stable: None,
         checkpoints: Vec::new(),
-        erased: Height(0),
         quarantined: false,
         fenced: false,
         rejoined: None,

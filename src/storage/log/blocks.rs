@@ -33,6 +33,14 @@ pub struct BlocksPage {
     pub certificate: Certificate,
 }
 
+impl BlocksPage {
+    /// Whether no value of it was pruned.
+    #[must_use]
+    pub fn has_values(&self) -> bool {
+        self.blocks.iter().all(|block| block.has_values())
+    }
+}
+
 /// One committed block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundBlock {
