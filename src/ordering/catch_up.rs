@@ -218,16 +218,20 @@ impl Core {
         {
             return;
         }
-        let proved = joins
-            || certificate.phase == Phase::Commit
-                && last == Some((certificate.height, certificate.block_hash))
-                && self.certificate_holds(&certificate);
+        let is_whole = last == Some((certificate.height, certificate.block_hash));
+        if !joins && !is_whole {
+            // A part of what an earlier process of this replica lacked.
+            return self.waste(peer);
+        }
+        let proved =
+            joins || certificate.phase == Phase::Commit && self.certificate_holds(&certificate);
         if !proved || !is_linked(&blocks) || !blocks.iter().all(|block| body_is_whole(block)) {
             return self.ban(peer, "a page of blocks that does not prove itself");
         }
         if self.waits_to_begin() {
             return;
         }
+        let goal = self.goal_of_page().cloned();
         for block in blocks {
             if block.header.height > committed.height {
                 self.counters.caught_up_blocks += 1;
@@ -236,6 +240,8 @@ impl Core {
             }
         }
         if joins {
+            // A newer certificate is no goal before the blocks below this one are there.
+            self.catch_up.through = goal;
             return self.commit_joined();
         }
         self.fence.seen.note_certificate(&certificate, &self.membership);

@@ -357,13 +357,15 @@ impl Core {
         self.drop_pooled();
     }
 
-    /// Whether this replica may sign bundles: it knows its session once its REJOIN is executed.
+    /// Whether this replica may sign bundles: it knows its session once its REJOIN is executed, and what
+    /// it has signed does not fill its share of the pool.
     #[must_use]
     pub fn admits_requests(&self) -> bool {
         let executed = self.blocks.executed.height;
         self.fence.is_cleared()
             && !self.quarantined
             && self.has_own_key()
+            && self.pool.has_place(self.own)
             && self.fence.nonce_height.is_none_or(|height| executed >= height)
     }
 

@@ -63,10 +63,13 @@ impl Pool {
 
     /// Whether its origin has room for a bundle: asked before its signature is checked.
     pub fn has_room(&self, bundle: &Bundle) -> bool {
-        self.origins.get(&bundle.origin).is_none_or(|origin| {
-            origin.bytes + size(bundle) <= ORIGIN_BYTES_MAX
-                && origin.bundles.len() < ORIGIN_BUNDLES_MAX
-        })
+        let bytes = self.origins.get(&bundle.origin).map_or(0, |origin| origin.bytes);
+        bytes + size(bundle) <= ORIGIN_BYTES_MAX && self.has_place(bundle.origin)
+    }
+
+    /// Whether an origin may have one bundle more.
+    pub fn has_place(&self, id: ReplicaId) -> bool {
+        self.origins.get(&id).is_none_or(|origin| origin.bundles.len() < ORIGIN_BUNDLES_MAX)
     }
 
     /// Adds a checked bundle; false if it is there or its origin has no room.

@@ -392,13 +392,10 @@ impl Core {
         (root, number): (Digest, u32),
         bytes: Option<Bytes>,
     ) {
-        if self.transfer.root() != Some(root) {
-            // Of a transfer that ended, or never begun: nothing is looked at.
-            return self.waste(peer);
-        }
-        let Some(asked) = self.transfer.asked.get_mut(&(peer, number)) else {
-            return self.ban(peer, "a chunk that was not asked for");
-        };
+        let wanted = self.transfer.root() == Some(root);
+        let asked = self.transfer.asked.get_mut(&(peer, number)).filter(|_| wanted);
+        // Of a transfer that ended, or asked for by an earlier process of this replica: not looked at.
+        let Some(asked) = asked else { return self.waste(peer) };
         if core::mem::replace(&mut asked.answered, true) {
             return;
         }

@@ -23,6 +23,7 @@ use crate::sim::random::Random;
 use crate::sim::recovery::{Owner, Start, start};
 use crate::sim::transfer::Fetching;
 use crate::sim::workload::Workload;
+use crate::sim::world::Event;
 
 /// A message whose gate is not durable yet.
 pub struct Waiting {
@@ -200,8 +201,10 @@ pub struct Node {
     pub starts: u64,
     /// Running, or crashed.
     pub life: Option<Life>,
-    /// Stopped for a while; what arrives waits.
+    /// Stopped for a while.
     pub paused: bool,
+    /// What arrived since, in order.
+    pub arrived: Vec<Event>,
     /// What its durable log promises; a crash takes nothing of it back.
     pub promises: Promises,
     /// It met damage: it votes no more and serves nothing, until it is repaired.

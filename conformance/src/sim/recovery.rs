@@ -77,7 +77,8 @@ pub fn start(disk: &SimDisk, owner: &Owner<'_>, promises: &mut Promises) -> Resu
     }
     let base_height = base.header.as_ref().map_or(Height(0), |header| header.height);
     let mut replay = Replay::new(base, &values, owner.own);
-    for (_, record) in mark.carried.records() {
+    for (position, record) in mark.carried.records() {
+        promises.appended(position, &record);
         replay.note(Placed::default(), record);
     }
     let mut blocks = BTreeMap::new();

@@ -284,6 +284,7 @@ fn node(plan: &Plan, identity: Identity, random: &mut Random) -> Node {
         life: None,
         promises: Promises::default(),
         paused: false,
+        arrived: Vec::new(),
         quarantined: false,
         gone: false,
         links: BTreeSet::new(),
@@ -566,8 +567,7 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Deliver { to, .. } | Event::Local { slot: to, .. } if self.nodes[to].paused => {
-                // It arrives when the process goes on.
-                self.schedule(20 * MILLI, event);
+                self.nodes[to].arrived.push(event);
                 Ok(())
             }
             Event::Deliver { to, from, bytes } => self.deliver(to, from, bytes),
@@ -583,7 +583,7 @@ impl World {
             Event::Restart { slot } if self.nodes[slot].life.is_none() => self.restart(slot),
             Event::Restart { .. } => Ok(()),
             Event::Resume { slot } => {
-                self.nodes[slot].paused = false;
+                self.resume(slot);
                 Ok(())
             }
             Event::Watch { client } => self.watch(client),
@@ -726,6 +726,15 @@ impl World {
         self.ledger.forget(id);
     }
 
+    /// What arrived meanwhile is taken in the order it came: a link that fell and stands again stands.
+    fn resume(&mut self, slot: usize) {
+        self.nodes[slot].paused = false;
+        let arrived = core::mem::take(&mut self.nodes[slot].arrived);
+        for (after, event) in (0..).zip(arrived) {
+            self.schedule(after, event);
+        }
+    }
+
     /// Silence of 2 s while not all have begun gets one fenced that lost nothing (protocol.md 6.6).
     fn bounded_until_all_have_begun(&mut self, length: Micros) -> Micros {
         if self.has_begun() { length } else { length.min(SECOND / 2) }
@@ -766,7 +775,7 @@ impl World {
         }
         self.watchers.iter_mut().for_each(WatchClient::heal);
         for slot in 0..self.nodes.len() {
-            self.nodes[slot].paused = false;
+            self.resume(slot);
             if self.nodes[slot].life.is_none() {
                 self.schedule(MILLI, Event::Restart { slot });
             }
