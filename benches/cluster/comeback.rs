@@ -55,7 +55,7 @@ pub fn transfer(mib: u64, rounds: usize) {
         let before = stable(&mut cluster, through);
         let asked = client.call_within("Maintenance/Defragment", "", Duration::from_secs(300));
         asked.unwrap_or_else(|failure| panic!("a checkpoint: {failure:?}"));
-        peers::eventually("the checkpoint is stable", Duration::from_secs(600), || {
+        peers::eventually("the checkpoint is stable", || {
             (0..cluster.len()).all(|index| stable(&mut cluster, index) > before)
         });
         load::fill(&cluster, 1, 512);
@@ -71,7 +71,7 @@ pub fn transfer(mib: u64, rounds: usize) {
         let network = cluster.network();
         let mut seen = Vec::new();
         for what in ["fetching a checkpoint", "a checkpoint is complete", "\"normal\""] {
-            peers::eventually(what, Duration::from_secs(600), || {
+            peers::eventually(what, || {
                 let replica = &network.replicas[victim];
                 if what.starts_with('"') {
                     return replica.own_status().is_ok_and(|status| status["mode"] == "normal");

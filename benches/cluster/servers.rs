@@ -119,7 +119,7 @@ impl Cluster {
             Client::new(url, Some(tls)).call_within("Maintenance/Status", "", within).ok()
         };
         let mut leader = None;
-        peers::eventually("a leader is known", Duration::from_secs(30), || {
+        peers::eventually("a leader is known", || {
             let Some(known) = status(at).map(|status| field(&status, "leader")) else {
                 return false;
             };
@@ -244,7 +244,7 @@ impl Cluster {
 }
 
 fn wait_until_it_answers(url: &str, tls: &TlsFiles) {
-    peers::eventually(&format!("{url} answers"), Duration::from_secs(300), || {
+    peers::eventually(&format!("{url} answers"), || {
         let client = Client::new(url, Some(tls));
         client.call_within("KV/Range", "key:'r'", Duration::from_secs(5)).is_ok()
     });

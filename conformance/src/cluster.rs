@@ -92,7 +92,7 @@ impl Target {
     pub fn wait_until_ready(&mut self) {
         let endpoint = self.endpoint.clone();
         let tls = self.tls.clone();
-        peers::eventually(&format!("{} answers", self.name), Duration::from_secs(30), || {
+        peers::eventually(&format!("{} answers", self.name), || {
             if let Some(server) = &mut self.server
                 && let Some(status) = server.process.exited()
             {

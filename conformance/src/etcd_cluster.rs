@@ -43,7 +43,7 @@ impl EtcdCluster {
     /// Waits for a linearizable read through a node.
     pub fn wait_until_ready(&self, index: usize) {
         let client = Client::new(&self.endpoint(index), Some(&self.tls));
-        peers::eventually(&format!("node{index} answers"), Duration::from_secs(60), || {
+        peers::eventually(&format!("node{index} answers"), || {
             client.call_within("KV/Range", "key:'ready'", Duration::from_secs(3)).is_ok()
         });
     }

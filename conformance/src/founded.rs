@@ -167,7 +167,7 @@ impl Founded {
     pub fn wait_until_ready(&mut self, at: usize) {
         let member = &mut self.members[at];
         let client = Client::new(&member.client_url, None);
-        eventually(&format!("{} answers", member.name), Duration::from_secs(60), || {
+        eventually(&format!("{} answers", member.name), || {
             let process = member.process.as_mut().expect("a running member");
             if let Some(status) = process.exited() {
                 panic!("{} ended with {status}:\n{}", member.name, process.last_output());
@@ -183,9 +183,7 @@ impl Founded {
     pub fn wait_until_ended(&mut self, at: usize) -> String {
         let member = &mut self.members[at];
         let process = member.process.as_mut().expect("a running member");
-        eventually(&format!("{} ends", member.name), Duration::from_secs(60), || {
-            process.exited().is_some()
-        });
+        eventually(&format!("{} ends", member.name), || process.exited().is_some());
         let output = process.last_output();
         member.process = None;
         output

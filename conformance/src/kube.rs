@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::Value as Json;
@@ -21,6 +20,10 @@ pub const PROGRAMS: [&str; 4] =
 const ADMIN: &str = "admin";
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 const SCHEDULER: &str = "system:kube-scheduler";
+
+/// Usually 15 and 10 s, for which a machine that runs all of this beside itself may starve a process.
+const LEADER_ELECTION: [&str; 2] =
+    ["--leader-elect-lease-duration=120s", "--leader-elect-renew-deadline=100s"];
 
 /// How an apiserver reaches its store.
 #[derive(Clone, Debug)]
@@ -118,6 +121,7 @@ impl ControlPlane {
             "--kube-api-qps=200".into(),
             "--kube-api-burst=400".into(),
         ]);
+        command.args(LEADER_ELECTION);
         let log = self.home().join("controller-manager.log");
         Process::start("kube-controller-manager", command, &log)
     }
@@ -132,6 +136,7 @@ impl ControlPlane {
             format!("--cert-dir={}", self.home().join("scheduler").display()),
             "--authentication-skip-lookup=true".into(),
         ]);
+        command.args(LEADER_ELECTION);
         Process::start("kube-scheduler", command, &self.home().join("scheduler.log"))
     }
 }
@@ -147,7 +152,7 @@ pub struct ApiServer {
 
 impl ApiServer {
     fn wait_until_ready(&mut self) {
-        peers::eventually(&format!("{} is ready", self.name), Duration::from_secs(120), || {
+        peers::eventually(&format!("{} is ready", self.name), || {
             if let Some(status) = self.process.exited() {
                 panic!("{} ended with {status}:\n{}", self.name, self.process.last_output());
             }

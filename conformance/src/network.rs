@@ -227,7 +227,7 @@ impl Network {
         let replica = &mut self.replicas[index];
         let process = replica.process.as_mut().expect("a running replica");
         let mut status = None;
-        peers::eventually(&format!("{} ends", replica.name), Duration::from_secs(120), || {
+        peers::eventually(&format!("{} ends", replica.name), || {
             status = process.exited();
             status.is_some()
         });
@@ -249,7 +249,7 @@ impl Network {
     /// Waits for a linearizable read through replica `index`.
     pub fn wait_until_ready(&mut self, index: usize) {
         let replica = &mut self.replicas[index];
-        peers::eventually(&format!("{} answers", replica.name), Duration::from_secs(60), || {
+        peers::eventually(&format!("{} answers", replica.name), || {
             let process = replica.process.as_mut().expect("a running replica");
             if let Some(status) = process.exited() {
                 panic!("{} ended with {status}:\n{}", replica.name, process.last_output());
@@ -265,7 +265,7 @@ impl Network {
     /// There is none for a minute.
     pub fn known_primary(&self, at: usize) -> usize {
         let mut found = None;
-        peers::eventually("a primary is known", Duration::from_secs(60), || {
+        peers::eventually("a primary is known", || {
             found = self.primary(at);
             found.is_some()
         });

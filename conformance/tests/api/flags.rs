@@ -234,7 +234,7 @@ fn a_full_log_file_is_put_aside() {
         "--enable-log-rotation",
         "--log-rotation-config-json={\"maxsize\":1,\"maxbackups\":1}",
     ]);
-    eventually("the full file is put aside", MINUTE, || {
+    eventually("the full file is put aside", || {
         drop(target.call("KV/Put", "key:'a'"));
         let names = std::fs::read_dir(logs.path()).expect("a directory").count();
         names == 2 && std::fs::metadata(&log).is_ok_and(|found| found.len() < 1 << 20)

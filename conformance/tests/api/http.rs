@@ -216,7 +216,7 @@ fn metrics_count_as_those_of_etcd() {
         }
         let mut last = String::new();
         let counted = ["etcd_debugging_mvcc_compact_revision 3\n", "etcd_mvcc_put_total 4\n"];
-        peers::eventually("the last write is counted", std::time::Duration::from_secs(60), || {
+        peers::eventually("the last write is counted", || {
             last = http(&target.endpoint, None, "GET", "/metrics").expect("/metrics").body;
             counted.iter().all(|line| last.contains(line))
                 && last.lines().any(compaction_is_handled)

@@ -5,6 +5,7 @@
 
 mod scene;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use conformance::ceremony::{OBSERVER, VOTER, with_observer};
@@ -14,8 +15,15 @@ use conformance::kube::{PROGRAMS, Store};
 use conformance::network::Network;
 use conformance::peers;
 
+/// A control plane fills a machine: two at once starve each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn kubernetes_works_on_one_server() {
+    let _alone = alone();
     let program = std::env::var("ALTHING_UNDER_TEST").unwrap_or_else(|_| "althing".into());
     if !peers::available("kube::one_server", &[&PROGRAMS[..], &[&program]].concat()) {
         return;
@@ -32,6 +40,7 @@ fn kubernetes_works_on_one_server() {
 /// killed while objects are written.
 #[test]
 fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
+    let _alone = alone();
     let program = std::env::var("ALTHING_UNDER_TEST").unwrap_or_else(|_| "althing".into());
     if !peers::available("kube::four_organisations", &[&PROGRAMS[..], &[&program]].concat()) {
         return;
@@ -57,6 +66,7 @@ fn kubernetes_works_on_four_organisations_and_survives_their_primary() {
 /// objects are written.
 #[test]
 fn kubernetes_works_on_two_endpoints_of_one_organisation_while_each_restarts() {
+    let _alone = alone();
     let program = std::env::var("ALTHING_UNDER_TEST").unwrap_or_else(|_| "althing".into());
     let needed = [&PROGRAMS[..], &[&program]].concat();
     if program == "etcd" || !peers::available("kube::two_endpoints", &needed) {

@@ -57,7 +57,7 @@ impl Pair {
         };
         let expected = ask(&self.etcd);
         let mut found = String::new();
-        eventually(&format!("{method} is answered as etcd does: {expected}"), MINUTE, || {
+        eventually(&format!("{method} is answered as etcd does: {expected}"), || {
             found = ask(&self.althing);
             assert!(found == expected || found != "OK", "{method}: etcd says {expected}");
             found == expected
@@ -276,12 +276,10 @@ fn a_learner_answers_what_etcds_does() {
     // Once it votes it answers everything.
     pair.both(|network| {
         let id = id(network, 1);
-        eventually("the learner is promoted", MINUTE, || {
+        eventually("the learner is promoted", || {
             let client = network.client(0);
             client.call("Cluster/MemberPromote", &format!("ID:{id}")).is_ok()
         });
-        eventually("it answers", MINUTE, || {
-            network.client(1).call("KV/Put", "key:'k' value:'w'").is_ok()
-        });
+        eventually("it answers", || network.client(1).call("KV/Put", "key:'k' value:'w'").is_ok());
     });
 }

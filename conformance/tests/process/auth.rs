@@ -4,7 +4,6 @@ use conformance::client::field;
 use conformance::network::{Network, Replica};
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
 use crate::erasure::files_with;
 
 /// etcdctl at a replica, with its organisation's client certificate; what it printed, or its complaint.
@@ -85,7 +84,7 @@ fn each_organisation_has_its_own_users() {
     // A restarted replica knows users and roles from its log, and the token's loss is made good.
     network.kill(0);
     network.launch(0);
-    eventually("acme's users are back", MINUTE, || {
+    eventually("acme's users are back", || {
         web(&network.replicas[0], &["put", "/app/b", "1"]).is_ok()
     });
     assert!(denied(&web(&network.replicas[0], &["put", "/other", "1"])));

@@ -8,8 +8,6 @@ use std::process::Command;
 use conformance::network::{Network, althing};
 use conformance::peers::{self, Process, free_port};
 
-use crate::MINUTE;
-
 fn wanted(test: &str) -> bool {
     peers::available(&format!("process::{test}"), &["althing"])
 }
@@ -36,7 +34,7 @@ fn refused(mut command: Command, words: &[&str]) {
     command.current_dir(directory.path());
     let mut process = Process::start("althing", command, &log);
     let mut status = None;
-    peers::eventually(&format!("a refusal naming {words:?}"), MINUTE, || {
+    peers::eventually(&format!("a refusal naming {words:?}"), || {
         status = process.exited();
         status.is_some()
     });
@@ -83,7 +81,7 @@ fn a_taken_port_and_a_used_directory_are_refused() {
     let first = althing_with(&flags(&data, port));
     let _first = Process::start("althing", first, &home.path().join("log"));
     let url = format!("http://127.0.0.1:{port}");
-    peers::eventually("the first answers", MINUTE, || {
+    peers::eventually("the first answers", || {
         conformance::client::http_get(&url, None, "/version").is_ok()
     });
     refused(althing_with(&flags(&home.path().join("other"), port)), &[&port.to_string()]);

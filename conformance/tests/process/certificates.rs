@@ -32,9 +32,7 @@ fn an_expired_certificate_stops_no_ordering_and_is_shown() {
     late.not_before = rcgen::date_time_ymd(2020, 1, 1);
     late.not_after = rcgen::date_time_ymd(2020, 2, 1);
     next.issue(&late).write(&path("client-server.crt"), &path("client-server.key"));
-    eventually("the new certificate is taken", MINUTE, || {
-        expired.output().contains("tls_reloaded")
-    });
+    eventually("the new certificate is taken", || expired.output().contains("tls_reloaded"));
     let client = Client::new(&expired.endpoint, Some(&expired.tls()));
     assert!(client.call_within("KV/Range", "key:'a'", Duration::from_secs(5)).is_err());
     for replica in [&network.replicas[0], &network.replicas[2], &network.replicas[3]] {
@@ -97,7 +95,7 @@ fn certificates_change_on_one_side_under_load_and_no_client_notices() {
     std::fs::write(path("ca.crt"), format!("{first_ca}{next_ca}")).expect("a file");
     let server = next_authority.issue(&holder("server", LOOPBACK));
     server.write(&path("client-server.crt"), &path("client-server.key"));
-    eventually("the next authority's client is served", MINUTE, || works(&next));
+    eventually("the next authority's client is served", || works(&next));
     assert!(changing.output().contains("tls_reloaded"), "{}", changing.output());
     assert!(works(&changing.tls()), "the first authority's client certificate still counts");
     load.progress("in the overlap", WARM_UP);
@@ -106,7 +104,7 @@ fn certificates_change_on_one_side_under_load_and_no_client_notices() {
     let old =
         TlsFiles { ca: path("ca.crt"), certificate: path("client.crt"), key: path("client.key") };
     std::fs::write(path("ca.crt"), next_ca).expect("a file");
-    eventually("the first authority's client is refused", MINUTE, || !works(&old));
+    eventually("the first authority's client is refused", || !works(&old));
     assert!(works(&next));
     // Connections that stand are not cut.
     load.progress("after the overlap", WARM_UP);

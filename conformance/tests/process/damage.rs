@@ -7,7 +7,7 @@ use std::time::Duration;
 use conformance::network::{Network, Replica, althing};
 use conformance::peers::{self, eventually};
 
-use super::{MINUTE, roots_become_equal};
+use super::roots_become_equal;
 
 pub fn wanted(test: &str) -> bool {
     peers::available(&format!("process::{test}"), &["althing", "etcdctl"])
@@ -38,7 +38,7 @@ pub fn repair(replica: &Replica) -> String {
 
 /// The replica is up and says CORRUPT, and shows no key to anyone.
 pub fn is_quarantined(replica: &Replica) {
-    eventually("the alarm is raised", MINUTE, || {
+    eventually("the alarm is raised", || {
         etcdctl(replica, &["alarm", "list"]).contains("alarm:CORRUPT")
     });
     for range in ["key:'rot/1'", "key:'rot/1' serializable:true"] {
@@ -52,7 +52,7 @@ pub fn is_quarantined(replica: &Replica) {
 /// It votes: with another one down there is no quorum without it.
 pub fn votes(network: &mut Network, replica: usize, without: usize) {
     network.kill(without);
-    eventually("a write with one other down", MINUTE, || {
+    eventually("a write with one other down", || {
         let request = "key:'votes' value:'1'";
         let client = network.replicas[replica].client();
         client.call_within("KV/Put", request, Duration::from_secs(8)).is_ok()
@@ -142,7 +142,7 @@ fn erase_while_away(network: &mut Network, (count, bytes): (usize, usize)) {
     network.kill(3);
     for through in 0..3 {
         fill(network, (through, count, bytes));
-        eventually("the checkpoint is on disk everywhere", MINUTE, || {
+        eventually("the checkpoint is on disk everywhere", || {
             let files = |replica: usize| manifests(&network.replicas[replica]).len();
             (0..3).all(|replica| files(replica) >= (through + 1).min(2))
         });
@@ -171,7 +171,7 @@ fn a_replica_that_was_away_too_long_fetches_the_state() {
     let load = super::load::Load::start("transfer", &writers);
     load.progress("before it returns", 50);
     network.launch(3);
-    eventually("a state is fetched", MINUTE, || {
+    eventually("a state is fetched", || {
         network.replicas[3].output().contains("a checkpoint is complete")
     });
     network.wait_until_ready(3);
@@ -198,7 +198,7 @@ fn a_killed_transfer_goes_on_where_it_was() {
     erase_while_away(&mut network, (40, 400_000));
     let transfer = network.replicas[3].home().join("data/transfer");
     network.launch(3);
-    eventually("chunks arrive", MINUTE, || {
+    eventually("chunks arrive", || {
         std::fs::read_dir(&transfer).is_ok_and(|mut files| {
             files
                 .any(|file| file.is_ok_and(|f| f.path().extension().is_some_and(|e| e == "chunks")))

@@ -7,8 +7,6 @@ use std::process::{Command, Output};
 use conformance::network::althing;
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
-
 const NAMES: [&str; 4] = ["acme", "birch", "cedar", "delta"];
 
 /// Ends the demo however the test ends.
@@ -87,14 +85,14 @@ fn the_first_five_minutes_work() {
     }
     // A crash, a return, a cut, a reunion.
     demo.run(&["stop", "cedar"]);
-    eventually("writes go on without cedar", MINUTE, || demo.put("acme", "without-cedar"));
+    eventually("writes go on without cedar", || demo.put("acme", "without-cedar"));
     demo.run(&["start", "cedar"]);
-    eventually("cedar has caught up", MINUTE, || demo.get("cedar", "without-cedar") == "acme");
+    eventually("cedar has caught up", || demo.get("cedar", "without-cedar") == "acme");
     demo.run(&["cut", "acme"]);
-    eventually("writes go on without acme", MINUTE, || demo.put("birch", "without-acme"));
+    eventually("writes go on without acme", || demo.put("birch", "without-acme"));
     assert!(!demo.put("acme", "cut-off"), "a write through a replica that is cut off");
     demo.run(&["heal"]);
-    eventually("acme has caught up", MINUTE, || demo.get("acme", "without-acme") == "birch");
+    eventually("acme has caught up", || demo.get("acme", "without-acme") == "birch");
     // Down and up again: the same network.
     demo.run(&["down"]);
     assert!(!demo.put("acme", "while-down"), "a write while the demo is down");
@@ -109,7 +107,7 @@ fn is_caught(demo: &Demo, liar: &str) {
     let report = demo.run(&["lie", liar]);
     assert!(report.contains(&format!("PROVEN: {liar} (")), "{report}");
     assert!(report.contains(&format!("held by {}", others.join(", "))), "{report}");
-    eventually("writes go on beside a liar", MINUTE, || demo.put(others[0], "beside-a-liar"));
+    eventually("writes go on beside a liar", || demo.put(others[0], "beside-a-liar"));
     for name in &others {
         let home = format!("{}/{name}", demo.home);
         let list = althing(&["misbehaviour", "list", "--home", &home]);
@@ -117,7 +115,7 @@ fn is_caught(demo: &Demo, liar: &str) {
         let status = althing(&["status", "--home", &home]);
         assert!(status.contains(&format!("{liar} is PROVEN to have lied (")), "{status}");
         // Ordered by one of them, it stands in the state of all.
-        eventually("the proof is on record", MINUTE, || {
+        eventually("the proof is on record", || {
             let list = althing(&["misbehaviour", "list", "--home", &home]);
             list.lines().any(|line| line.contains(liar) && line.contains("block "))
         });
@@ -163,5 +161,5 @@ fn a_replica_told_to_lie_is_proven_guilty_and_the_others_go_on() {
     // Restarted, the liar is honest again, and its proofs are still there.
     demo.run(&["stop", voter]);
     demo.run(&["start", voter]);
-    eventually("all go on together", MINUTE, || demo.put(voter, "forgiven"));
+    eventually("all go on together", || demo.put(voter, "forgiven"));
 }

@@ -78,7 +78,7 @@ fn a_replica_with_slow_syncs_holds_nobody_up() {
     let writers: Vec<_> = (0..4).map(|index| &network.replicas[index]).collect();
     let load = Load::start("slow-sync", &writers);
     load.progress("beside slow syncs", WARM_UP);
-    eventually("ten syncs were slow", 2 * MINUTE, || {
+    eventually("ten syncs were slow", || {
         std::fs::read_to_string(&said).is_ok_and(|said| said.matches("(DELAYED)").count() >= 10)
     });
     load.progress("beside slow syncs still", WARM_UP);
@@ -112,7 +112,7 @@ impl SmallDisk {
         let mut command = peers::command("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", &script]);
         let holder = Process::start("disk", command, &data.with_extension("mount-output"));
-        eventually("the disk is mounted", MINUTE, || holder.output().contains("mounted\n"));
+        eventually("the disk is mounted", || holder.output().contains("mounted\n"));
         SmallDisk { holder, mounted }
     }
 
@@ -136,7 +136,7 @@ impl SmallDisk {
     fn shrink_to_free(&self, free: u64) {
         let path = self.mounted.display().to_string();
         // Refused if something was written since the question what is used.
-        eventually("the disk is shrunk", MINUTE, || {
+        eventually("the disk is shrunk", || {
             let used = self.run("df", &["--output=used", "-k", &path]).expect("df answers");
             let used: Option<u64> = used.lines().last().and_then(|line| line.trim().parse().ok());
             self.resize(used.expect("a size") + free).is_ok()
@@ -170,7 +170,7 @@ fn a_full_disk_ends_the_replica_cleanly_and_space_brings_it_back() {
     // Until the segment is full, and the next one finds no room.
     let filler = "f".repeat(1 << 20);
     let mut fillers = 0;
-    eventually("the disk is full", 2 * MINUTE, || {
+    eventually("the disk is full", || {
         let client = network.replicas[others[0]].client();
         let request = format!("key:'filler/{fillers}' value:'{filler}'");
         fillers += usize::from(client.call_within("KV/Put", &request, MINUTE).is_ok());

@@ -9,7 +9,7 @@ use conformance::peers::{self, PLANTED, eventually};
 
 use crate::damage::{etcdctl, is_quarantined, put, repair, votes};
 use crate::load::Load;
-use crate::{MINUTE, WARM_UP, roots_become_equal};
+use crate::{WARM_UP, roots_become_equal};
 
 /// The delete that goes wrong.
 const KEY: &str = "planted/key";
@@ -27,7 +27,7 @@ fn diverges(network: &mut Network, name: &str, victim: usize) {
     let first = load.finish();
     let voices = Voices::of(network, &others);
     let leader = if name.starts_with("primary") { victim } else { others[0] };
-    eventually("who is to lead leads", MINUTE, || lead_moves_to(network, leader));
+    eventually("who is to lead leads", || lead_moves_to(network, leader));
     // Nothing is under way, so the delete is in the next block.
     let deleted = resting_height(network, others[0]) + 1;
     let deleter = network.replicas[others[0]].client();
@@ -91,7 +91,7 @@ fn resting_height(network: &Network, index: usize) -> u64 {
         status["executed"].as_u64().expect("a height")
     };
     let mut last = 0;
-    eventually("nothing is under way", MINUTE, || {
+    eventually("nothing is under way", || {
         std::thread::sleep(Duration::from_millis(300));
         let before = std::mem::replace(&mut last, height());
         before == last

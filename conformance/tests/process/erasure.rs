@@ -45,7 +45,7 @@ fn checkpoint(network: &Network, replica: usize) {
     let executed = |status: serde_json::Value| status["executed"].as_u64().expect("a height");
     let before = executed(network.replicas[replica].own_status().expect("a status"));
     network.replicas[replica].client().call("Maintenance/Defragment", "").expect("a checkpoint");
-    eventually("the checkpoint is stable at every replica", MINUTE, || {
+    eventually("the checkpoint is stable at every replica", || {
         network.replicas.iter().all(|replica| {
             let status = replica.own_status().expect("a status");
             status["stable_checkpoint"].as_u64() > Some(before)
@@ -77,7 +77,7 @@ fn a_deleted_secret_is_in_no_file_after_two_checkpoints_and_the_chain_still_veri
     checkpoint(&network, 0);
     put(&network, 3, "kept/between", "stays as well");
     checkpoint(&network, 1);
-    eventually("the marker is in no file of any replica", MINUTE, || holders(&network).is_empty());
+    eventually("the marker is in no file of any replica", || holders(&network).is_empty());
     let kept = ["kept/early", "kept/late", "kept/between"];
     let check = |network: &Network| {
         for replica in 0..4 {
@@ -127,7 +127,7 @@ fn watch_sees(network: &Network, revision: i64) {
         stream.send(&format!(
             "create_request {{ key:'kept/' range_end:'kept0' start_revision:{revision} }}"
         ));
-        eventually("the watch shows the later change", MINUTE, || {
+        eventually("the watch shows the later change", || {
             let received = stream.receive(MINUTE);
             assert!(matches!(received, Received::Message(_)), "replica {replica}: {received:?}");
             format!("{received:?}").contains("kept/between")

@@ -8,15 +8,13 @@ use conformance::client::field;
 use conformance::founded::Founded;
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
-
 fn cluster_id(network: &Founded, at: usize) -> String {
     let reply = network.client(at).call("Cluster/MemberList", "").expect("a list");
     format!("{:?}", field(&reply, "header.cluster_id"))
 }
 
 fn put(network: &Founded, at: usize, key: &str) {
-    eventually(&format!("a write through m{at}"), MINUTE, || {
+    eventually(&format!("a write through m{at}"), || {
         network.etcdctl(at, &["put", key, "value"]).is_ok_and(|said| said == "OK")
     });
 }
@@ -69,7 +67,7 @@ fn of_three_two_go_on_and_one_reads_what_it_has() {
     let first = (0..3).find(|at| leads(&network, *at)).expect("a leader");
     network.terminate(first);
     let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
-    eventually("another leads", MINUTE, || others.iter().any(|at| leads(&network, *at)));
+    eventually("another leads", || others.iter().any(|at| leads(&network, *at)));
     put(&network, others[0], "second");
     get(&network, others[1], "second");
     network.kill(others[0]);
@@ -98,7 +96,7 @@ fn once_the_primary_has_stopped_nobody_names_it() {
     for round in 0..6 {
         let leads = |at: &usize| matches!(ask(&network, *at), (leader, own) if leader == own);
         let mut first = None;
-        eventually("one leads", MINUTE, || {
+        eventually("one leads", || {
             first = (0..3).find(leads);
             first.is_some()
         });
@@ -106,7 +104,7 @@ fn once_the_primary_has_stopped_nobody_names_it() {
         let gone = ask(&network, first).1;
         network.terminate(first);
         let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
-        eventually("a read", MINUTE, || {
+        eventually("a read", || {
             let patience = Duration::from_secs(3);
             network.client(others[0]).call_within("KV/Range", "key:'any'", patience).is_ok()
         });
@@ -129,7 +127,7 @@ fn who_crashes_or_loses_its_disk_while_the_network_is_founded_comes_in_or_is_ref
     network.launch(1, &[]);
     for at in [0, 1] {
         let key = network.file(at, "keys/hello");
-        eventually("it has said who it is", MINUTE, || key.exists());
+        eventually("it has said who it is", || key.exists());
     }
     network.kill(0);
     network.launch(0, &[]);
@@ -186,7 +184,7 @@ fn a_larger_quota_at_one_members_restart_is_the_networks() {
     (0..3).for_each(|at| network.wait_until_ready(at));
     let big = "x".repeat(60_000);
     let put = |network: &Founded, at: usize| network.etcdctl(at, &["put", "big", &big]);
-    eventually("there is no more space", MINUTE, || {
+    eventually("there is no more space", || {
         put(&network, 0).is_err_and(|why| why.contains("mvcc: database space exceeded"))
     });
     network.terminate(1);
@@ -246,7 +244,7 @@ fn members_at_https_urls_need_certificates_to_find_each_other_and_none_afterward
     network.launch(1, &[]);
     network.launch(2, &stranger);
     // Each says why it still waits.
-    eventually("the stranger's certificate is refused", MINUTE, || {
+    eventually("the stranger's certificate is refused", || {
         let heard = network.members[0].output();
         heard.contains("m2 (https://") && heard.contains("UnknownIssuer")
     });
@@ -269,11 +267,11 @@ fn members_at_https_urls_need_certificates_to_find_each_other_and_none_afterward
     write_pair(files, "member", (&next, 2099));
     let at = network.add_place();
     let url = network.members[at].peer_url.clone();
-    eventually("it is added", MINUTE, || {
+    eventually("it is added", || {
         network.etcdctl(0, &["member", "add", "m3", &format!("--peer-urls={url}")]).is_ok()
     });
     network.launch(at, &[&["--initial-cluster-state=existing"], &stranger[..]].concat());
-    eventually("its certificate is refused", MINUTE, || {
+    eventually("its certificate is refused", || {
         network.members[at].output().contains("waiting to be let into the network")
     });
     network.kill(at);
@@ -312,7 +310,7 @@ fn https_peer_urls_work_with_made_certificates_and_are_refused_without_any() {
     let plain = mixed.members[1].peer_url.replacen("https", "http", 1);
     mixed.launch(0, &[]);
     mixed.launch(1, &[&format!("--listen-peer-urls={plain}")]);
-    eventually("the first says why it waits", MINUTE, || {
+    eventually("the first says why it waits", || {
         mixed.members[0].output().contains("m1 (https://")
     });
     assert!(!mixed.file(0, "keys/genesis.json").exists());

@@ -3,7 +3,6 @@
 use conformance::network::Network;
 use conformance::peers::{self, command, eventually};
 
-use crate::MINUTE;
 use crate::load::Load;
 
 fn etcdctl(network: &Network, at: usize, arguments: &[&str]) -> (bool, String) {
@@ -48,7 +47,7 @@ fn move_leader_and_sigterm_pass_the_lead_on_and_fail_no_write() {
     assert!(!moved && said.contains("etcdserver: bad leader transferee"), "{said}");
     let (moved, said) = etcdctl(&network, at(0), &["move-leader", &next]);
     assert!(moved && said.contains("Leadership transferred from"), "{said}");
-    eventually("the next one leads", MINUTE, || network.primary(at(1)) == Some(at(1)));
+    eventually("the next one leads", || network.primary(at(1)) == Some(at(1)));
     let (moved, said) = etcdctl(&network, at(0), &["move-leader", &next]);
     assert!(!moved && said.contains("no leader endpoint given"), "{said}");
     load.progress("after move-leader", 50);

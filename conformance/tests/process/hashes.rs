@@ -5,8 +5,6 @@ use conformance::client::number;
 use conformance::network::{Network, Replica};
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
-
 /// (hash, compact revision) of a revision, or of the present with 0.
 fn hash_kv(replica: &Replica, revision: i64) -> (u64, i64) {
     let reply = replica.client().call("Maintenance/HashKV", &format!("revision:{revision}"));
@@ -21,7 +19,7 @@ fn hash(replica: &Replica) -> u32 {
 }
 
 fn settled(network: &Network, revision: i64, compacted: i64) {
-    eventually("all replicas have it", MINUTE, || {
+    eventually("all replicas have it", || {
         let there = |replica: &Replica| {
             replica.revision().is_ok_and(|now| now == revision)
                 && hash_kv(replica, 0).1 == compacted

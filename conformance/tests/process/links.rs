@@ -29,7 +29,7 @@ fn is_cut_off(network: &mut Network, name: &str, victim: usize) {
     load.progress("beside the cut-off one", WARM_UP);
     assert!(network.links().held() > held, "{name}: nothing was kept back, the cut was none");
     let alone = network.replicas[victim].client();
-    eventually("the cut-off one has noticed", MINUTE, || {
+    eventually("the cut-off one has noticed", || {
         alone.call_within("KV/Put", "key:'alone' value:'1'", Duration::from_secs(20)).is_err()
     });
     let refused = alone.call_within("KV/Range", "key:'before'", MINUTE).expect_err("no quorum");
@@ -73,7 +73,7 @@ fn links_cut_one_way_or_between_two_stop_nothing() {
             network.links().set(from, to, Link::Cut);
         }
         load.progress(what, WARM_UP);
-        eventually("it is replaced", MINUTE, || {
+        eventually("it is replaced", || {
             network.primary((primary + 1) % 4).is_some_and(|now| now != primary)
         });
         assert!(network.links().held() > held, "{what}: nothing was kept back");

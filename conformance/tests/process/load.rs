@@ -76,9 +76,7 @@ impl Load {
     pub fn progress(&self, when: &str, count: u64) {
         let goal = self.done.load(Ordering::Relaxed) + count;
         let what = format!("{count} more writes {when}");
-        conformance::peers::eventually(&what, Duration::from_secs(120), || {
-            self.done.load(Ordering::Relaxed) >= goal
-        });
+        conformance::peers::eventually(&what, || self.done.load(Ordering::Relaxed) >= goal);
     }
 
     /// Ends the writers.

@@ -6,7 +6,6 @@ use std::time::Instant;
 use conformance::network::Network;
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
 use crate::load::Load;
 use crate::{WARM_UP, roots_become_equal};
 
@@ -39,10 +38,10 @@ fn comes_back(network: &mut Network, name: &str, victim: usize, exchange: impl F
     let started = Instant::now();
     network.launch(victim);
     let new_output = |network: &Network| network.replicas[victim].output()[said..].to_owned();
-    eventually("it finds that its votes are lost", MINUTE, || {
+    eventually("it finds that its votes are lost", || {
         new_output(network).contains("ROLLBACK_DETECTED")
     });
-    eventually("its REJOIN is committed", MINUTE, || {
+    eventually("its REJOIN is committed", || {
         network.replicas[victim].own_status().is_ok_and(|s| s["mode"] == "normal")
     });
     eprintln!("{name}: in normal mode {:?} after its start", started.elapsed());

@@ -69,7 +69,7 @@ fn survives_death_of(network: &mut Network, name: &str, victim: usize) {
 /// All running replicas have executed the same height, and say the same root for it.
 fn roots_become_equal(network: &Network) {
     let running: Vec<_> = network.replicas.iter().filter(|replica| replica.runs()).collect();
-    eventually("all replicas have the same root", MINUTE, || {
+    eventually("all replicas have the same root", || {
         let roots: Vec<Option<(Json, Json)>> = running
             .iter()
             .map(|replica| replica.own_status().ok())
@@ -178,7 +178,7 @@ fn with_two_of_four_down_nothing_is_ordered_and_one_return_is_enough() {
     assert_eq!(conformance::client::number(&local, "count"), 1);
     network.launch(2);
     let back = Instant::now();
-    eventually("writes are ordered again", MINUTE, || {
+    eventually("writes are ordered again", || {
         client.call_within("KV/Put", "key:'after' value:'1'", Duration::from_secs(5)).is_ok()
     });
     eprintln!("two down: ordered again {:?} after one returned", back.elapsed());

@@ -6,7 +6,6 @@ use conformance::ceremony::Ceremony;
 use conformance::network::{Network, althing};
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
 use crate::load::Load;
 
 /// `althing serve`'s exit code of a removed replica.
@@ -56,12 +55,12 @@ fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
     let said = network.replicas[0].output();
     assert!(said.contains("was removed from the network"), "{said}");
     let elm = network.replicas[4].client();
-    eventually("elm writes with three others", MINUTE, || {
+    eventually("elm writes with three others", || {
         elm.call_within("KV/Put", "key:'last' value:'1'", Duration::from_secs(5)).is_ok()
     });
     // Its vote counts: without it and one more there is no quorum of three.
     network.kill(1);
-    eventually("elm, cedar and delta decide", MINUTE, || {
+    eventually("elm, cedar and delta decide", || {
         let cedar = network.replicas[2].client();
         cedar.call_within("KV/Put", "key:'last' value:'2'", Duration::from_secs(5)).is_ok()
     });
@@ -153,7 +152,7 @@ fn parameters_change_by_signatures_and_no_client_changes_members() {
     assert!(said.starts_with("epoch 1"), "{said}");
     for index in 0..4 {
         let home = ceremony.home(index);
-        eventually("the parameters count everywhere", MINUTE, || {
+        eventually("the parameters count everywhere", || {
             let shown = althing(&["config", "get", "--home", &home]);
             shown.contains("\"view_timeout_ms\": 1500") && shown.contains("\"txn_ops_max\": 7")
         });

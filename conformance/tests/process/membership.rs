@@ -3,8 +3,6 @@
 use conformance::founded::Founded;
 use conformance::peers::{self, eventually};
 
-use crate::MINUTE;
-
 const JOINS: &[&str] = &["--initial-cluster-state=existing"];
 
 fn list(network: &Founded, at: usize) -> String {
@@ -27,7 +25,7 @@ fn refused(network: &Founded, arguments: &[&str], why: &str) {
 fn works_everywhere(network: &Founded, members: &[usize], key: &str) {
     for at in members {
         let key = format!("{key}{at}");
-        eventually(&format!("a write through m{at}"), MINUTE, || {
+        eventually(&format!("a write through m{at}"), || {
             network.etcdctl(*at, &["put", &key, "value"]).is_ok()
         });
         for reader in members {
@@ -43,7 +41,7 @@ fn grow(network: &mut Founded, how: &[&str]) -> usize {
     let url = format!("--peer-urls={}", network.members[at].peer_url);
     let name = network.members[at].name.clone();
     // Refused as unhealthy until the members have been connected for some seconds, as in etcd.
-    eventually(&format!("{name} is added"), MINUTE, || {
+    eventually(&format!("{name} is added"), || {
         network.etcdctl(0, &[&["member", "add", &name, &url], how].concat()).is_ok()
     });
     let listed = list(network, 0);
@@ -53,7 +51,7 @@ fn grow(network: &mut Founded, how: &[&str]) -> usize {
     let learner = how.contains(&"--learner");
     let member = &network.members[at];
     let line = format!("started, {name}, {}, {}, {learner}", member.peer_url, member.client_url);
-    eventually(&format!("{name} is started"), MINUTE, || list(network, 0).contains(&line));
+    eventually(&format!("{name} is started"), || list(network, 0).contains(&line));
     at
 }
 
@@ -80,12 +78,12 @@ fn a_network_of_one_grows_to_three_and_goes_on_without_its_founder() {
         "too many learner members in cluster",
     );
     let learner = id_of(&network, 0, "m2");
-    eventually("the learner is promoted", MINUTE, || {
+    eventually("the learner is promoted", || {
         network.etcdctl(0, &["member", "promote", &learner]).is_ok()
     });
     works_everywhere(&network, &[0, second, third], "three");
 
-    eventually("the founder is removed", MINUTE, || {
+    eventually("the founder is removed", || {
         network.etcdctl(second, &["member", "remove", &own]).is_ok()
     });
     let said = network.wait_until_ended(0);

@@ -13,7 +13,6 @@ use conformance::network::Replica;
 use conformance::peers;
 use prost_reflect::Value;
 
-use crate::MINUTE;
 use crate::load::Load;
 
 /// Follows all keys below a prefix at one endpoint after the other, as a client with both does: when a
@@ -146,7 +145,7 @@ fn a_client_with_both_endpoints_of_an_organisation_notices_no_restart_of_either(
     let ledger = load.finish();
     let last = ledger.revisions().last_key_value().map_or(0, |(revision, _)| *revision);
     for index in [VOTER, OBSERVER] {
-        peers::eventually("both have executed the last write", MINUTE, || {
+        peers::eventually("both have executed the last write", || {
             network.replicas[index].revision().is_ok_and(|revision| revision >= last)
         });
     }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::damage::votes;
 use crate::load::Load;
-use crate::{MINUTE, WARM_UP, roots_become_equal};
+use crate::{WARM_UP, roots_become_equal};
 
 /// Longer than every timeout that could notice.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ fn stands_still(network: &mut Network, name: &str, victim: usize) {
     let until = number(&seen, "header.revision");
     network.signal(victim, Signal::STOP);
     let process = network.process_id(victim);
-    eventually("SIGSTOP stops it", MINUTE, || is_stopped(process));
+    eventually("SIGSTOP stops it", || is_stopped(process));
     let stopped = Instant::now();
     load.progress("while it stands still", WARM_UP);
     let writer = network.replicas[others[0]].client();

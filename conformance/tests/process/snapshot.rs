@@ -9,8 +9,6 @@ use conformance::network::{Network, Replica};
 use conformance::peers::{self, Process, eventually};
 use serde_json::Value as Json;
 
-use crate::MINUTE;
-
 fn wanted(test: &str) -> bool {
     let needed = ["althing", "etcd", "etcdctl", "etcdutl"];
     peers::available(&format!("process::{test}"), &needed)
@@ -139,7 +137,7 @@ fn stock(data: &Path, home: &Path) -> (Process, Server) {
     ]);
     let process = Process::start("etcd", command, &home.join("etcd.log"));
     let server = Server { endpoint: client, flags: Vec::new() };
-    eventually("the stock etcd answers", MINUTE, || run(&mut server.ctl(&["get", "a"])).0);
+    eventually("the stock etcd answers", || run(&mut server.ctl(&["get", "a"])).0);
     (process, server)
 }
 

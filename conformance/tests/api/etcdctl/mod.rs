@@ -24,7 +24,6 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
-use std::time::Duration;
 
 use conformance::cluster::Target;
 use conformance::founded::Founded;
@@ -35,7 +34,6 @@ use tempfile::TempDir;
 use crate::script::assert_same;
 use crate::{program_under_test, start};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Those of `-w` that are text.
 const FORMS: [&str; 4] = ["simple", "fields", "json", "table"];
 
@@ -69,7 +67,7 @@ fn etcdctl_prints_the_same_of_several_members() {
         network.launch_all();
         // etcd writes the version of its storage down some seconds after it begins.
         for at in 0..3 {
-            eventually("the storage has its version", PATIENCE, || {
+            eventually("the storage has its version", || {
                 let status = network.client(at).call("Maintenance/Status", "");
                 status.is_ok_and(|status| format!("{status:?}").contains("3.7.0"))
             });
@@ -215,7 +213,7 @@ impl Session {
             if let Some(lines) = line.strip_prefix('.') {
                 let lines = lines.trim().parse().unwrap_or(0);
                 let first = self.background.first().expect("what began");
-                eventually(line, PATIENCE, || first.lines() >= lines);
+                eventually(line, || first.lines() >= lines);
                 for mut running in std::mem::take(&mut self.background) {
                     running.interrupt();
                     self.finish(running);
@@ -243,7 +241,7 @@ impl Session {
             return;
         }
         if let Some(lines) = line.until {
-            eventually(shown, PATIENCE, || {
+            eventually(shown, || {
                 let mut running = self.start(line.command, line.input, shown);
                 running.input = None;
                 running.child.wait().expect("it ends");
@@ -254,7 +252,7 @@ impl Session {
         // What lasts may end where its input does.
         running.input = running.input.filter(|_| line.stops_at.is_some());
         if let Some(lines) = line.stops_at {
-            eventually(shown, PATIENCE, || {
+            eventually(shown, || {
                 let ended = running.child.try_wait().expect("its state").is_some();
                 ended || running.lines() >= lines
             });
@@ -305,7 +303,7 @@ impl Session {
     /// Waits for its end and shows what it printed.
     fn finish(&mut self, mut running: Running) {
         let mut status = None;
-        eventually(&running.shown, PATIENCE, || {
+        eventually(&running.shown, || {
             status = running.child.try_wait().expect("its state");
             status.is_some()
         });

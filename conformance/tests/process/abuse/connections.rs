@@ -13,8 +13,8 @@ use super::http2::{
     Raw, SETTINGS, Verdict, call, frame, literal,
 };
 use super::{GROWTH_MIB, Victim, full};
+use crate::bad_input;
 use crate::clients::resident_mib;
-use crate::{MINUTE, bad_input};
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -165,7 +165,7 @@ fn silent_and_senseless_handshakes_keep_nobody_out() {
     // Some of either kind, early and late.
     for stream in silent.iter_mut().step_by(count / 9) {
         stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
-        eventually("the silent ones are let go", MINUTE, || {
+        eventually("the silent ones are let go", || {
             let told = stream.read(&mut [0; 16]);
             !told.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
         });
@@ -198,7 +198,7 @@ fn more_connections_than_descriptors_stop_nothing() {
         let client = Client::new(&endpoint, None);
         client.call_within("KV/Range", "key:'a'", Duration::from_secs(2)).is_ok()
     };
-    eventually("it answers", MINUTE, answers);
+    eventually("it answers", answers);
     let early = Client::new(&endpoint, None);
     early.call("KV/Put", "key:'a' value:'1'").expect("a write");
     let mut open: Vec<TcpStream> =
@@ -218,6 +218,6 @@ fn more_connections_than_descriptors_stop_nothing() {
     }
     assert!(!process.output().contains("client_accept_failed"), "descriptors ran out");
     drop(open);
-    eventually("it answers again", MINUTE, answers);
+    eventually("it answers again", answers);
     assert!(process.exited().is_none() && !process.output().contains("panicked"));
 }

@@ -32,7 +32,7 @@ fn watches_created_and_cancelled_without_end_leave_nothing_behind() {
     }
     stream.send("create_request{key:'well' watch_id:1}");
     victim.is_well("watch_churn", GROWTH_MIB);
-    eventually("the stream still tells of a write", MINUTE, || {
+    eventually("the stream still tells of a write", || {
         let told = stream.receive(Duration::from_secs(1));
         put(&client, b"well", b"2");
         matches!(told, Received::Message(message)
@@ -99,14 +99,14 @@ fn answers_that_nobody_takes_share_one_bound() {
         connections.push(raw);
     }
     let all = "key:'\\000' range_end:'\\000'";
-    eventually("the bound is reached", MINUTE, || {
+    eventually("the bound is reached", || {
         let answer = client.call("KV/Range", all);
         answer.is_err_and(|why| why.code == "ResourceExhausted")
     });
     // The bound is 512 MiB, and what is being made is there twice.
     victim.is_well("untaken", 1_024 + GROWTH_MIB);
     drop(connections);
-    eventually("there is room again", MINUTE, || client.call("KV/Range", all).is_ok());
+    eventually("there is room again", || client.call("KV/Range", all).is_ok());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn who_guesses_passwords_waits_and_nobody_else_does() {
     let token = login("root", "right").expect("another user");
     root.set_token(field(&token, "token").as_str());
     root.call("KV/Put", "key:'a' value:'1'").expect("a write");
-    eventually("the right password is taken", MINUTE, || login("alice", "right").is_ok());
+    eventually("the right password is taken", || login("alice", "right").is_ok());
     login("alice", "right").expect("no wait any more");
     root.call("Auth/AuthDisable", "").expect("root may");
     victim.is_well("guesses", GROWTH_MIB);
