@@ -83,7 +83,7 @@ impl ControlPlane {
             ("service-account-signing-key-file", path("accounts.key")),
             ("event-ttl", format!("{}s", self.event_ttl_seconds)),
             // Short, so that the compactor runs within the scene.
-            ("etcd-compaction-interval", "10s".into()),
+            ("etcd-compaction-interval", "20s".into()),
             ("shutdown-delay-duration", "0s".into()),
         ];
         if let Some(tls) = &store.tls {
@@ -192,12 +192,6 @@ impl ApiServer {
     pub fn json(&self, arguments: &[&str]) -> Json {
         let text = self.run(&[arguments, &["-o", "json"]].concat());
         serde_json::from_str(&text).expect("kubectl -o json prints JSON")
-    }
-
-    /// `kubectl get --raw PATH`, as JSON.
-    pub fn raw(&self, path: &str) -> Json {
-        let text = self.run(&["get", "--raw", path]);
-        serde_json::from_str(&text).expect("the API answers JSON")
     }
 
     /// Writes `manifest` to a file and runs `kubectl VERB... -f FILE`.
