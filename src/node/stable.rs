@@ -71,7 +71,7 @@ impl Stable {
     }
 
     /// The second newest that is held and certified.
-    pub(super) fn horizon(&self) -> Option<Height> {
+    fn horizon(&self) -> Option<Height> {
         self.held.iter().rev().filter(|height| self.certified.contains(height)).nth(1).copied()
     }
 }

@@ -394,8 +394,15 @@ impl Core {
     ) {
         let wanted = self.transfer.root() == Some(root);
         let asked = self.transfer.asked.get_mut(&(peer, number)).filter(|_| wanted);
-        // Of a transfer that ended, or asked for by an earlier process of this replica: not looked at.
-        let Some(asked) = asked else { return self.waste(peer) };
+        let Some(asked) = asked else {
+            return match &self.transfer.phase {
+                Phase::Chunks(of) if wanted && number as usize >= of.manifest.chunks.len() => {
+                    self.ban(peer, "a chunk that its manifest does not name")
+                }
+                // Of a transfer that ended, or an earlier process of this replica asked: not looked at.
+                _ => self.waste(peer),
+            };
+        };
         if core::mem::replace(&mut asked.answered, true) {
             return;
         }

@@ -636,8 +636,7 @@ impl World {
                 let primary = status.and_then(|status| status.primary).unwrap_or_default();
                 let primary = self.slots_of(primary).first().copied().unwrap_or(0);
                 self.network.cut_at_random(slots, primary);
-                let length = self.random.between(50 * MILLI, 4 * SECOND);
-                let length = self.bounded_until_all_have_begun(length);
+                let length = self.silence(50 * MILLI);
                 self.schedule(length, Event::Join);
                 self.again(self.plan.cut_every, Event::Cut);
             }
@@ -651,8 +650,7 @@ impl World {
                 if !self.nodes[slot].paused {
                     self.count("paused");
                     self.nodes[slot].paused = true;
-                    let length = self.random.between(20 * MILLI, 4 * SECOND);
-                    let length = self.bounded_until_all_have_begun(length);
+                    let length = self.silence(20 * MILLI);
                     self.schedule(length, Event::Resume { slot });
                 }
                 self.again(self.plan.pause_every, Event::Pause);
@@ -735,8 +733,10 @@ impl World {
         }
     }
 
-    /// Silence of 2 s while not all have begun gets one fenced that lost nothing (protocol.md 6.6).
-    fn bounded_until_all_have_begun(&mut self, length: Micros) -> Micros {
+    /// How long a pause or a cut lasts. Silence of 2 s while not all have begun gets one fenced that lost
+    /// nothing (protocol.md 6.6).
+    fn silence(&mut self, least: Micros) -> Micros {
+        let length = self.random.between(least, 4 * SECOND);
         if self.has_begun() { length } else { length.min(SECOND / 2) }
     }
 

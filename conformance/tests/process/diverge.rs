@@ -43,10 +43,8 @@ fn diverges(network: &mut Network, name: &str, victim: usize) {
     assert_eq!(found, deleted + WINDOW, "{name}");
     load.progress("beside the quarantined one", WARM_UP);
     let ledger = load.finish();
-    // That they go on is asked above; on a starved machine one may run out of its seven seconds.
-    let failures = first.failures + ledger.failures;
-    let longest = ledger.longest_gap;
-    eprintln!("{name}: {} writes, {failures} failed, longest wait {longest:?}", ledger.len());
+    assert_eq!(first.failures + ledger.failures, 0, "{name}: no write elsewhere fails");
+    eprintln!("{name}: {} writes, longest wait {:?}", ledger.len(), ledger.longest_gap);
     voices.are_as_before(network);
     let status = bad.own_status().expect("it is up");
     assert_eq!(status["mode"], "quarantined", "{status}");
