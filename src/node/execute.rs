@@ -5,14 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::apply::Outcome;
 use crate::chain::{Block, BlockHeader, CheckpointId, Record, ValueError, carry_root};
 use crate::node::checkpoint::{CheckpointJob, WriteJob};
+use crate::node::gates::Gates;
 use crate::node::index::IndexJob;
-use crate::node::prune::PruneJob;
 use crate::node::recover::value_refs;
 use crate::node::values::SharedValues;
 use crate::node::{NodeStatus, Shared};
 use crate::state::Snapshotter;
 use crate::storage::log::{Appender, Placed};
-use crate::types::{Digest, Epoch, Height, Millis, ReplicaId};
+use crate::types::{Digest, Epoch, Height, LogPosition, Millis, ReplicaId};
 
 /// One being written, and one behind it.
 const CHECKPOINTS_RUNNING_MAX: usize = 2;
@@ -29,6 +29,8 @@ pub(super) struct Executor {
     pub(super) checkpoints: Sender<CheckpointJob>,
     /// Checkpoints begun and not finished.
     pub(super) checkpoints_running: usize,
+    /// Those of them that wait for the log.
+    pub(super) checkpoints_waiting: Gates<Box<WriteJob>>,
     /// Height of the newest checkpoint on disk.
     pub(super) checkpoint: Height,
     pub(super) index: Sender<IndexJob>,
@@ -70,14 +72,17 @@ impl Executor {
         }
     }
 
-    /// Everything in front of `end` is on disk.
-    pub(super) fn durable(&self, end: Placed) {
+    /// Everything in front of `end` is on disk, the record at `position` the last.
+    pub(super) fn durable(&mut self, position: LogPosition, end: Placed) {
         self.values.change(|values| {
             values.durable(end);
             // Later reads open the file themselves if this fails; they then say why.
             drop(values.open(end.segment));
         });
         drop(self.index.send(IndexJob::Durable(end)));
+        for job in self.checkpoints_waiting.open(position) {
+            drop(self.checkpoints.send(CheckpointJob::Write(job)));
+        }
     }
 
     /// Data, revision and events become visible together, under one lock.
@@ -123,8 +128,9 @@ impl Executor {
     }
 
     /// Begins a checkpoint of the state as it is, unless one is being written and another waits. The
-    /// log goes on in a new segment, so that this one can be pruned.
-    pub(super) fn begin_checkpoint(&mut self, appender: &mut Appender) {
+    /// log goes on in a new segment, so that this one can be pruned. Nothing is written before the log
+    /// is durable up to `after`: a state of a new epoch is opened with the proof of it in the log.
+    pub(super) fn begin_checkpoint(&mut self, appender: &mut Appender, after: LogPosition) {
         let Some(header) = self.header.clone() else { return };
         if self.checkpoints_running >= CHECKPOINTS_RUNNING_MAX {
             return;
@@ -139,11 +145,9 @@ impl Executor {
             header,
         };
         appender.rotate();
-        drop(self.checkpoints.send(CheckpointJob::Write(Box::new(job))));
-    }
-
-    pub(super) fn prune(&self, job: PruneJob) {
-        drop(self.checkpoints.send(CheckpointJob::Prune(job)));
+        if let Some(job) = self.checkpoints_waiting.pass(after, Box::new(job)) {
+            drop(self.checkpoints.send(CheckpointJob::Write(job)));
+        }
     }
 
     /// A checkpoint is on disk; the log in front of the one before it is not replayed any more.

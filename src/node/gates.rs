@@ -1,16 +1,14 @@
 use std::collections::BTreeMap;
 
-use crate::ordering::{Message, Recipients};
 use crate::types::LogPosition;
 
-/// Messages that wait for their promise to be on disk (README decision 4).
-#[derive(Default)]
-pub(super) struct Gates {
+/// What waits for its promise to be on disk: messages (README decision 4), checkpoints (protocol.md 16.2).
+pub(super) struct Gates<T> {
     durable: LogPosition,
-    waiting: BTreeMap<LogPosition, Vec<(Recipients, Message)>>,
+    waiting: BTreeMap<LogPosition, Vec<T>>,
 }
 
-impl Gates {
+impl<T> Gates<T> {
     pub(super) fn new(durable: LogPosition) -> Self {
         Self { durable, waiting: BTreeMap::new() }
     }
@@ -20,26 +18,39 @@ impl Gates {
         gate <= self.durable
     }
 
-    /// Keeps a message until `gate` is durable; gives it back at once if it is.
-    pub(super) fn pass(
-        &mut self,
-        to: Recipients,
-        message: Message,
-        gate: LogPosition,
-    ) -> Option<(Recipients, Message)> {
+    /// Keeps something until `gate` is durable; gives it back at once if it is.
+    pub(super) fn pass(&mut self, gate: LogPosition, held: T) -> Option<T> {
         if self.is_open(gate) {
-            return Some((to, message));
+            return Some(held);
         }
-        self.waiting.entry(gate).or_default().push((to, message));
+        self.waiting.entry(gate).or_default().push(held);
         None
     }
 
-    /// Everything up to `position` is on disk: the messages that may go, in the order of their gates.
-    pub(super) fn open(&mut self, position: LogPosition) -> Vec<(Recipients, Message)> {
+    /// Everything up to `position` is on disk: what may go, in the order of the gates.
+    pub(super) fn open(&mut self, position: LogPosition) -> Vec<T> {
         assert!(position >= self.durable, "the durable end of the log never goes back");
         self.durable = position;
         let still_waiting = self.waiting.split_off(&position.next());
         let opened = core::mem::replace(&mut self.waiting, still_waiting);
         opened.into_values().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_passes_a_gate_before_the_log_is_durable_up_to_it() {
+        let mut gates = Gates::new(LogPosition(2));
+        assert_eq!(gates.pass(LogPosition(2), "on disk"), Some("on disk"));
+        assert_eq!(gates.pass(LogPosition(5), "later"), None);
+        assert_eq!(gates.pass(LogPosition(3), "first"), None);
+        assert_eq!(gates.pass(LogPosition(3), "second"), None);
+        assert_eq!(gates.open(LogPosition(2)), Vec::<&str>::new());
+        assert_eq!(gates.open(LogPosition(4)), ["first", "second"]);
+        assert_eq!(gates.pass(LogPosition(4), "on disk"), Some("on disk"));
+        assert_eq!(gates.open(LogPosition(9)), ["later"]);
     }
 }

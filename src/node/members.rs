@@ -166,7 +166,7 @@ impl Replica {
                  not vote"
                 )
             }
-            Place::OtherKey => self.members.ends_at = Some(self.persist.end()),
+            Place::OtherKey => self.members.ends_at = Some(self.core.log_end()),
             Place::Outside if own.0 >= network.next_replica || network.awaits(own) => {
                 tracing::info!(
                     event = "no_member_yet",

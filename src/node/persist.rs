@@ -25,8 +25,6 @@ pub(super) struct Persist {
     jobs: Sender<LogJob>,
     in_flight: bool,
     prepared: u32,
-    /// The last record of this process.
-    end: LogPosition,
     /// Where the blocks above the last executed height lie.
     blocks: BTreeMap<(Height, Digest), Placed>,
     pub(super) bytes: u64,
@@ -39,22 +37,15 @@ impl Persist {
         jobs: Sender<LogJob>,
         blocks: BTreeMap<(Height, Digest), Placed>,
     ) -> Self {
-        let (prepared, end) = (0, LogPosition(0));
-        Self { appender, jobs, in_flight: false, prepared, end, blocks, bytes: 0, syncs: 0 }
+        Self { appender, jobs, in_flight: false, prepared: 0, blocks, bytes: 0, syncs: 0 }
     }
 
     pub(super) fn append(&mut self, position: LogPosition, record: &Record) -> Placed {
         let placed = self.appender.append(position, record);
-        self.end = position;
         if let Record::Block(block) = record {
             self.blocks.insert((block.header.height, block.hash()), placed);
         }
         placed
-    }
-
-    /// The last record that was appended, 0 before the first.
-    pub(super) fn end(&self) -> LogPosition {
-        self.end
     }
 
     /// Where a block that is about to be executed lies; forgets all at and below its height.
@@ -84,6 +75,12 @@ impl Persist {
 
     pub(super) fn durable(&mut self) {
         self.in_flight = false;
+    }
+
+    /// Hands over what is left; the log thread ends when it is on disk.
+    pub(super) fn close(mut self) {
+        self.in_flight = false;
+        self.flush();
     }
 
     pub(super) fn appender(&mut self) -> &mut Appender {
@@ -137,5 +134,39 @@ pub(super) fn log_thread(disk: &Arc<dyn Disk>, jobs: &Receiver<LogJob>, events: 
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use crate::storage::disk::memory::MemoryDisk;
+    use crate::storage::log::{LogSettings, ReplayMark, recover};
+    use crate::types::ReplicaId;
+
+    use super::*;
+
+    #[test]
+    fn what_was_planned_during_a_flush_is_on_the_disk_when_the_log_thread_has_ended() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        let settings = LogSettings::new(Digest([1; 32]), ReplicaId(0), [2; 16]);
+        let read = |found: &mut Vec<Record>| {
+            let mut note = |_, _, record| found.push(record);
+            recover(&*disk, &settings, ReplayMark::start(), &mut note).expect("a log").appender
+        };
+        let (jobs, inbox) = channel();
+        let (events, _events) = channel();
+        let mut persist = Persist::new(read(&mut Vec::new()), jobs, BTreeMap::new());
+        for counter in 1..=3 {
+            persist.append(LogPosition(counter), &Record::Session { counter });
+            persist.flush();
+        }
+        assert_eq!(persist.syncs, 1, "the other two wait for the first");
+        persist.close();
+        log_thread(&disk, &inbox, &events);
+        let mut found = Vec::new();
+        read(&mut found);
+        assert_eq!(found, [1, 2, 3].map(|counter| Record::Session { counter }));
     }
 }

@@ -16,6 +16,7 @@ use crate::crypto::Scheme;
 use crate::net::NetEvent;
 use crate::node::admit::{Admission, REQUEST_TIMEOUT_MS};
 use crate::node::bulk::{BulkJob, SendFrame, lane_of};
+use crate::node::checkpoint::CheckpointJob;
 use crate::node::clock::Clock;
 use crate::node::event::Event;
 use crate::node::execute::Executor;
@@ -55,7 +56,7 @@ pub(super) struct Replica {
     pub(super) core: Core,
     pub(super) admission: Admission,
     pub(super) pending: Pending,
-    pub(super) gates: Gates,
+    pub(super) gates: Gates<(Recipients, Message)>,
     pub(super) persist: Persist,
     pub(super) executor: Executor,
     pub(super) send: SendFrame,
@@ -138,12 +139,13 @@ impl Replica {
         ended
     }
 
-    /// Ends all threads behind this one; what they were given is on disk then. The peers whose link
-    /// stands.
+    /// Ends all threads behind this one; the log and what else they were given is on disk then: a state
+    /// that is installed next is opened with the epoch proofs in it. The peers whose link stands.
     pub(super) fn close(self) -> BTreeSet<ReplicaId> {
         let Self { persist, executor, bulk, transfers, stop, joins, up, .. } = self;
         stop.store(true, Ordering::Relaxed);
-        drop((persist, executor, bulk, transfers));
+        persist.close();
+        drop((executor, bulk, transfers));
         for thread in joins {
             // A thread that panicked has ended the process, or was one that can be spared.
             drop(thread.join());
@@ -218,7 +220,7 @@ impl Replica {
             Event::Durable(position, end) => {
                 self.persist.durable();
                 self.persist.appender().durable(position);
-                self.executor.durable(end);
+                self.executor.durable(position, end);
                 drop(self.bulk.send(BulkJob::Advance(end)));
                 for (to, message) in self.gates.open(position) {
                     self.send(to, &message);
@@ -260,12 +262,9 @@ impl Replica {
     /// Has erased what a newly stable checkpoint makes needless.
     fn prune(&mut self) {
         let Some((stable, horizon)) = self.stable.take() else { return };
-        self.executor.prune(PruneJob {
-            stable,
-            horizon,
-            open: self.open_segment,
-            time_ms: self.executor.time_ms(),
-        });
+        let (open, time_ms) = (self.open_segment, self.executor.time_ms());
+        let job = CheckpointJob::Prune(PruneJob { stable, horizon, open, time_ms });
+        drop(self.executor.checkpoints.send(job));
     }
 
     /// Signs what waits into bundles, and asks one question for all barriers that wait.
@@ -326,7 +325,7 @@ impl Replica {
                 self.executor.remember(placed, &record);
             }
             Output::Send { to, message, gate } => {
-                if let Some((to, message)) = self.gates.pass(to, message, gate) {
+                if let Some((to, message)) = self.gates.pass(gate, (to, message)) {
                     self.send(to, &message);
                 }
             }
@@ -383,7 +382,7 @@ impl Replica {
                 let administrators = outcome.administrators;
                 self.step(Input::Executed { effects, next_expiry, network, administrators });
                 if outcome.checkpoint_wanted {
-                    self.executor.begin_checkpoint(self.persist.appender());
+                    self.executor.begin_checkpoint(self.persist.appender(), self.core.log_end());
                 }
             }
             Err(error) => {

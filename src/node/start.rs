@@ -35,8 +35,7 @@ use crate::node::pending::Pending;
 use crate::node::persist::{LogJob, Persist, log_thread};
 use crate::node::prune::Moved;
 use crate::node::recover::Replayed;
-use crate::node::reopen::Ended;
-use crate::node::reopen::Life;
+use crate::node::reopen::{Ended, Life};
 use crate::node::run::Replica;
 use crate::node::scrub::Scrub;
 use crate::node::transfer::{TransferJob, Transfers};
@@ -396,6 +395,7 @@ fn replica(
         exec_roots: recovery.exec_roots,
         checkpoints: threads.checkpoints,
         checkpoints_running: 0,
+        checkpoints_waiting: Gates::new(recovery.log_end),
         checkpoint: opened.base,
         index: threads.index,
         unplanned: VecDeque::new(),

@@ -117,20 +117,18 @@ impl Core {
         self.tell(peer, Message::GetBody { hash });
     }
 
-    /// Signers take turns; one that lied or is not connected is passed over while others are left.
+    /// Signers take turns; one that lied or is not connected is passed over while others are left. Who
+    /// joins asks everybody: of the signers of an epoch long ago only liars may be left.
     fn next_holder(&mut self, signers: &[ReplicaId]) -> Option<ReplicaId> {
-        let others: Vec<ReplicaId> = signers.iter().copied().filter(|id| *id != self.own).collect();
-        let trusted = |id: &&ReplicaId| !self.is_banned(**id);
-        let up = |id: &&ReplicaId| self.peers.get(*id).is_some_and(|peer| peer.up);
-        let mut candidates: Vec<ReplicaId> =
-            others.iter().filter(trusted).filter(up).copied().collect();
+        let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id);
+        let linked: Vec<ReplicaId> = up.filter(|id| !self.is_banned(*id)).collect();
+        let wanted = |id: &ReplicaId| signers.contains(id) || self.is_joining();
+        let mut candidates: Vec<ReplicaId> = linked.iter().copied().filter(wanted).collect();
         if candidates.is_empty() {
-            // The signers of an epoch long ago may all have left.
-            let linked = self.peers.iter().filter(|(_, peer)| peer.up);
-            candidates = linked.map(|(id, _)| *id).filter(|id| trusted(&id)).collect();
+            candidates = linked;
         }
         if candidates.is_empty() {
-            candidates = others;
+            candidates = signers.iter().copied().filter(|id| *id != self.own).collect();
         }
         self.catch_up.turn = self.catch_up.turn.wrapping_add(1);
         candidates.get(self.catch_up.turn.checked_rem(candidates.len())?).copied()

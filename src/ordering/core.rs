@@ -131,6 +131,12 @@ impl Core {
         self.membership.parameters.window as usize
     }
 
+    /// The last record's position.
+    #[must_use]
+    pub fn log_end(&self) -> LogPosition {
+        self.log.end
+    }
+
     /// What this epoch allows.
     #[must_use]
     pub fn parameters(&self) -> &Parameters {

@@ -7,13 +7,15 @@ use althing::state::{KeptChunk, Snapshotter, moved_keys};
 use althing::storage::checkpoint::{Checkpoint, CheckpointParts, CheckpointWriter, remove_old};
 use althing::storage::disk::Disk;
 use althing::storage::log::ReplayMark;
-use althing::types::{ClusterId, Digest, Height};
+use althing::types::{ClusterId, Digest, Height, LogPosition};
 
 use crate::sim::disk::SimDisk;
 use crate::sim::machine::Machine;
 
 /// One checkpoint being written.
 pub struct Checkpointing {
+    /// The log is durable up to here before anything is written, as in the node.
+    pub after: Option<LogPosition>,
     snapshotter: Snapshotter,
     writer: Option<CheckpointWriter>,
     header: BlockHeader,
@@ -27,6 +29,7 @@ impl Checkpointing {
     #[must_use]
     pub fn begin(machine: &mut Machine, header: BlockHeader, replay: ReplayMark) -> Self {
         Self {
+            after: None,
             snapshotter: Snapshotter::begin(&mut machine.state),
             writer: None,
             header,

@@ -518,6 +518,12 @@ impl World {
         let node = &mut self.nodes[slot];
         let Some(life) = &mut node.life else { return Ok(()) };
         let Some(checkpoint) = &mut life.checkpoint else { return Ok(()) };
+        // The first slice comes behind the step that followed the block: its records are appended.
+        if life.durable < *checkpoint.after.get_or_insert(life.appended) {
+            self.count("checkpoint waited for the log");
+            self.schedule_local(slot, MILLI, Local::Checkpoint);
+            return Ok(());
+        }
         let stable = life.stable.certified();
         let keeper = (&node.identity.cluster_id, &mut life.in_use, stable.as_slice());
         let done = checkpoint.slice(&mut life.machine, &node.disk, keeper);

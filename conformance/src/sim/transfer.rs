@@ -120,8 +120,7 @@ impl World {
         self.step(slot, Input::Transfer(event))
     }
 
-    /// The process starts over on the new state; its log is written out first, as far as it was handed
-    /// over.
+    /// The process starts over on the new state; its log is written out first.
     fn install(&mut self, slot: usize, mark: ReplayMark) -> Result<(), String> {
         let disk = self.nodes[slot].disk.clone();
         let gathered = |life: &Life| life.fetching.assembly.is_some();
@@ -135,7 +134,7 @@ impl World {
         if assembly.chunks().any(|chunk| chunk.is_none()) {
             return Err(failed(&"a chunk is missing"));
         }
-        if let Some(batch) = life.batch.take() {
+        for batch in [life.batch.take(), life.appender.take_batch()].into_iter().flatten() {
             batch.write(&disk).map_err(|error| failed(&error))?;
             self.nodes[slot].promises.durable(batch.last);
         }

@@ -1420,21 +1420,20 @@ fn recovery(records: &[Record], state: &State) -> Recovery {
 /// What storage does: back from the certified block by parent, cut at a certified height.
 fn page(records: &[Record], from: Height, until: Height) -> Option<Message> {
     let mut blocks: BTreeMap<Digest, Arc<Block>> = BTreeMap::new();
-    let mut certificate: Option<&Certificate> = None;
+    let mut certificates: BTreeMap<Height, &Certificate> = BTreeMap::new();
     for record in records {
         match record {
             Record::Block(block) => {
                 blocks.insert(block.hash(), Arc::clone(block));
             }
-            Record::Committed(found) if found.height >= from => {
-                let better = certificate
-                    .is_none_or(|known| found.height > known.height && known.height < until);
-                certificate = if better { Some(found) } else { certificate };
-            }
+            Record::Committed(found) => drop(certificates.insert(found.height, found)),
             _ => {}
         }
     }
-    let certificate = certificate?.clone();
+    // As the log's reader chooses.
+    let inside = certificates.range(from..=until.max(from)).next_back();
+    let (_, certificate) = inside.or_else(|| certificates.range(until.max(from)..).next())?;
+    let certificate: Certificate = (*certificate).clone();
     let mut page = Vec::new();
     let (mut height, mut next) = (certificate.height, certificate.block_hash);
     while height >= from {
