@@ -118,19 +118,14 @@ impl Core {
             return self.refuse_votes(peer);
         }
         if let Some(known) = known {
-            return self.contradicting_checkpoints(&known, &vote);
+            // Two valid votes of one replica for different checkpoints at one height: it lies.
+            let evidence = Evidence::double_checkpoint(&known, &vote);
+            return evidence.into_iter().for_each(|evidence| self.accuse(evidence));
         }
         let votes = self.checkpoints.votes.entry(peer).or_default();
         votes.insert(height, vote);
         keep_highest(votes);
         self.settle_checkpoint(height);
-    }
-
-    /// Two valid votes of one replica for different checkpoints at one height: it lies.
-    fn contradicting_checkpoints(&mut self, one: &CheckpointVote, two: &CheckpointVote) {
-        if let Some(evidence) = Evidence::double_checkpoint(one, two) {
-            self.accuse(evidence);
-        }
     }
 
     /// q equal votes make a checkpoint stable; f + 1 equal ones are true, so that an own checkpoint

@@ -46,18 +46,14 @@ impl Core {
             return;
         }
         let certified = self.certificate_here().map(|cert| (cert.view, cert.height));
-        let (low, high) = self.vote_heights();
+        let (at, around) = (self.blocks.executed.height, 2 * self.window);
+        let (low, high) = (at.minus(around), at.plus(around));
         let wanted = |height: Height| {
             height >= low
                 && height <= high
                 && certified.is_none_or(|known| (vote.view, height) > known)
         };
         self.votes.insert(vote, verified, &wanted);
-    }
-
-    fn vote_heights(&self) -> (Height, Height) {
-        let executed = self.blocks.executed.height;
-        (executed.minus(2 * self.window), executed.plus(2 * self.window))
     }
 
     /// Looks for certificates at the given places, highest first.
@@ -140,14 +136,10 @@ impl Core {
         }
         self.view.mark = self.view.mark.max(certificate.height);
         self.blocks.certificate = Some(certificate);
-        self.votes_after_commit();
+        if let Some(known) = self.certificate_here().map(|it| (it.view, it.height)) {
+            self.votes.retain(&|slot| (slot.view, slot.height) > known);
+        }
         self.commit_known();
-    }
-
-    fn votes_after_commit(&mut self) {
-        let Some(certificate) = self.certificate_here() else { return };
-        let known = (certificate.view, certificate.height);
-        self.votes.retain(&|slot| (slot.view, slot.height) > known);
     }
 
     /// Commits up to the newest certificate if all bodies are here.

@@ -263,8 +263,15 @@ impl Core {
         }
     }
 
-    /// Whether this replica votes in its view.
+    /// Whether this replica votes in its view. It does not if other blocks of that view were committed
+    /// than it took from a lying primary; a later one is entered once its blocks are here (7.6).
     pub(super) fn is_normal(&self) -> bool {
+        let astray = self.view.tip.height < self.blocks.committed.height && self.is_voter();
+        self.is_in_view() && !astray
+    }
+
+    /// Whether this replica asks for no other view than its own.
+    pub(super) fn is_in_view(&self) -> bool {
         self.view.pending.is_none() && !self.quarantined && self.fence.is_cleared()
     }
 

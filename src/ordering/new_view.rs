@@ -175,7 +175,7 @@ impl Core {
             }
             return;
         }
-        if view < self.view.entered || !self.is_normal() {
+        if view < self.view.entered || !self.is_in_view() {
             return;
         }
         let own = self.view.chain.get(&at.0);

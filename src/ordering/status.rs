@@ -159,10 +159,6 @@ impl Core {
         self.peers.get(&peer).is_some_and(|peer| self.now_ms < peer.banned_until_ms)
     }
 
-    fn is_recent(&self, at: Option<u64>) -> bool {
-        at.is_some_and(|at| self.now_ms <= at + RECENT_MS)
-    }
-
     /// How many voters, the own replica among them, were heard within `ms`.
     pub(super) fn voters_heard_within(&self, ms: u64) -> usize {
         let heard = |id: &ReplicaId| self.peers.get(id).and_then(|peer| peer.heard_ms);
@@ -186,7 +182,7 @@ impl Core {
             .iter()
             .filter(|(id, _)| self.membership.voter(**id).is_some())
             .filter_map(|(_, peer)| peer.status)
-            .filter(|(_, at)| self.is_recent(Some(*at)))
+            .filter(|(_, at)| self.now_ms <= *at + RECENT_MS)
     }
 
     /// Keeps `quorum_since_ms`.

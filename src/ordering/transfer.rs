@@ -94,6 +94,8 @@ pub(super) struct Transfer {
     /// times chunks.
     asked: BTreeMap<(ReplicaId, u32), Asked>,
     asked_root: Digest,
+    /// Peers that left a question of an earlier transfer unanswered.
+    late: BTreeSet<ReplicaId>,
     retry_ms: u64,
     turn: usize,
 }
@@ -157,19 +159,14 @@ impl Transfer {
     /// Whether a peer was asked in vain, as far as one can tell by now.
     fn is_late(&self, peer: ReplicaId, now_ms: u64) -> bool {
         let mut of_peer = self.asked.range((peer, 0)..=(peer, u32::MAX));
-        of_peer.any(|(_, asked)| !asked.answered && now_ms >= asked.until_ms)
+        let owes = of_peer.any(|(_, asked)| !asked.answered && now_ms >= asked.until_ms);
+        owes || self.late.contains(&peer)
     }
 
     /// Chunks that somebody was asked for and may still send in time.
     fn under_way(&self, now_ms: u64) -> BTreeSet<u32> {
         let waiting = |asked: &Asked| !asked.answered && now_ms < asked.until_ms;
         self.asked.iter().filter(|(_, asked)| waiting(asked)).map(|((_, of), _)| *of).collect()
-    }
-
-    /// Whether a chunk may be asked of a peer: not yet, or in vain.
-    fn may_ask(&self, peer: ReplicaId, number: u32, now_ms: u64) -> bool {
-        let asked = self.asked.get(&(peer, number));
-        asked.is_none_or(|asked| asked.answered || now_ms >= asked.until_ms)
     }
 }
 
@@ -209,6 +206,9 @@ impl Core {
     fn begin_transfer(&mut self, target: &CheckpointCertificate) {
         let root = target.id.manifest_root;
         self.transfer.lacking.clear();
+        let asked = self.transfer.asked.keys().map(|(peer, _)| *peer);
+        let late: Vec<_> = asked.filter(|it| self.transfer.is_late(*it, self.now_ms)).collect();
+        self.transfer.late.extend(late);
         if self.transfer.asked_root != root {
             self.transfer.asked.clear();
             self.transfer.asked_root = root;
@@ -225,13 +225,18 @@ impl Core {
         self.out.push(Output::Transfer(TransferStep::Abandon));
     }
 
-    /// Members that may hold the target, in turn; who joins asks those of later epochs too.
+    /// Members that may hold the target, in turn; who joins asks those of later epochs too. Who owes an
+    /// answer is asked when nobody else is left.
     fn transfer_sources(&mut self) -> Vec<ReplicaId> {
         let member = |id: &ReplicaId| self.membership.member(*id).is_some() || self.is_joining();
         let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id);
         let mut sources: Vec<ReplicaId> = up
             .filter(|id| member(id) && !self.is_banned(*id) && !self.transfer.lacking.contains(id))
             .collect();
+        let is_late = |id: &ReplicaId| self.transfer.is_late(*id, self.now_ms);
+        if !sources.iter().all(is_late) {
+            sources.retain(|id| !is_late(id));
+        }
         if !sources.is_empty() {
             self.transfer.turn = self.transfer.turn.wrapping_add(1) % sources.len();
             sources.rotate_left(self.transfer.turn);
@@ -246,6 +251,7 @@ impl Core {
             if self.now_ms < until_ms {
                 return;
             }
+            self.transfer.late.insert(peer);
             if self.is_outdated() {
                 self.transfer.lacking.insert(peer);
             }
@@ -284,6 +290,7 @@ impl Core {
         if !asked {
             return self.waste(peer);
         }
+        self.transfer.late.remove(&peer);
         let Some((header, manifest)) = content else {
             self.transfer.lacking.insert(peer);
             self.transfer.phase = Phase::Manifest(root, None);
@@ -374,7 +381,8 @@ impl Core {
             .collect();
         for number in wanted {
             let unasked = |(id, free): &(ReplicaId, usize)| {
-                *free > 0 && self.transfer.may_ask(*id, number, now_ms)
+                let asked = self.transfer.asked.get(&(*id, number));
+                *free > 0 && asked.is_none_or(|it| it.answered || now_ms >= it.until_ms)
             };
             let Some(at) = slots.iter().position(unasked) else { continue };
             let (peer, _) = slots[at];
@@ -406,6 +414,7 @@ impl Core {
         if core::mem::replace(&mut asked.answered, true) {
             return;
         }
+        self.transfer.late.remove(&peer);
         let Phase::Chunks(download) = &mut self.transfer.phase else { return };
         let Some(bytes) = bytes else {
             self.transfer.lacking.insert(peer);

@@ -16,7 +16,7 @@ const TIMEOUT_MS_MAX: u64 = 8000;
 impl Core {
     /// Gives up the own view, from normal mode only (R4).
     pub(super) fn suspect(&mut self) {
-        if self.is_normal() {
+        if self.is_in_view() {
             self.send_view_change(self.view.entered.next());
         }
     }

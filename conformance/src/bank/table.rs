@@ -93,6 +93,14 @@ fn changes(plan: &mut Plan) {
     checkpoints(plan);
 }
 
+/// As [`changes`], and what is appended is not on the disk for long.
+fn slow_syncs(plan: &mut Plan) {
+    changes(plan);
+    (plan.sync_max, plan.sync_slow) = (50 * MILLI, 300);
+    (plan.crash_every, plan.crash_all) = (SECOND / 2, true);
+    (plan.change_every, plan.checkpoint_log_bytes) = (SECOND / 4, 1 << 10);
+}
+
 /// One replica, which others join.
 fn alone(plan: &mut Plan) {
     (plan.n, plan.twins, plan.stay_down, plan.wrong_clock_ms) = (1, 0, 0, 0);
@@ -449,5 +457,15 @@ pub const ROWS: &[Row] = &[
         "X18",
         "one certificate commits as many blocks as a page has",
         &[plant("wide-page", &[Library(WIDE_PAGE)])],
+    ),
+    row(
+        "X19",
+        "a checkpoint of a new epoch is on the disk before the log's proof of it",
+        &[plant("checkpoint-before-log", &[Seeds(MOST, slow_syncs)])],
+    ),
+    row(
+        "X20",
+        "a fetched state of a later epoch is installed without the log's proofs",
+        &[plant("drops-log-end", &[Seeds(MOST, Plan::churn)])],
     ),
 ];

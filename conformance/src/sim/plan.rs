@@ -56,11 +56,15 @@ pub enum Mutant {
     NonceFromDisk,
     /// A replica whose key was rotated ends before its log holds the end of the epoch.
     KeyEndsEarly,
+    /// A checkpoint is written while the log up to its block is not durable.
+    CheckpointBeforeLog,
+    /// A replica that starts over on a fetched state drops the end of its log.
+    DropsLogEnd,
 }
 
 impl Mutant {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("ungated", Self::Ungated),
         ("lying-sync", Self::LyingSync),
         ("forgets-view-change", Self::ForgetsViewChange),
@@ -70,6 +74,8 @@ impl Mutant {
         ("other-root", Self::OtherRoot),
         ("nonce-from-disk", Self::NonceFromDisk),
         ("key-ends-early", Self::KeyEndsEarly),
+        ("checkpoint-before-log", Self::CheckpointBeforeLog),
+        ("drops-log-end", Self::DropsLogEnd),
     ];
 }
 
@@ -260,7 +266,20 @@ impl Plan {
         if seed >= DEALT && seed % 2 == 1 {
             plan.deal(seed / 2, &mut random);
         }
+        if seed >= DEALT && seed % 20 == 6 {
+            plan.churn();
+        }
         plan
+    }
+
+    /// Members and parameters change all the time, between checkpoints and starts, and of most blocks
+    /// nobody has more than a state to give.
+    pub fn churn(&mut self) {
+        self.change_every = SECOND / 2;
+        self.faulty_for = self.faulty_for.max(8 * SECOND);
+        self.checkpoint_log_bytes = 5 << 10;
+        self.crash_every = SECOND;
+        self.erases = true;
     }
 
     /// One lie, or one way to lose a disk, and nothing else that counts against f: what is drawn with

@@ -13,7 +13,7 @@ use althing::storage::transfer::{Assembly, install};
 use althing::types::{Digest, ReplicaId};
 
 use crate::sim::node::Life;
-use crate::sim::plan::MILLI;
+use crate::sim::plan::{MILLI, Mutant};
 use crate::sim::world::{Local, World};
 
 /// What a process knows of the checkpoint that it fetches.
@@ -134,7 +134,9 @@ impl World {
         if assembly.chunks().any(|chunk| chunk.is_none()) {
             return Err(failed(&"a chunk is missing"));
         }
-        for batch in [life.batch.take(), life.appender.take_batch()].into_iter().flatten() {
+        let drops = self.plan.mutant == Some(Mutant::DropsLogEnd);
+        let rest = life.appender.take_batch().filter(|_| !drops);
+        for batch in [life.batch.take(), rest].into_iter().flatten() {
             batch.write(&disk).map_err(|error| failed(&error))?;
             self.nodes[slot].promises.durable(batch.last);
         }

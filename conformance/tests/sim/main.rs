@@ -57,6 +57,17 @@ fn seeds_that_once_failed_stay_repaired() {
     }
 }
 
+/// The first once waited for ever for a silent source that its turns came back to, the second stopped
+/// itself when a page of an older view came behind a certificate of a newer one.
+#[test]
+fn members_that_change_all_the_time_break_no_rule() {
+    for seed in [30, 202] {
+        let mut plan = Plan::draw(seed);
+        plan.churn();
+        expect(plan);
+    }
+}
+
 /// faults.md B21: safety breaks, every honest replica stops, and what they hold names f + 1 liars.
 #[test]
 fn one_liar_too_many_forks_the_chain_and_is_named_by_all() {
