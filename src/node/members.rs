@@ -26,8 +26,8 @@ pub(super) struct Links {
     pub(super) net: Arc<PeerNet>,
     table: PeerTable,
     own: ReplicaId,
-    /// Of a later epoch than the state's, at a joiner.
-    known: Option<Network>,
+    /// Of a later epoch than the state's, at a joiner, or one that was away for long.
+    known: Arc<RwLock<Option<Network>>>,
     /// Who was linked to in the epoch before.
     before: Arc<RwLock<BTreeMap<ReplicaId, PeerAddress>>>,
 }
@@ -39,14 +39,31 @@ impl Links {
         own: ReplicaId,
         known: Option<Network>,
     ) -> Self {
-        Self { net, table, own, known, before: Arc::default() }
+        Self { net, table, own, known: Arc::new(RwLock::new(known)), before: Arc::default() }
+    }
+
+    /// A later epoch is proved: links to its members too, by its keys. Whom it links to.
+    fn look_ahead(&self, network: &Network) -> Vec<ReplicaId> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|known| known.membership.epoch < network.membership.epoch) {
+            *known = Some(network.clone());
+        }
+        drop(known);
+        let before = self.before.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let before: Vec<_> = before.into_iter().map(|(id, peer)| (id, peer.key)).collect();
+        self.follow(network, &before)
     }
 
     /// Links to the members of this network, and to `left`, who have just left it. A joiner knows a
-    /// newer one: until it is there, that one's addresses and keys count.
-    pub(super) fn follow(&self, network: &Network, left: &[(ReplicaId, PublicKey)]) {
+    /// newer one: until it is there, that one's addresses and keys count. Whom it links to.
+    pub(super) fn follow(
+        &self,
+        network: &Network,
+        left: &[(ReplicaId, PublicKey)],
+    ) -> Vec<ReplicaId> {
         let newer = |known: &&Network| known.membership.epoch >= network.membership.epoch;
-        let network = self.known.as_ref().filter(newer).unwrap_or(network);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let network = known.as_ref().filter(newer).unwrap_or(network);
         let mut before = self.before.write().unwrap_or_else(PoisonError::into_inner);
         let mut peers = addresses(network);
         for (id, _) in left {
@@ -56,7 +73,10 @@ impl Links {
         }
         before.clone_from(&peers);
         self.table.replace(peers.iter().map(|(id, peer)| (*id, peer.key)).collect());
-        self.net.set_peers(peers.into_values().filter(|peer| peer.id != self.own).collect());
+        peers.remove(&self.own);
+        let ids = peers.keys().copied().collect();
+        self.net.set_peers(peers.into_values().collect());
+        ids
     }
 }
 
@@ -119,8 +139,9 @@ impl Members {
     /// Whether a later epoch, known from beside the data directory, names the key this replica signs
     /// with: it follows the chain up to there and votes from there on (protocol.md 20.10).
     pub(super) fn awaits_own_key(&self, network: &Network, scheme: &dyn Scheme) -> bool {
-        let known = self.links.as_ref().and_then(|links| links.known.as_ref());
-        known.is_some_and(|known| {
+        let Some(links) = &self.links else { return false };
+        let known = links.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| {
             known.membership.epoch > network.membership.epoch
                 && place(known, self.own, scheme) == Place::Member
         })
@@ -133,20 +154,21 @@ impl Members {
         left: &[(ReplicaId, PublicKey)],
         proof: Option<EpochProof>,
     ) {
-        let own = self.own;
-        let not_own = move |id: &ReplicaId| *id != own;
-        let ids = |voting: bool| {
-            let members = network.membership.members.iter();
-            members.filter(move |member| member.voting || !voting).map(|member| member.id)
-        };
-        self.others = ids(false).chain(left.iter().map(|(id, _)| *id)).filter(not_own).collect();
-        self.voters = ids(true).filter(not_own).collect();
+        let voters = network.membership.voters().map(|member| member.id);
+        self.voters = voters.filter(|id| *id != self.own).collect();
         let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
         let known = epochs.len() as u64;
         epochs.extend(proof.filter(|proof| proof.block.header.epoch.0 >= known));
         drop(epochs);
         if let Some(links) = &self.links {
-            links.follow(network, left);
+            self.others = links.follow(network, left);
+        }
+    }
+
+    /// A later epoch is proved.
+    pub(super) fn look_ahead(&mut self, network: &Network) {
+        if let Some(links) = &self.links {
+            self.others = links.look_ahead(network);
         }
     }
 }

@@ -116,7 +116,10 @@ impl Checkpoints {
             prune_segment(self.disk.as_ref(), &self.settings, (step, &horizon), &mut || {
                 std::thread::sleep(PAUSE);
             })?;
-            self.announce(step.segment());
+            // Readers close what they hold open of it, only then is its old content gone. Threads that
+            // are gone hold nothing open.
+            drop(self.bulk.send(BulkJob::Pruned(step.segment())));
+            drop(self.index.send(IndexJob::Pruned(step.segment())));
         }
         if count > 0 {
             let height = height.0;
@@ -138,13 +141,6 @@ impl Checkpoints {
             std::thread::sleep(PAUSE);
         }
         Ok(())
-    }
-
-    /// Readers close what they hold open of a segment: only then is its old content gone.
-    fn announce(&self, segment: u32) {
-        // Threads that are gone hold nothing open.
-        drop(self.bulk.send(BulkJob::Pruned(segment)));
-        drop(self.index.send(IndexJob::Pruned(segment)));
     }
 
     /// Reads values for a chunk from where they are now.

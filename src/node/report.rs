@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::apply::Reply;
-use crate::chain::{Evidence, EvidenceFile, Op};
+use crate::chain::{EvidenceFile, Op};
 use crate::codec::{Decode, Encode};
 use crate::node::Handle;
 use crate::state::report_after_ms;
@@ -38,7 +38,8 @@ impl Handle {
     }
 
     async fn report(&self, name: &str) {
-        let Some(evidence) = self.kept_proof(name) else { return };
+        let Ok(bytes) = self.evidence_file(name) else { return };
+        let Ok(EvidenceFile { evidence, .. }) = EvidenceFile::from_bytes(bytes) else { return };
         if !self.read(|shared| shared.state.proofs.lacks(&evidence)) {
             return;
         }
@@ -50,10 +51,5 @@ impl Handle {
             Ok(_) => {}
             Err(why) => tracing::warn!(event = "proof_ordered", proof = name, %why, "tried again"),
         }
-    }
-
-    fn kept_proof(&self, name: &str) -> Option<Evidence> {
-        let bytes = self.evidence_file(name).ok()?;
-        Some(EvidenceFile::from_bytes(bytes).ok()?.evidence)
     }
 }

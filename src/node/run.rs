@@ -113,7 +113,9 @@ impl Replica {
             self.carry_out();
             self.persist.flush();
             self.publish_status();
-            if self.may_stop() {
+            // Others should not have to find out that their primary is gone.
+            let late = |at: u64| self.clock.mono_ms() >= at;
+            if self.stop_at_ms.is_some_and(|at| late(at) || !self.core.is_handing_over()) {
                 break;
             }
             let pause = self.pause();
@@ -177,12 +179,6 @@ impl Replica {
     fn advance_time(&mut self) {
         self.step(Input::Wall { unix_ms: self.clock.unix_ms() });
         self.step(Input::Tick { mono_ms: self.clock.mono_ms() });
-    }
-
-    /// Others should not have to find out that their primary is gone.
-    fn may_stop(&self) -> bool {
-        let late = |at: u64| self.clock.mono_ms() >= at;
-        self.stop_at_ms.is_some_and(|at| late(at) || !self.core.is_handing_over())
     }
 
     /// False to end at once.
@@ -280,7 +276,8 @@ impl Replica {
             self.pending.fail_ops(NodeError::Timeout);
             self.bundles.clear();
         }
-        self.forget_executed_bundles();
+        let oldest = self.pending.oldest();
+        self.bundles.retain(|end, _| oldest.is_some_and(|oldest| oldest < *end));
         while self.admission.queued() > 0
             && self.bundles.len() as u64 <= BUNDLES_OUTSTANDING
             && self.closed().is_none()
@@ -298,11 +295,6 @@ impl Replica {
 
     fn not_after(&self) -> Millis {
         self.clock.unix_ms().max(self.executor.time_ms()).plus(REQUEST_TIMEOUT_MS)
-    }
-
-    fn forget_executed_bundles(&mut self) {
-        let oldest = self.pending.oldest();
-        self.bundles.retain(|end, _| oldest.is_some_and(|oldest| oldest < *end));
     }
 
     /// Carries out outputs, in order, until none is left; executing feeds the core again.
@@ -347,6 +339,7 @@ impl Replica {
                 self.members.follow(&network, &left, proof);
                 self.meters.follow(&network);
             }
+            Output::Ahead { network } => self.members.look_ahead(&network),
             Output::ServeManifest { to, root } => {
                 drop(self.bulk.send(BulkJob::Manifest { to, root }));
             }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::chain::{CheckpointCertificate, EpochProof, Genesis, Network};
+use crate::chain::{CheckpointCertificate, Genesis, Network};
 use crate::config::GenesisFile;
 use crate::crypto::Scheme;
 use crate::net::{Exchange, FrameLimits, PeerListener, PeerNet, PeerNetConfig};
@@ -186,11 +186,6 @@ impl Board {
         services.index = IndexReader(channel().0);
     }
 
-    fn set_epochs(&self, proofs: &[EpochProof]) {
-        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
-        proofs.clone_into(&mut epochs);
-    }
-
     /// Readers see the new state, its events and its values from here on.
     fn replace(&self, state: State, services: Services) {
         let revision = state.kv.revision();
@@ -347,7 +342,9 @@ pub(super) fn start_again(life: &Life, mut opened: Opened) -> Result<Replica, St
     let threads =
         Threads::start(config, &mut opened, &life.events, (&board.shared, life.net.clone()))?;
     board.replace(state, threads.services(&opened));
-    board.set_epochs(&opened.replayed.epochs);
+    let mut epochs = board.epochs.write().unwrap_or_else(PoisonError::into_inner);
+    epochs.clone_from(&opened.replayed.epochs);
+    drop(epochs);
     Ok(replica(config, opened, core, (board.clone(), threads, life.net.clone())))
 }
 

@@ -117,12 +117,12 @@ impl Core {
         self.tell(peer, Message::GetBody { hash });
     }
 
-    /// Signers take turns; one that lied or is not connected is passed over while others are left. Who
-    /// joins asks everybody: of the signers of an epoch long ago only liars may be left.
+    /// Signers take turns; one that lied or is not connected is passed over while others are left. Of
+    /// the signers of an epoch long ago only liars may be left: everybody is asked.
     fn next_holder(&mut self, signers: &[ReplicaId]) -> Option<ReplicaId> {
         let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id);
         let linked: Vec<ReplicaId> = up.filter(|id| !self.is_banned(*id)).collect();
-        let wanted = |id: &ReplicaId| signers.contains(id) || self.is_joining();
+        let wanted = |id: &ReplicaId| signers.contains(id) || self.is_epochs_behind();
         let mut candidates: Vec<ReplicaId> = linked.iter().copied().filter(wanted).collect();
         if candidates.is_empty() {
             candidates = linked;

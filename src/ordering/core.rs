@@ -163,7 +163,7 @@ impl Core {
     }
 
     pub(super) fn on_message(&mut self, peer: ReplicaId, message: Message) {
-        if !self.is_known(peer) {
+        if peer == self.own {
             return;
         }
         self.heard(peer);

@@ -120,17 +120,14 @@ impl Core {
         self.own.0 >= network.next_replica || network.awaits(self.own)
     }
 
-    /// Whether a replica may be talked to: a member, or one of the epoch before that may not know yet
-    /// that it left. Who joins is linked to members of later epochs, and takes from them only what
-    /// proves itself.
-    pub(super) fn is_known(&self, peer: ReplicaId) -> bool {
-        let left = self.epochs.left.iter().any(|member| member.id == peer);
-        let member = left || self.membership.member(peer).is_some();
-        peer != self.own && (member || self.is_joining())
+    /// Whether this replica is in an epoch that the network has left.
+    pub(super) fn is_epochs_behind(&self) -> bool {
+        self.is_joining() || !self.epochs.ahead.is_empty()
     }
 
     /// Whether a message is only good from a member, and its sender is none any more or none yet: what
-    /// proves itself is taken from both, for who joins may find nobody left of its own epoch.
+    /// proves itself is taken from both, for who joins, or was away for long, may find nobody left of its
+    /// own epoch.
     pub(super) fn is_from_outside(&self, peer: ReplicaId, message: &Message) -> bool {
         let served = matches!(
             message,
@@ -230,11 +227,9 @@ impl Core {
         self.config_hash = self.membership.config_hash();
         self.quorum = self.membership.quorum();
         self.window = u64::from(self.membership.parameters.window);
-        let known: Vec<ReplicaId> =
-            self.peers.keys().copied().filter(|id| self.is_known(*id)).collect();
-        self.peers.retain(|id, _| known.contains(id));
         let members: Vec<ReplicaId> =
             self.membership.members.iter().map(|member| member.id).collect();
+        self.peers.retain(|id, peer| peer.up || members.contains(id));
         for id in members.into_iter().filter(|id| *id != self.own) {
             self.peers.entry(id).or_default();
         }
@@ -369,6 +364,9 @@ impl Core {
             }
         }
         self.epochs.asked_ms = None;
+        if let Some((_, network)) = self.epochs.ahead.last() {
+            self.out.push(Output::Ahead { network: Box::new(network.clone()) });
+        }
         if let Some((proof, _)) = self.epochs.ahead.first() {
             let certificate = proof.certificate.clone();
             self.on_certificate(peer, certificate);

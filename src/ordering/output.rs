@@ -64,6 +64,12 @@ pub enum Output {
         /// How the epoch before ended; none for the first.
         proof: Option<EpochProof>,
     },
+    /// A later epoch is proved: its members, by its keys, are linked to besides, for of this one's
+    /// nobody may be left.
+    Ahead {
+        /// The latest.
+        network: Box<Network>,
+    },
     /// Send `to` the manifest with this root as a [`Message::Manifest`], without content if it is not
     /// held.
     ServeManifest {

@@ -37,9 +37,6 @@ impl Core {
     }
 
     pub(super) fn on_peer_up(&mut self, peer: ReplicaId) {
-        if !self.is_known(peer) {
-            return;
-        }
         self.peers.entry(peer).or_default().up = true;
         if self.started {
             self.tell(peer, Message::Status(self.own_status()));

@@ -225,14 +225,12 @@ impl Core {
         self.out.push(Output::Transfer(TransferStep::Abandon));
     }
 
-    /// Members that may hold the target, in turn; who joins asks those of later epochs too. Who owes an
-    /// answer is asked when nobody else is left.
+    /// Who may hold the target, in turn, members of other epochs too. Who owes an answer is asked when
+    /// nobody else is left.
     fn transfer_sources(&mut self) -> Vec<ReplicaId> {
-        let member = |id: &ReplicaId| self.membership.member(*id).is_some() || self.is_joining();
         let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id);
-        let mut sources: Vec<ReplicaId> = up
-            .filter(|id| member(id) && !self.is_banned(*id) && !self.transfer.lacking.contains(id))
-            .collect();
+        let mut sources: Vec<ReplicaId> =
+            up.filter(|id| !self.is_banned(*id) && !self.transfer.lacking.contains(id)).collect();
         let is_late = |id: &ReplicaId| self.transfer.is_late(*id, self.now_ms);
         if !sources.iter().all(is_late) {
             sources.retain(|id| !is_late(id));

@@ -297,19 +297,8 @@ impl World {
         if members.epoch < node.known.0 {
             links.extend(&node.known.1);
         }
-        links.remove(&id);
         node.voters = members.voters().map(|one| one.id).filter(|one| *one != id).collect();
-        let before = core::mem::replace(&mut node.links, links.clone());
-        for other in 0..self.nodes.len() {
-            let peer = self.nodes[other].identity.id;
-            let stands = self.nodes[other].links.contains(&id) && self.nodes[other].life.is_some();
-            if links.contains(&peer) == before.contains(&peer) || !stands {
-                continue;
-            }
-            let (up, delay) = (links.contains(&peer), self.random.between(100, 20 * MILLI));
-            self.schedule_local(other, delay, Local::Link { peer: id, up });
-            self.schedule_local(slot, delay, Local::Link { peer, up });
-        }
+        self.relink(slot, links);
         let key = members.member(id).map(|member| member.key);
         // Started with the key of a later epoch, it follows the chain up to there.
         let due = members.epoch >= self.nodes[slot].key_epoch;
@@ -322,6 +311,35 @@ impl World {
         }
         self.end_with_old_key(slot);
         Ok(())
+    }
+
+    /// A later epoch is proved to a replica that was away: its members are linked to besides.
+    pub(super) fn look_ahead(&mut self, slot: usize, network: &Network) -> Result<(), String> {
+        self.count("later members known");
+        let node = &mut self.nodes[slot];
+        let ids = network.membership.members.iter().map(|one| one.id);
+        if network.membership.epoch > node.known.0 {
+            node.known = (network.membership.epoch, ids.clone().collect());
+        }
+        let links = node.links.iter().copied().chain(ids).collect();
+        self.relink(slot, links);
+        Ok(())
+    }
+
+    fn relink(&mut self, slot: usize, mut links: BTreeSet<ReplicaId>) {
+        let id = self.nodes[slot].identity.id;
+        links.remove(&id);
+        let before = core::mem::replace(&mut self.nodes[slot].links, links.clone());
+        for other in 0..self.nodes.len() {
+            let peer = self.nodes[other].identity.id;
+            let stands = self.nodes[other].links.contains(&id) && self.nodes[other].life.is_some();
+            if links.contains(&peer) == before.contains(&peer) || !stands {
+                continue;
+            }
+            let (up, delay) = (links.contains(&peer), self.random.between(100, 20 * MILLI));
+            self.schedule_local(other, delay, Local::Link { peer: id, up });
+            self.schedule_local(slot, delay, Local::Link { peer, up });
+        }
     }
 
     /// A replica whose key was rotated ends, and says so, once its log holds the end of the epoch

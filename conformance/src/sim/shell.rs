@@ -167,6 +167,7 @@ impl World {
                 answer.map_or(Ok(()), |message| self.transmit(slot, Recipients::One(to), &message))
             }
             Output::Epoch { network, left, .. } => self.follow_epoch(slot, &network, &left),
+            Output::Ahead { network } => self.look_ahead(slot, &network),
             Output::ServeManifest { to, root } => self.serve_manifest(slot, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(slot, to, (root, number)),
             Output::Transfer(step) => self.transfer(slot, step),

@@ -856,15 +856,15 @@ impl World {
                 node.members = network.membership.members.iter().map(id_of).collect();
                 node.members.extend(left.iter().map(|(id, _)| id.0));
                 node.voters = network.membership.voters().map(id_of).collect();
-                let known = node.epochs.len() as u64;
-                node.epochs.extend(proof.filter(|_| network.membership.epoch.0 > known));
-                self.began_ms.entry(network.membership.epoch).or_insert(self.now_ms);
+                let epoch = network.membership.epoch;
+                node.epochs.extend(proof.filter(|_| epoch.0 > node.epochs.len() as u64));
+                self.began_ms.entry(epoch).or_insert(self.now_ms);
             }
+            Output::Ahead { .. } => {}
             Output::Evidence(evidence) => {
-                for accused in evidence.accused() {
-                    assert!(self.lies(accused), "{accused} is correct");
-                    self.proofs.push((id, accused, evidence.kind().name()));
-                }
+                let name = evidence.kind().name();
+                assert!(evidence.accused().iter().all(|accused| self.lies(*accused)), "{name}");
+                self.proofs.extend(evidence.accused().iter().map(|accused| (id, *accused, name)));
             }
             Output::Alarm(alarm) => self.alarm(id, alarm),
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
