@@ -76,6 +76,56 @@ fn a_fifth_organisation_joins_votes_and_the_first_primary_leaves_under_load() {
     ledger.check(&network);
 }
 
+/// What it holds is of an epoch whose only other member is gone: it is told who is there now by a file.
+#[test]
+fn who_was_away_while_all_others_were_replaced_finds_the_new_ones() {
+    if !peers::available("process::away", &["althing"]) {
+        return;
+    }
+    let mut network = Network::start(2);
+    let mut number = 0;
+    let mut add = |network: &mut Network, index: usize, members: [usize; 2]| {
+        network.invite();
+        let mut ceremony = Ceremony::after(network, number);
+        ceremony.change(&["member", "add"], &members, index);
+        ceremony.give_epochs(members[1], index);
+        number = ceremony.number;
+        network.launch(index);
+        network.wait_until_ready(index);
+        number
+    };
+    add(&mut network, 2, [0, 1]);
+    network.kill(2);
+    let away = network.replicas[2].name;
+    for (leaves, comes, members) in [(0, 3, [0, 1]), (1, 4, [1, 3])] {
+        let number = add(&mut network, comes, members);
+        let (old, new) = (network.replicas[leaves].name, network.replicas[comes].name);
+        let replace = ["member", "replace", old, "--with", new];
+        let mut tried = number;
+        // Through the learner, which has just come in.
+        eventually("it is replaced", || {
+            tried += 100;
+            Ceremony::after(&network, tried).attempt(&replace, &members, comes).is_ok()
+        });
+        assert_eq!(network.wait_for_end(leaves).code(), Some(REMOVED));
+    }
+    let put = |network: &Network, at: usize, value: &str| {
+        let request = format!("key:'k' value:'{value}'");
+        let client = network.replicas[at].client();
+        eventually("a write", || {
+            client.call_within("KV/Put", &request, Duration::from_secs(5)).is_ok()
+        });
+    };
+    put(&network, 3, "without it");
+    Ceremony::of(&network).give_epochs(3, 2);
+    network.launch(2);
+    network.wait_until_ready(2);
+    put(&network, 2, away);
+    let read = network.replicas[4].client().call("KV/Range", "key:'k'").expect("an answer");
+    let found = conformance::client::field(&read, "kvs").to_string();
+    assert!(found.contains(&format!("{away:?}")), "{found}");
+}
+
 #[test]
 fn four_become_seven_and_four_again_while_clients_write() {
     if !peers::available("process::seven", &["althing"]) {
