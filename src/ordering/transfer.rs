@@ -130,6 +130,12 @@ struct Asked {
     answered: bool,
 }
 
+impl Asked {
+    fn is_overdue(&self, now_ms: u64) -> bool {
+        !self.answered && now_ms >= self.until_ms
+    }
+}
+
 impl Transfer {
     pub fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
@@ -159,8 +165,7 @@ impl Transfer {
     /// Whether a peer was asked in vain, as far as one can tell by now.
     fn is_late(&self, peer: ReplicaId, now_ms: u64) -> bool {
         let mut of_peer = self.asked.range((peer, 0)..=(peer, u32::MAX));
-        let owes = of_peer.any(|(_, asked)| !asked.answered && now_ms >= asked.until_ms);
-        owes || self.late.contains(&peer)
+        self.late.contains(&peer) || of_peer.any(|(_, asked)| asked.is_overdue(now_ms))
     }
 
     /// Chunks that somebody was asked for and may still send in time.
@@ -206,11 +211,11 @@ impl Core {
     fn begin_transfer(&mut self, target: &CheckpointCertificate) {
         let root = target.id.manifest_root;
         self.transfer.lacking.clear();
-        let asked = self.transfer.asked.keys().map(|(peer, _)| *peer);
-        let late: Vec<_> = asked.filter(|it| self.transfer.is_late(*it, self.now_ms)).collect();
-        self.transfer.late.extend(late);
         if self.transfer.asked_root != root {
-            self.transfer.asked.clear();
+            let now_ms = self.now_ms;
+            let asked = core::mem::take(&mut self.transfer.asked).into_iter();
+            let owed = asked.filter(|(_, asked)| asked.is_overdue(now_ms));
+            self.transfer.late.extend(owed.map(|((peer, _), _)| peer));
             self.transfer.asked_root = root;
         }
         self.transfer.phase = Phase::Manifest(root, None);
@@ -229,12 +234,10 @@ impl Core {
     /// nobody else is left.
     fn transfer_sources(&mut self) -> Vec<ReplicaId> {
         let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id);
-        let mut sources: Vec<ReplicaId> =
-            up.filter(|id| !self.is_banned(*id) && !self.transfer.lacking.contains(id)).collect();
-        let is_late = |id: &ReplicaId| self.transfer.is_late(*id, self.now_ms);
-        if !sources.iter().all(is_late) {
-            sources.retain(|id| !is_late(id));
-        }
+        let (late, timely): (Vec<_>, Vec<_>) = up
+            .filter(|id| !self.is_banned(*id) && !self.transfer.lacking.contains(id))
+            .partition(|id| self.transfer.is_late(*id, self.now_ms));
+        let mut sources = if timely.is_empty() { late } else { timely };
         if !sources.is_empty() {
             self.transfer.turn = self.transfer.turn.wrapping_add(1) % sources.len();
             sources.rotate_left(self.transfer.turn);

@@ -14,7 +14,7 @@ const REPEAT_MS: u64 = 500;
 const TIMEOUT_MS_MAX: u64 = 8000;
 
 impl Core {
-    /// Gives up the own view, from normal mode only (R4).
+    /// Gives up the own view, unless another one is asked for already (R4).
     pub(super) fn suspect(&mut self) {
         if self.is_in_view() {
             self.send_view_change(self.view.entered.next());

@@ -101,8 +101,8 @@ fn who_was_away_while_all_others_were_replaced_finds_the_new_ones() {
         let number = add(&mut network, comes, members);
         let (old, new) = (network.replicas[leaves].name, network.replicas[comes].name);
         let replace = ["member", "replace", old, "--with", new];
+        // Through the learner, which has just come in; each attempt writes files of its own.
         let mut tried = number;
-        // Through the learner, which has just come in.
         eventually("it is replaced", || {
             tried += 100;
             Ceremony::after(&network, tried).attempt(&replace, &members, comes).is_ok()

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use crate::chain::{
     Administrators, Author, Block, BlockParts, Bundle, BundleParts, Certificate,
     CheckpointCertificate, CheckpointId, ChunkEntry, ConfigChange, Effects, Entry, EpochProof,
-    Genesis, GenesisMember, Manifest, Network, Op, Ownership, Parameters, Phase, Put, Record,
-    SessionWindow, Skeleton, Value, ValueSlot, Vote,
+    Evidence, Genesis, GenesisMember, Manifest, Network, Op, Ownership, Parameters, Phase, Put,
+    Record, SessionWindow, Skeleton, Value, ValueSlot, Vote,
 };
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Context, Ed25519, PublicKey, Scheme, Signature, hash};
@@ -856,16 +856,12 @@ impl World {
                 node.members = network.membership.members.iter().map(id_of).collect();
                 node.members.extend(left.iter().map(|(id, _)| id.0));
                 node.voters = network.membership.voters().map(id_of).collect();
-                let epoch = network.membership.epoch;
-                node.epochs.extend(proof.filter(|_| epoch.0 > node.epochs.len() as u64));
-                self.began_ms.entry(epoch).or_insert(self.now_ms);
+                let known = node.epochs.len() as u64;
+                node.epochs.extend(proof.filter(|_| network.membership.epoch.0 > known));
+                self.began_ms.entry(network.membership.epoch).or_insert(self.now_ms);
             }
             Output::Ahead { .. } => {}
-            Output::Evidence(evidence) => {
-                let name = evidence.kind().name();
-                assert!(evidence.accused().iter().all(|accused| self.lies(*accused)), "{name}");
-                self.proofs.extend(evidence.accused().iter().map(|accused| (id, *accused, name)));
-            }
+            Output::Evidence(evidence) => self.proven(id, &evidence),
             Output::Alarm(alarm) => self.alarm(id, alarm),
             Output::ServeManifest { to, root } => self.serve_manifest(id, to, root),
             Output::ServeChunk { to, root, number } => self.serve_chunk(id, to, (root, number)),
@@ -878,6 +874,13 @@ impl World {
                 assert!(node.may_halt, "{reason}");
                 node.halted = Some(reason);
             }
+        }
+    }
+
+    fn proven(&mut self, id: u16, evidence: &Evidence) {
+        for accused in evidence.accused() {
+            assert!(self.lies(accused), "{accused} is correct");
+            self.proofs.push((id, accused, evidence.kind().name()));
         }
     }
 
